@@ -1,0 +1,201 @@
+"""The configuration of a run: one frozen value, resolved from flags, environment, a file, a preset and defaults.
+
+Field names are the long flags of the command line, so that a message naming one names the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from prune_nas.design.budget import Budget
+from prune_nas.errors import UsageError, unknown
+
+ARMS = ("found", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
+SCHEDULES = ("scratch-e", "scratch-b")
+ENVIRONMENT = "PRUNE_NAS_"
+
+Positive = Annotated[int, Field(ge=1)]
+Factor = Annotated[float, Field(gt=0)]
+
+
+class Config(BaseModel):
+    """Everything that decides what `search` does."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    dataset: str
+    budget: tuple[str, ...] = ("macs=0.4",)
+    preset: str = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+
+    base_width: Factor = 1.0
+    supernet_width: Annotated[float, Field(ge=1)] = 1.0
+
+    image_size: Positive = 32
+    train_size: Positive | None = None
+    val_size: Positive | None = None
+
+    recipe: str = "fast"
+    batch: Positive | None = None
+    lr: Factor | None = None
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+
+    penalty: str = "l1"
+    strength: Annotated[float, Field(ge=0)] | None = None
+    selection: Literal["auto", "threshold", "per-cost"] = "auto"
+    supernet_epochs: Positive = 20
+    trial_epochs: Positive = 6
+    sampler: Literal["tpe", "gp", "random"] = "tpe"
+    epochs: Positive = 12
+    randoms: Positive = 3
+
+    # What a later call on the same run may change: how much is asked for, and where it runs.
+    trials: Annotated[int, Field(ge=0)] = 12
+    seeds: Positive = 3
+    schedules: tuple[str, ...] = ("scratch-e",)
+    arms: tuple[str, ...] = ARMS
+    timeout: Factor | None = None
+    device: str = "auto"
+    threads: Positive | None = None
+    data_dir: Path | None = None
+
+    @field_validator("budget")
+    @classmethod
+    def _canonical(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        budgets = [str(Budget.parse(text)) for text in texts]
+        if not budgets or len(set(budgets)) < len(budgets):
+            raise UsageError(f"--budget must name at least one budget, each once; got {list(texts)}")
+        return tuple(budgets)
+
+    @field_validator("schedules", "arms")
+    @classmethod
+    def _known(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        known = SCHEDULES if info.field_name == "schedules" else ARMS
+        for name in names:
+            if name not in known:
+                raise unknown(info.field_name.rstrip("s"), name, known)
+        return tuple(dict.fromkeys(names))
+
+    @property
+    def budgets(self) -> tuple[Budget, ...]:
+        """The budgets, parsed."""
+        return tuple(Budget.parse(text) for text in self.budget)
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change between two calls on one run directory."""
+        return self.model_dump(mode="json", exclude=set(CHANGEABLE))
+
+    @property
+    def run_name(self) -> str:
+        """`<model>-<dataset>-<hash>`: the default name of the run directory."""
+        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        safe = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.model}-{self.dataset}".replace("-", "~")).replace("~", "-")
+        return f"{safe}-{digest}"
+
+
+CHANGEABLE = ("trials", "seeds", "schedules", "arms", "timeout", "device", "threads", "data_dir")
+
+PRESETS: Mapping[str, Mapping[str, Any]] = {
+    "smoke": {
+        "base_width": 0.25,
+        "train_size": 1000,
+        "batch": 32,
+        "lr": 0.05,
+        "supernet_epochs": 8,
+        "trials": 6,
+        "trial_epochs": 4,
+        "epochs": 8,
+        "randoms": 2,
+    },
+    "laptop": {
+        "base_width": 0.5,
+        "train_size": 10_000,
+        "val_size": 2_500,
+        "supernet_epochs": 20,
+        "trials": 12,
+        "trial_epochs": 6,
+        "epochs": 12,
+        "randoms": 2,
+    },
+    "standard": {"supernet_epochs": 40, "trials": 24, "trial_epochs": 10, "epochs": 40, "seeds": 3},
+    "paper": {
+        "recipe": "paper",
+        "supernet_epochs": 160,
+        "trials": 24,
+        "trial_epochs": 40,
+        "epochs": 160,
+        "seeds": 5,
+        "schedules": ("scratch-e", "scratch-b"),
+    },
+}
+
+
+def resolve(
+    flags: Mapping[str, Any],
+    *,
+    file: Path | None = None,
+    automatic: str = "laptop",
+    environment: Mapping[str, str] = os.environ,
+) -> Config:
+    """Flags over environment over file over preset over defaults.
+
+    Args:
+        flags: field -> value as given on the command line; None and empty tuples mean "not given".
+        file: a TOML file of fields.
+        automatic: the preset that `auto` stands for on this machine.
+        environment: where `PRUNE_NAS_<FIELD>` is looked up.
+
+    Raises:
+        UsageError: a value is unreadable or out of range, or a field or preset is unknown; all problems at once.
+    """
+    given = {**_from_file(file), **_from_environment(environment)}
+    given |= {name: value for name, value in flags.items() if value is not None and value != ()}
+    preset = str(given.get("preset", "auto"))
+    preset = automatic if preset == "auto" else preset
+    if preset not in PRESETS:
+        raise unknown("preset", preset, [*PRESETS, "auto"])
+    try:
+        return Config(**{**PRESETS[preset], **given, "preset": preset})
+    except ValidationError as error:
+        problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()]
+        raise UsageError("the configuration is not usable:\n  " + "\n  ".join(problems)) from None
+
+
+def _from_file(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    try:
+        data = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise UsageError(f"cannot read --config {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is not TOML: {error}") from None
+    values = {name.replace("-", "_"): value for name, value in data.items()}
+    for name in values:
+        if name not in Config.model_fields:
+            raise unknown(f"setting in {path}", name, Config.model_fields)
+    return {name: [value] if name in _LISTS and isinstance(value, str) else value for name, value in values.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name in Config.model_fields:
+        text = environment.get(ENVIRONMENT + name.upper())
+        if text is not None:
+            values[name] = tuple(text.split(";" if name == "budget" else ",")) if name in _LISTS else text
+    if (data := environment.get(f"{ENVIRONMENT}DATA")) is not None:
+        values["data_dir"] = data
+    return values
+
+
+_LISTS = ("budget", "schedules", "arms")

@@ -1,0 +1,1 @@
+"""Values, decisions and file schemas: pure Python, no torch, no optuna."""

@@ -1,0 +1,99 @@
+"""The arms of a comparison as widths, and the list of trainings that the finals owe."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from prune_nas.design import family
+from prune_nas.design.budget import Limits
+from prune_nas.design.ledger import scratch_b_epochs
+from prune_nas.design.projection import project
+from prune_nas.design.rules import StageMean, apply, taper_widths
+from prune_nas.design.space import Space, Widths
+
+UNIFORM = "uniform"
+REWIND = "rewind"
+_RANDOM_SEED = 7919  # random shapes are drawn from their own stream, never from the study's
+
+
+def widths_of_arms(
+    space: Space, limits: Limits, *, found: Widths, pruned: Widths, rule: StageMean, randoms: int, seed: int
+) -> dict[str, list[Widths]]:
+    """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
+
+    Under one bound the uniform net is matched to the found one twice, by macs and by params; under several it is
+    the largest that meets them all.
+    """
+    even = {slot.name: 1.0 for slot in space.slots}
+    arms = {"found": [found], "pruned": [pruned], "guided": [apply(rule, space, limits)]}
+    if len(limits.bounds) > 1:
+        arms[UNIFORM] = [project(space, even, limits)]
+    else:
+        cost = space.cost(found)
+        for kind in ("macs", "params"):
+            arms[f"{UNIFORM}@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
+    arms["taper"] = [taper_widths(space, limits)]
+    arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]
+    arms["inherited"] = [pruned]
+    return arms
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One training that the finals owe. `budget` is empty for the base; `inherited` starts from kept weights."""
+
+    budget: str
+    arm: str
+    widths: Widths
+    seed: int
+    schedule: str
+    epochs: int
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str, int]:
+        """What identifies its row in `finals.csv`."""
+        return self.budget, self.arm, self.widths.digest, self.seed, self.schedule, self.epochs
+
+    @property
+    def training(self) -> tuple[str, int, int, bool]:
+        """What identifies the training itself: arms of equal widths share one."""
+        return self.widths.digest, self.seed, self.epochs, self.arm == "inherited"
+
+
+def jobs(
+    space: Space,
+    arms: Mapping[str, Mapping[str, Sequence[Widths]]],
+    *,
+    wanted: Sequence[str],
+    schedules: Sequence[str],
+    seeds: Sequence[int],
+    epochs: int,
+) -> list[Job]:
+    """Every training that was asked for, seed by seed, so that a run cut short holds whole comparisons.
+
+    Args:
+        space: whose base sets scratch-b's compute.
+        arms: budget text -> arm -> candidates.
+        wanted: arms to train; `uniform` stands for every uniform arm.
+        schedules: of `scratch-e` and `scratch-b`. The base is trained under scratch-e alone, where the two are the
+            same, and the inherited arm under `rewind`.
+        seeds: seeds of the finals.
+        epochs: the base's.
+    """
+    base_macs = space.cost(space.base).macs
+    owed = []
+    for seed in seeds:
+        if "base" in wanted:
+            owed.append(Job("", "base", space.base, seed, "scratch-e", epochs))
+        for budget, candidates in arms.items():
+            for arm in (a for a in candidates if a.partition("@")[0] in wanted):
+                for widths in candidates[arm]:
+                    if arm == "inherited":
+                        owed.append(Job(budget, arm, widths, seed, REWIND, epochs))
+                        continue
+                    for schedule in schedules:
+                        longer = scratch_b_epochs(epochs, base_macs, space.cost(widths).macs)
+                        lasting = longer if schedule == "scratch-b" else epochs
+                        owed.append(Job(budget, arm, widths, seed, schedule, lasting))
+    return owed

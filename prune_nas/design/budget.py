@@ -1,0 +1,113 @@
+"""Budgets: what a network may cost, as text, as a value, and as absolute limits of one space."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from prune_nas.design.space import Cost, Space
+from prune_nas.errors import BudgetError, UsageError, unknown
+
+KINDS = ("macs", "params")
+UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+_BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
+_HINT = "write it as macs=0.4, params=1.5M or macs=0.2,params=0.05 (a number up to 1 is a fraction of the base)"
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """An upper bound on one cost: a fraction of the base's if `unit` is None, else `value` times the unit."""
+
+    kind: str
+    value: float
+    unit: str | None
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.value:g}{self.unit or ''}"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A budget made absolute for one space: cost kind -> largest allowed value."""
+
+    bounds: tuple[tuple[str, float], ...]
+
+    def admits(self, cost: Cost) -> bool:
+        """Whether `cost` meets every bound."""
+        return all(cost.of(kind) <= limit for kind, limit in self.bounds)
+
+    def load(self, cost: Cost) -> float:
+        """The fullest bound: the largest of cost / limit; at most 1 within the budget."""
+        return max(cost.of(kind) / limit for kind, limit in self.bounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """One or several upper bounds that must hold at once; `str(budget)` is its canonical text."""
+
+    bounds: tuple[Bound, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """Read a budget such as `macs=0.4`, `params=1.5M` or `macs=0.2,params=0.05`.
+
+        Raises:
+            UsageError: the text is unreadable, names an unknown cost or one cost twice, or a value is not above 0.
+        """
+        bounds = [_parse_bound(part, text) for part in text.split(",")]
+        kinds = [bound.kind for bound in bounds]
+        for kind in kinds:
+            if kinds.count(kind) > 1:
+                raise UsageError(f"budget {text!r} bounds {kind} twice; keep one of the two")
+        return cls(tuple(sorted(bounds, key=lambda bound: KINDS.index(bound.kind))))
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.bounds))
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The costs it bounds, in canonical order."""
+        return tuple(bound.kind for bound in self.bounds)
+
+    def limits(self, space: Space) -> Limits:
+        """The absolute limits for `space`, fractions being of its base.
+
+        Raises:
+            BudgetError: even the narrowest network of the space is over a bound.
+        """
+        base, least = space.cost(space.base), space.cost(space.narrowest)
+        limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.unit]) for b in self.bounds}
+        for bound in self.bounds:
+            if least.of(bound.kind) > limits[bound.kind]:
+                raise BudgetError(_unreachable(space, bound, limits, least, base))
+        return Limits(tuple(limits.items()))
+
+
+def _parse_bound(part: str, text: str) -> Bound:
+    match = _BOUND.fullmatch(part)
+    if not match:
+        raise UsageError(f"cannot read budget {text!r}; {_HINT}")
+    kind, number, unit = match.groups()
+    if kind not in KINDS:
+        raise unknown("cost in a budget", kind, KINDS)
+    try:
+        value = float(number)
+    except ValueError:
+        raise UsageError(f"cannot read the number {number!r} in budget {text!r}; {_HINT}") from None
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"budget {text!r}: {kind} must be above 0; got {number}{unit}")
+    if unit not in UNITS:
+        raise UsageError(f"unknown unit {unit!r} in budget {text!r}; use k, M or G")
+    return Bound(kind, value, None if unit == "" and value <= 1 else unit)
+
+
+def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least: Cost, base: Cost) -> str:
+    kind = bound.kind
+    return (
+        f"budget {bound} allows {limits[kind]:,.0f} {kind}, but the smallest {space.model} possible "
+        f"(every slot at its floor) has {least.of(kind):,} {kind}, {least.of(kind) / base.of(kind):.4f} of the base; "
+        f"raise the budget to at least {kind}={math.ceil(1e4 * least.of(kind) / base.of(kind)) / 1e4:g} "
+        "or lower the floors"
+    )

@@ -1,0 +1,178 @@
+"""From the rows of the finals to statements: summaries with n and spread, paired intervals, a verdict.
+
+Every comparison is paired by seed, since two arms trained with one seed see the same batches. The interval is
+Student's t over the per-seed differences. Nothing here chooses a network: the finals' test accuracies are read
+here for the first time, and what to deploy is chosen by validation accuracy alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median, stdev
+
+from scipy.special import stdtrit
+
+from prune_nas.design.records import Final
+
+CONFIDENCE = 0.95
+EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
+RANDOM_BEST = "random (best)"
+UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of the finals' table: an arm under a schedule, over its seeds.
+
+    Accuracies are in [0, 1]; `std` is the sample standard deviation of the test accuracy over `n` seeds (None at
+    n = 1); `train_macs` is the mean of one training.
+    """
+
+    budget: str
+    arm: str
+    schedule: str
+    n: int
+    candidates: int
+    epochs: int
+    macs: int
+    params: int
+    val_accuracy: float
+    test_accuracy: float
+    std: float | None
+    train_macs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A paired difference in test accuracy, left minus right, with its 95 % interval (None at n < 2)."""
+
+    left: str
+    right: str
+    schedule: str
+    n: int
+    difference: float
+    low: float | None
+    high: float | None
+
+    @property
+    def outcome(self) -> str:
+        """`beats`, `loses`, `equivalent` or `undecided`."""
+        if self.low is None or self.high is None:
+            return "undecided"
+        if self.low > 0:
+            return "beats"
+        if self.high < 0:
+            return "loses"
+        if self.low >= -EQUIVALENCE and self.high <= EQUIVALENCE:
+            return "equivalent"
+        return "undecided"
+
+    def sentence(self) -> str:
+        """The comparison in words, with its interval and n."""
+        gap = f"{100 * self.difference:+.1f} points"
+        if self.low is None or self.high is None:
+            return f"{self.left} against {self.right}: {gap} at n={self.n}; run more seeds for an interval"
+        span = f"95 % CI {100 * self.low:+.1f} to {100 * self.high:+.1f}, n={self.n}"
+        match self.outcome:
+            case "beats" | "loses":
+                verb = "beats" if self.outcome == "beats" else "loses to"
+                return f"{self.left} {verb} {self.right} by {abs(100 * self.difference):.1f} points ({span})"
+            case "equivalent":
+                return (
+                    f"{self.left} and {self.right} are equivalent: {gap}, the interval lies within "
+                    f"{100 * EQUIVALENCE:g} points ({span})"
+                )
+            case _:
+                return f"{self.left} against {self.right} is undecided: {gap} ({span}); run more seeds"
+
+
+def interval(differences: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval of the mean of paired differences at 95 %; None for fewer than two."""
+    n = len(differences)
+    if n < 2:
+        return None
+    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * stdev(differences) / math.sqrt(n)
+    return fmean(differences) - half, fmean(differences) + half
+
+
+def per_seed(finals: Iterable[Final]) -> dict[int, Final]:
+    """Seed -> its row; where a seed trained several candidates (random), the one with the median test accuracy.
+
+    The median of an even number of candidates is the lower of the two middle ones, so that it is a real network.
+    """
+    by_seed: dict[int, list[Final]] = defaultdict(list)
+    for row in finals:
+        by_seed[row.seed].append(row)
+    ranked = {seed: sorted(rows, key=lambda r: r.test_accuracy) for seed, rows in by_seed.items()}
+    return {seed: rows[(len(rows) - 1) // 2] for seed, rows in sorted(ranked.items())}
+
+
+def by_arm(finals: Iterable[Final]) -> dict[tuple[str, str, str], list[Final]]:
+    """(budget, arm, schedule) -> rows, in the order of first appearance.
+
+    Where an arm has several candidates, `random (best)` is added: the candidate with the best mean validation
+    accuracy over the seeds.
+    """
+    groups: dict[tuple[str, str, str], list[Final]] = defaultdict(list)
+    for row in finals:
+        groups[row.budget, row.arm, row.schedule].append(row)
+    for (budget, arm, schedule), rows in list(groups.items()):
+        candidates: dict[str, list[float]] = defaultdict(list)
+        for row in rows:
+            candidates[row.candidate].append(row.val_accuracy)
+        if arm == "random" and len(candidates) > 1:
+            best = max(candidates, key=lambda c: (fmean(candidates[c]), c))
+            groups[budget, RANDOM_BEST, schedule] = [row for row in rows if row.candidate == best]
+    return dict(groups)
+
+
+def summarise(finals: Iterable[Final]) -> list[Summary]:
+    """One summary for each budget, arm and schedule."""
+    summaries = []
+    for (budget, arm, schedule), rows in by_arm(finals).items():
+        picked = list(per_seed(rows).values())
+        tests = [row.test_accuracy for row in picked]
+        summaries.append(
+            Summary(
+                budget=budget,
+                arm=arm,
+                schedule=schedule,
+                n=len(picked),
+                candidates=len({row.candidate for row in rows}),
+                epochs=picked[0].epochs,
+                macs=round(median(row.macs for row in picked)),
+                params=round(median(row.params for row in picked)),
+                val_accuracy=fmean(row.val_accuracy for row in picked),
+                test_accuracy=fmean(tests),
+                std=stdev(tests) if len(tests) > 1 else None,
+                train_macs=round(fmean(row.train_macs for row in picked)),
+            )
+        )
+    return summaries
+
+
+def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
+    """The paired comparison of two groups of rows on the seeds they share; None if they share none.
+
+    Each group holds one arm under one schedule. The names carry the schedule where the two differ.
+    """
+    ours, theirs = per_seed(left), per_seed(right)
+    seeds = sorted(ours.keys() & theirs.keys())
+    if not seeds:
+        return None
+    a, b = ours[seeds[0]], theirs[seeds[0]]
+    same = a.schedule == b.schedule
+    differences = [ours[seed].test_accuracy - theirs[seed].test_accuracy for seed in seeds]
+    low, high = interval(differences) or (None, None)
+    return Comparison(
+        left=a.arm if same else f"{a.arm} ({a.schedule})",
+        right=b.arm if same else f"{b.arm} ({b.schedule})",
+        schedule=a.schedule if same else f"{a.schedule} / {b.schedule}",
+        n=len(seeds),
+        difference=fmean(differences),
+        low=low,
+        high=high,
+    )

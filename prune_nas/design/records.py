@@ -1,0 +1,121 @@
+"""The tables of a run directory: one frozen row type a file, in the order of its columns.
+
+These names are a public interface (README, "The run directory"): other programs read them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from prune_nas.design.files import write_text
+from prune_nas.errors import PruneNasError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Final:
+    """A row of `finals.csv`: one training of one arm by the finals. Accuracies are in [0, 1]."""
+
+    budget: str
+    arm: str
+    method: str
+    ratio: str
+    candidate: str
+    seed: int
+    schedule: str
+    epochs: int
+    macs: int
+    params: int
+    val_accuracy: float
+    test_accuracy: float
+    train_macs: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRow:
+    """A row of `trials.csv`: one training of one candidate by the study; `value` is its validation accuracy."""
+
+    budget: str
+    number: int
+    state: str
+    value: float | None
+    macs: int
+    params: int
+    epochs: int
+    seconds: float
+    worker: str
+    widths: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A row of `curves.csv`: one epoch; `trial` is a trial's number, `supernet`, or arm/schedule/candidate/seed."""
+
+    budget: str
+    trial: str
+    epoch: int
+    train_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expense:
+    """A row of `ledger.csv`: what one arm cost in one phase; macs count forward and backward of training."""
+
+    budget: str
+    phase: str
+    arm: str
+    trainings: int
+    train_macs: int
+    seconds: float
+
+
+Row = TypeVar("Row", Final, TrialRow, Curve, Expense)
+
+
+def write_table(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
+    """Replace the table at `path` atomically, header included."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(kind)], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({k: "" if v is None else v for k, v in asdict(row).items()} for row in rows)
+    write_text(path, text.getvalue())
+
+
+def read_table(path: Path, kind: type[Row]) -> list[Row]:
+    """The rows at `path`; none where there is no such file.
+
+    Raises:
+        PruneNasError: a column is missing or a value is not of its type (the file and line are named).
+    """
+    if not path.exists():
+        return []
+    types = get_type_hints(kind)
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for line, raw in enumerate(csv.DictReader(file), start=2):
+            try:
+                rows.append(kind(**{name: _cell(raw[name], hint) for name, hint in types.items()}))
+            except (KeyError, TypeError, ValueError) as error:
+                raise PruneNasError(
+                    f"{path}, line {line}: not a row of {path.name} ({error}); "
+                    "delete the file to have it written anew from the run's other files"
+                ) from error
+    return rows
+
+
+def _cell(text: str | None, hint: Any) -> Any:
+    if text is None:
+        raise ValueError("the line ends early")
+    if isinstance(hint, UnionType):  # float | None
+        return None if text == "" else get_args(hint)[0](text)
+    return hint(text)

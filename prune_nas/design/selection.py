@@ -1,0 +1,132 @@
+"""From one score per channel to widths within a budget.
+
+`threshold` is Network Slimming's global threshold. `per-cost` divides each score by what its channel costs
+first, since one threshold on |gamma| alone keeps early, mac-heavy channels: efficient in parameters, not in macs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_nas.design.budget import Limits
+from prune_nas.design.projection import project
+from prune_nas.design.space import Space, Widths
+from prune_nas.errors import UsageError, unknown
+
+Scores = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Widths read from scores, the channels that stay, and the cut.
+
+    `cut` is the smallest value that a channel kept by its score has (a score under `threshold`, a score per
+    share of the budget under `per-cost`). `floored` names the slots that the cut alone would have left below
+    their floor.
+    """
+
+    widths: Widths
+    kept: Mapping[str, tuple[int, ...]]
+    cut: float
+    floored: tuple[str, ...]
+
+
+def select(space: Space, scores: Scores, limits: Limits, *, by: str = "threshold") -> Selection:
+    """The channels with the best values that fit the limits, as close under them as the slots' multiples allow.
+
+    Args:
+        space: the space whose supernet was scored.
+        scores: slot -> one score a channel, shape (ceiling,); larger = keep.
+        limits: absolute limits (`Budget.limits`).
+        by: `threshold` or `per-cost`.
+
+    Raises:
+        UsageError: scores are missing, of the wrong length or not finite, or `by` is unknown.
+    """
+    if by not in SELECTIONS:
+        raise unknown("selection", by, SELECTIONS)
+    _check(space, scores)
+    price = SELECTIONS[by](space, limits)
+    values = {slot.name: scores[slot.name].astype(np.float64) / price[slot.name] for slot in space.slots}
+    order = {name: np.argsort(-v, kind="stable") for name, v in values.items()}
+    ranked = np.sort(np.concatenate(list(values.values())))[::-1]
+
+    def counts(number: int) -> dict[str, int]:
+        cut = ranked[number - 1] if number else np.inf
+        return {name: int((v >= cut).sum()) for name, v in values.items()}
+
+    def widths_at(number: int) -> Widths:
+        own = counts(number)
+        return Widths({s.name: _allowed(own[s.name], s.floor, s.multiple) for s in space.slots})
+
+    low, high = 0, len(ranked)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if limits.admits(space.cost(widths_at(middle))) else (low, middle - 1)
+    widths = _fill(space, limits, widths_at(low), values)
+    own = counts(low)
+    return Selection(
+        widths=widths,
+        kept={name: tuple(sorted(order[name][:n].tolist())) for name, n in widths.items()},
+        cut=float(ranked[max(low - 1, 0)]),
+        floored=tuple(slot.name for slot in space.slots if own[slot.name] < slot.floor),
+    )
+
+
+def _allowed(count: int, floor: int, multiple: int) -> int:
+    return max(floor, count - count % multiple)
+
+
+def _fill(space: Space, limits: Limits, widths: Widths, values: Mapping[str, NDArray[np.float64]]) -> Widths:
+    """Add the best channels that still fit, a multiple at a time, until no slot can grow."""
+    current = dict(widths)
+    ranked = {name: np.sort(v)[::-1] for name, v in values.items()}
+    open_slots = set(current)
+    while open_slots:
+        growable = [s for s in space.slots if s.name in open_slots and current[s.name] + s.multiple <= s.ceiling]
+        if not growable:
+            break
+        best = max(growable, key=lambda s: ranked[s.name][current[s.name]])
+        wider = {**current, best.name: current[best.name] + best.multiple}
+        if limits.admits(space.cost(wider)):
+            current = wider
+        else:
+            open_slots.discard(best.name)
+        open_slots &= {s.name for s in growable}
+    return Widths(current)
+
+
+def _flat(space: Space, limits: Limits) -> dict[str, float]:
+    return {slot.name: 1.0 for slot in space.slots}
+
+
+def _marginal(space: Space, limits: Limits) -> dict[str, float]:
+    """What one more channel of each slot takes of the budget: the sum over bounds of added cost / limit.
+
+    Costs are quadratic in the widths, so the price depends on where it is asked: at the uniform network that
+    meets the budget, which is where the choice is made.
+    """
+    there = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
+    before = space.cost(there)
+    price = {}
+    for slot in space.slots:
+        after = space.cost({**there, slot.name: there[slot.name] + 1})
+        price[slot.name] = sum((after.of(k) - before.of(k)) / limit for k, limit in limits.bounds)
+    return price
+
+
+def _check(space: Space, scores: Scores) -> None:
+    for slot in space.slots:
+        vector = scores.get(slot.name)
+        if vector is None or vector.shape != (slot.ceiling,):
+            got = "none" if vector is None else f"shape {vector.shape}"
+            raise UsageError(f"scores of slot {slot.name!r} must have shape ({slot.ceiling},); got {got}")
+        if not np.isfinite(vector).all():
+            raise UsageError(f"scores of slot {slot.name!r} must be finite; the supernet's training diverged")
+
+
+SELECTIONS: Mapping[str, Callable[[Space, Limits], dict[str, float]]] = {"threshold": _flat, "per-cost": _marginal}

@@ -1,0 +1,287 @@
+"""Slots, widths and the space of one network, with its cost as a closed formula.
+
+Why segments. After a concatenation one tensor dimension holds the channels of several slots, after a
+flatten every channel appears H*W times, and a network's input has channels that are nobody's to choose. An
+`Extent` says all of that: it is a sum of segments, each a slot taken a number of times, or a constant.
+Every layer's weight is a product of two extents, so macs and params are quadratic forms in the widths:
+costing ten thousand candidates is one matrix product, and nothing has to be built.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from prune_nas.errors import UsageError, unknown
+
+DEFAULT_FLOOR = 4
+
+
+class Widths(Mapping[str, int]):
+    """Slot name -> number of channels; immutable and hashable, in the order of the space's slots."""
+
+    __slots__ = ("_items",)
+
+    def __init__(self, widths: Mapping[str, int]) -> None:
+        """Copy `widths`; values become plain ints."""
+        self._items = {name: int(n) for name, n in widths.items()}
+
+    def __getitem__(self, slot: str) -> int:
+        return self._items[slot]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._items.items()))
+
+    def __repr__(self) -> str:
+        return f"Widths({self._items})"
+
+    def to_json(self) -> str:
+        """Compact JSON, as it stands in `trials.csv`."""
+        return json.dumps(self._items, separators=(",", ":"))
+
+    @property
+    def digest(self) -> str:
+        """Eight hexadecimal digits that name these widths in `finals.csv`."""
+        return hashlib.sha256(json.dumps(self._items, sort_keys=True).encode()).hexdigest()[:8]
+
+
+class Segment(NamedTuple):
+    """A part of a channel dimension: a slot's channels, each `times` in a row, or `times` constant channels."""
+
+    slot: str | None
+    times: int
+
+
+Extent = tuple[Segment, ...]
+
+
+def constant(channels: int) -> Extent:
+    """An extent of channels that are nobody's to choose: an input, the classes, a frozen dimension."""
+    return (Segment(None, channels),)
+
+
+def size(extent: Extent, widths: Mapping[str, int]) -> int:
+    """The number of channels of `extent` at `widths`."""
+    return sum(times if slot is None else times * widths[slot] for slot, times in extent)
+
+
+class Cost(NamedTuple):
+    """What one network costs: multiply-accumulates of conv and linear layers at batch 1, and parameters."""
+
+    macs: int
+    params: int
+
+    def of(self, kind: str) -> int:
+        """The cost called `kind`: `macs` or `params`."""
+        return self.params if kind == "params" else self.macs
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One module with parameters, as the cost formula and the builder see it.
+
+    The weight holds `kernel * inputs * outputs / groups` numbers and is applied at `positions` places (output
+    pixels or tokens); besides it there are `vectors` numbers per output channel (bias 1, BatchNorm 2).
+    A depthwise convolution has the constant 1 as inputs; a norm has kernel 0.
+    """
+
+    name: str
+    kind: str
+    inputs: Extent
+    outputs: Extent
+    kernel: int
+    positions: int
+    groups: int = 1
+    vectors: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One free width: all channel dimensions that must be equal.
+
+    `stage` is the index of its feature-map size (0 = the first), `depth` in [0, 1] its place within the stage,
+    `layers` the conv and linear layers that produce its channels. Widths run from `floor` to `ceiling`, the
+    supernet's width, in steps of `multiple`.
+    """
+
+    name: str
+    stage: int
+    depth: float
+    ceiling: int
+    floor: int
+    multiple: int
+    layers: tuple[str, ...]
+
+    def snap(self, width: float) -> int:
+        """The allowed width nearest to `width`; halves go up."""
+        steps = int(np.floor(width / self.multiple + 0.5))
+        return int(min(max(steps * self.multiple, self.floor), self.ceiling))
+
+
+@dataclass(frozen=True, slots=True)
+class Frozen:
+    """A channel dimension that stays as it is, and why."""
+
+    dimension: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Space:
+    """The slots of one network and everything its cost formula needs; a plain value that JSON can hold.
+
+    `base` holds the widths of the network that the user named: budgets given as fractions are fractions of its
+    cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened.
+    """
+
+    model: str
+    input_shape: tuple[int, ...]
+    classes: int
+    slots: tuple[Slot, ...]
+    layers: tuple[Layer, ...]
+    frozen: tuple[Frozen, ...]
+    base: Widths
+    stage_names: tuple[str, ...]
+
+    @cached_property
+    def by_name(self) -> dict[str, Slot]:
+        """Slot name -> slot."""
+        return {slot.name: slot for slot in self.slots}
+
+    @property
+    def stages(self) -> int:
+        """The number of stages, those without a slot included."""
+        return len(self.stage_names)
+
+    @property
+    def widest(self) -> Widths:
+        """Every slot at its ceiling: the supernet."""
+        return Widths({slot.name: slot.ceiling for slot in self.slots})
+
+    @property
+    def narrowest(self) -> Widths:
+        """Every slot at its floor: the cheapest network of the space."""
+        return Widths({slot.name: slot.floor for slot in self.slots})
+
+    def cost(self, widths: Mapping[str, int]) -> Cost:
+        """The cost of one network; `widths` must name every slot."""
+        macs, params = self.costs(np.array([[widths[slot.name] for slot in self.slots]]))
+        return Cost(int(macs[0]), int(params[0]))
+
+    def costs(self, widths: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Macs and params of many networks at once.
+
+        Args:
+            widths: shape (n, slots), a row a network, columns in the order of `slots`.
+
+        Returns:
+            Two integer arrays of shape (n,).
+        """
+        row = np.concatenate([widths, np.ones((len(widths), 1))], axis=1).astype(np.float64)
+        macs, params = (np.rint(np.einsum("ni,ij,nj->n", row, form, row, optimize=True)) for form in self._forms)
+        return macs.astype(np.int64), params.astype(np.int64)
+
+    @cached_property
+    def _forms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Macs and params as quadratic forms over (widths, 1)."""
+        index = {slot.name: i for i, slot in enumerate(self.slots)}
+        n = len(index) + 1
+
+        def vector(extent: Extent) -> NDArray[np.float64]:
+            v = np.zeros(n)
+            for slot, times in extent:
+                v[n - 1 if slot is None else index[slot]] += times
+            return v
+
+        macs, params, one = np.zeros((n, n)), np.zeros((n, n)), np.eye(n)[n - 1]
+        for layer in self.layers:
+            outputs = vector(layer.outputs)
+            weight = np.outer(vector(layer.inputs), outputs) * layer.kernel / layer.groups
+            macs += layer.positions * weight
+            params += weight + layer.vectors * np.outer(one, outputs)
+        return macs, params
+
+    def keep(self, widths: Mapping[str, int]) -> dict[str, float]:
+        """The pattern of `widths`: keep ratio per slot, width / ceiling."""
+        return {slot.name: widths[slot.name] / slot.ceiling for slot in self.slots}
+
+    def snap(self, keep: Mapping[str, float]) -> Widths:
+        """The allowed widths nearest to keep ratios; values outside [floor, ceiling] are clipped."""
+        return Widths({slot.name: slot.snap(keep[slot.name] * slot.ceiling) for slot in self.slots})
+
+    def check(self, widths: Mapping[str, int]) -> Widths:
+        """`widths` in slot order, if they name exactly the slots and are positive.
+
+        Raises:
+            UsageError: a slot is missing or unknown, or its width is not a positive integer.
+        """
+        for name in widths:
+            if name not in self.by_name:
+                raise unknown(f"slot of {self.model}", name, self.by_name)
+        for slot in self.slots:
+            if slot.name not in widths:
+                raise UsageError(f"widths for {self.model} must name every slot; {slot.name!r} is missing")
+            if int(widths[slot.name]) != widths[slot.name] or widths[slot.name] < 1:
+                raise UsageError(f"width of slot {slot.name!r} must be a positive integer; got {widths[slot.name]!r}")
+        return Widths({slot.name: widths[slot.name] for slot in self.slots})
+
+    def scaled(self, base: float = 1.0, supernet: float = 1.0) -> Space:
+        """This space for a base `base` times as wide and a supernet `supernet` times as wide as that base.
+
+        Raises:
+            UsageError: a factor is not positive, or `supernet` is below 1.
+        """
+        if base <= 0:
+            raise UsageError(f"--base-width must be above 0; got {base}")
+        if supernet < 1:
+            raise UsageError(f"--supernet-width must be at least 1; got {supernet}")
+        if base == supernet == 1:
+            return self
+
+        def scale(slot: Slot, factor: float) -> int:
+            return max(slot.multiple, round(slot.ceiling * factor / slot.multiple) * slot.multiple)
+
+        widths = Widths({slot.name: scale(slot, base) for slot in self.slots})
+        ceilings = {slot.name: scale(slot, base * supernet) for slot in self.slots}
+        slots = tuple(
+            replace(slot, ceiling=ceilings[slot.name], floor=min(slot.floor, widths[slot.name])) for slot in self.slots
+        )
+        return replace(self, slots=slots, base=widths)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `space.json`; `from_dict` is its inverse."""
+        return {**asdict(replace(self, base=Widths({}))), "base": dict(self.base)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Space:
+        """The space that `to_dict` wrote."""
+
+        def extent(segments: Sequence[Sequence[Any]]) -> Extent:
+            return tuple(Segment(slot, times) for slot, times in segments)
+
+        return cls(
+            model=data["model"],
+            input_shape=tuple(data["input_shape"]),
+            classes=data["classes"],
+            slots=tuple(Slot(**{**slot, "layers": tuple(slot["layers"])}) for slot in data["slots"]),
+            layers=tuple(
+                Layer(**{**layer, "inputs": extent(layer["inputs"]), "outputs": extent(layer["outputs"])})
+                for layer in data["layers"]
+            ),
+            frozen=tuple(Frozen(**item) for item in data["frozen"]),
+            base=Widths(data["base"]),
+            stage_names=tuple(data["stage_names"]),
+        )

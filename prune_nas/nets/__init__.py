@@ -1,0 +1,1 @@
+"""Any nn.Module -> its space; widths -> a fresh nn.Module."""

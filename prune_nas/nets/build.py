@@ -1,0 +1,95 @@
+"""Construct a network at chosen widths: a copy of the traced one with every layer made anew."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from prune_nas.design.space import Layer, Space, size
+from prune_nas.errors import UsageError
+from prune_nas.nets.initialise import initialise
+
+Module = Any  # a torch.nn module whose kind its layer tells
+
+
+def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: int) -> nn.Module:
+    """The network of `space` at `widths`, freshly initialised, in training mode, on the CPU.
+
+    Args:
+        template: the network that was traced; it is not changed.
+        space: its space.
+        widths: of every slot; they may lie outside [floor, ceiling].
+        seed: of the initial weights.
+
+    Raises:
+        UsageError: `widths` does not name exactly the slots, or groups do not divide a width.
+    """
+    widths = space.check(widths)
+    network = copy.deepcopy(template)
+    for layer in space.layers:
+        if layer.kind != "fixed":
+            old = network.get_submodule(layer.name)
+            network.set_submodule(layer.name, _resized(old, layer, widths))
+    return initialise(network, seed).train()
+
+
+def _resized(old: Module, layer: Layer, widths: Mapping[str, int]) -> nn.Module:
+    inputs, outputs = size(layer.inputs, widths), size(layer.outputs, widths)
+    parameter = next(old.parameters(), None)
+    # Made without storage: a constructor's own initialisation would advance the global random state.
+    made: nn.Module = type(old)(
+        **_arguments(old, layer, inputs, outputs), device="meta", dtype=None if parameter is None else parameter.dtype
+    )
+    return made.to_empty(device="cpu")
+
+
+def _arguments(old: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:
+    """The constructor's arguments that make a module like `old` of another size."""
+    if layer.kind in ("conv", "depthwise"):
+        return _convolution(old, layer, inputs, outputs)
+    if layer.kind == "linear":
+        return {"in_features": inputs, "out_features": outputs, "bias": old.bias is not None}
+    if layer.kind == "prelu":
+        return {"num_parameters": outputs, "init": old.init}
+    if isinstance(old, nn.LayerNorm):
+        affine = {"elementwise_affine": old.elementwise_affine, "bias": old.bias is not None}
+        return {"normalized_shape": outputs, "eps": old.eps, **affine}
+    if isinstance(old, nn.GroupNorm):
+        _demand_multiple(layer, outputs, old.num_groups)
+        return {"num_groups": old.num_groups, "num_channels": outputs, "eps": old.eps, "affine": old.affine}
+    return {
+        "num_features": outputs,
+        "eps": old.eps,
+        "momentum": old.momentum,
+        "affine": old.affine,
+        "track_running_stats": old.track_running_stats,
+    }
+
+
+def _convolution(old: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:
+    groups = old.groups
+    if layer.kind == "depthwise":
+        inputs = groups = outputs * old.in_channels // old.out_channels
+    else:
+        _demand_multiple(layer, inputs, groups)
+        _demand_multiple(layer, outputs, groups)
+    arguments = {
+        "in_channels": inputs,
+        "out_channels": outputs,
+        "kernel_size": old.kernel_size,
+        "stride": old.stride,
+        "padding": old.padding,
+        "dilation": old.dilation,
+        "groups": groups,
+        "bias": old.bias is not None,
+        "padding_mode": old.padding_mode,
+    }
+    return arguments | ({"output_padding": old.output_padding} if old.transposed else {})
+
+
+def _demand_multiple(layer: Layer, channels: int, groups: int) -> None:
+    if channels % groups:
+        raise UsageError(f"layer {layer.name!r} needs a multiple of its {groups} groups; got {channels} channels")

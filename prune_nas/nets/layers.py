@@ -1,0 +1,135 @@
+"""What each kind of layer with parameters does to channels, and what it costs; one rule a kind."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from prune_nas.nets.channels import Part, Parts, fixed
+from prune_nas.nets.reading import Call, Record, Tensor
+
+Module = Any  # a torch.nn module whose type the table has checked
+
+
+def convolution(call: Call) -> Tensor:
+    """Conv and ConvTranspose: a new width; grouped: both sides are multiples of the groups; depthwise: ties them."""
+    conv: Module = call.module
+    x = call.with_channels_in(1)
+    # A transposed convolution applies its weight once for each of its input's places.
+    applied = math.prod(x.shape[2:] if conv.transposed else call.shape[2:])
+    if is_depthwise(conv):
+        times = conv.out_channels // conv.in_channels
+        outputs = tuple(Part(part.variable, part.times * times) for part in x.along(1))
+        record = _record(call, "depthwise", fixed(1), outputs, positions=applied)
+        # The inputs of a depthwise layer are the constant 1, so its second call is tied to the first by its outputs.
+        call.reading.channels.unify(outputs, record.outputs, call.where)
+    else:
+        record = _produce(call, "conv", x.along(1), conv.out_channels, applied)
+        reason = f"has constants that {conv.groups} groups do not divide: {call.where}"
+        call.reading.channels.divide(record.inputs, conv.groups, reason)
+        call.reading.channels.divide(record.outputs, conv.groups, reason)
+    record.kernel, record.vectors = math.prod(conv.kernel_size), int(conv.bias is not None)
+    record.groups = 1 if record.kind == "depthwise" else conv.groups
+    record.spatial = record.spatial or call.shape[2:]
+    return Tensor(call.shape, 1, record.outputs)
+
+
+def linear(call: Call) -> Tensor:
+    """Linear: a new width in the last dimension, applied at every place of the dimensions between."""
+    layer: Module = call.module
+    last = len(call.shape) - 1
+    x = call.with_channels_in(last)
+    record = _produce(call, "linear", x.along(last), layer.out_features, math.prod(call.shape[1:-1]))
+    record.kernel, record.vectors = 1, int(layer.bias is not None)
+    record.spatial = record.spatial or call.shape[1:-1]
+    return Tensor(call.shape, last, record.outputs)
+
+
+def norm(call: Call) -> Tensor:
+    """BatchNorm and InstanceNorm follow the channels in dimension 1."""
+    return _follow(call, 1)
+
+
+def group_norm(call: Call) -> Tensor:
+    """GroupNorm follows, and its groups must divide the channels."""
+    group: Module = call.module
+    x = call.with_channels_in(1)
+    reason = f"has constants that {group.num_groups} groups do not divide: {call.where}"
+    call.reading.channels.divide(x.along(1), group.num_groups, reason)
+    return _follow(call, 1)
+
+
+def layer_norm(call: Call) -> Tensor:
+    """LayerNorm over the last dimension alone follows it; over more than that it is not followed."""
+    layer: Module = call.module
+    return _follow(call, len(call.shape) - 1) if len(layer.normalized_shape) == 1 else call.unknown()
+
+
+def prelu(call: Call) -> Tensor:
+    """PReLU: one slope for all channels, or one for each."""
+    layer: Module = call.module
+    if layer.num_parameters > 1:
+        return _follow(call, 1)
+    _record(call, "prelu", fixed(0), fixed(1))
+    return Tensor(call.shape, call.x.dim, call.x.parts)
+
+
+def is_depthwise(module: Module) -> bool:
+    """Whether a convolution has one group for each of its (several) input channels."""
+    return bool(module.groups == module.in_channels > 1)
+
+
+def _record(call: Call, kind: str, inputs: Parts, outputs: Parts, *, positions: int = 0) -> Record:
+    """The record of the called layer; a second call of a layer ties its dimensions to those of the first."""
+    name, records = str(call.node.target), call.reading.records
+    if name not in records:
+        vectors = sum(1 for _ in call.module.parameters(recurse=False)) if call.module else 0
+        records[name] = Record(name, kind, inputs, outputs, vectors=vectors, level=call.level)
+    else:
+        call.reading.channels.unify(inputs, records[name].inputs, call.where)
+    records[name].positions += positions
+    return records[name]
+
+
+def _produce(call: Call, kind: str, inputs: Parts, width: int, positions: int) -> Record:
+    """The record of a layer that chooses its own output width."""
+    name, records = str(call.node.target), call.reading.records
+    if name in records:
+        return _record(call, kind, inputs, records[name].outputs, positions=positions)
+    part = call.reading.channels.new(width, name)
+    record = _record(call, kind, inputs, (part,), positions=positions)
+    record.variable = part.variable
+    return record
+
+
+def _follow(call: Call, dim: int) -> Tensor:
+    """The record of a layer with numbers for each channel that leaves the channels as they are."""
+    x = call.with_channels_in(dim)
+    kind = "prelu" if isinstance(call.module, nn.PReLU) else "norm"
+    record = _record(call, kind, fixed(0), x.along(dim))
+    call.reading.channels.unify(x.along(dim), record.outputs, call.where)
+    return Tensor(call.shape, dim, x.along(dim))
+
+
+# Exact types: a subclass may do anything.
+LAYERS: dict[type[nn.Module], Callable[[Call], Tensor]] = {
+    nn.Conv1d: convolution,
+    nn.Conv2d: convolution,
+    nn.Conv3d: convolution,
+    nn.ConvTranspose1d: convolution,
+    nn.ConvTranspose2d: convolution,
+    nn.ConvTranspose3d: convolution,
+    nn.Linear: linear,
+    nn.BatchNorm1d: norm,
+    nn.BatchNorm2d: norm,
+    nn.BatchNorm3d: norm,
+    nn.InstanceNorm1d: norm,
+    nn.InstanceNorm2d: norm,
+    nn.InstanceNorm3d: norm,
+    nn.GroupNorm: group_norm,
+    nn.LayerNorm: layer_norm,
+    nn.PReLU: prelu,
+}

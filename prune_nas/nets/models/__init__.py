@@ -1,0 +1,48 @@
+"""The built-in networks: ordinary PyTorch, without any width plumbing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import nn
+
+from prune_nas.errors import unknown
+from prune_nas.nets.models.resnet import resnet20, resnet32, resnet56, resnet110
+from prune_nas.nets.models.vgg import vgg11, vgg13, vgg16, vgg19
+
+__all__ = ["DESCRIPTIONS", "MODELS", "create"]
+
+
+def create(name: str, classes: int) -> nn.Module:
+    """The network called `name`, with `classes` outputs.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    # Names with a prefix (torchvision:resnet18, timm:..., file.py:callable) are resolved here, before the table.
+    if name not in MODELS:
+        raise unknown("model", name, MODELS)
+    return MODELS[name](classes=classes)
+
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
+    "vgg19": vgg19,
+    "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet56": resnet56,
+    "resnet110": resnet110,
+}
+
+DESCRIPTIONS: dict[str, str] = {
+    "vgg11": "VGG-11 with BatchNorm for 32x32 images, 9.2M parameters",
+    "vgg13": "VGG-13 with BatchNorm for 32x32 images, 9.4M parameters",
+    "vgg16": "VGG-16 with BatchNorm for 32x32 images, 14.7M parameters",
+    "vgg19": "VGG-19 with BatchNorm for 32x32 images, 20.0M parameters",
+    "resnet20": "CIFAR ResNet-20 with option-A shortcuts, 0.27M parameters",
+    "resnet32": "CIFAR ResNet-32 with option-A shortcuts, 0.46M parameters",
+    "resnet56": "CIFAR ResNet-56 with option-A shortcuts, 0.85M parameters",
+    "resnet110": "CIFAR ResNet-110 with option-A shortcuts, 1.73M parameters",
+}

@@ -1,0 +1,81 @@
+"""Apply the rules of layers and operations to a graph, in the order of execution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import fx, nn
+
+from prune_nas.errors import UsageError
+from prune_nas.nets import graph
+from prune_nas.nets.layers import LAYERS, convolution, linear
+from prune_nas.nets.operations import FUNCTIONS, METHODS, MODULES, SIZE_RULES, number
+from prune_nas.nets.reading import Call, Number, Reading, Tensor
+
+OUTPUT_REASON = "the network's output (classes)"
+
+_PRODUCERS: tuple[Any, ...] = (convolution, linear)
+
+
+def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -> Reading:
+    """Everything the forward pass demands of the widths; what reaches the output is frozen last.
+
+    Raises:
+        UsageError: the network does not give one tensor of shape (N, classes).
+    """
+    reading = Reading()
+    values: dict[fx.Node, Tensor | Number] = {}
+    levels: dict[fx.Node, int] = {}
+    for node in operations.nodes:
+        if node.op == "output":
+            _finish(node.args[0], values, reading, name, classes)
+            break
+        module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
+        level = max((levels[one] for one in node.all_input_nodes), default=0)
+        produces = module is not None and LAYERS.get(type(module)) in _PRODUCERS
+        levels[node] = level + produces
+        values[node] = _apply(_call(node, module, levels[node], values, reading))
+    return reading
+
+
+def _call(
+    node: fx.Node, module: nn.Module | None, level: int, values: Mapping[fx.Node, Tensor | Number], reading: Reading
+) -> Call:
+    args: Any = fx.node.map_arg(node.args, lambda one: values[one])  # type: ignore[arg-type, return-value]
+    kwargs: Any = fx.node.map_arg(node.kwargs, lambda one: values[one])  # type: ignore[arg-type, return-value]
+    where = f"{_operation(node, module)} at {graph.place(node)}"
+    return Call(node, args, kwargs, graph.shape(node) or (), module, level, where, reading)
+
+
+def _apply(call: Call) -> Tensor | Number:
+    """The result of one operation by its rule, or frozen where there is none."""
+    node = call.node
+    if graph.shape(node) is None:
+        return number(call)
+    if node.op in ("placeholder", "get_attr"):
+        return Tensor(call.shape)
+    if call.module is not None and type(call.module) in LAYERS:
+        return LAYERS[type(call.module)](call)
+    if not call.variables:
+        return Tensor(call.shape)
+    tables: dict[str, Mapping[Any, Any]] = {"call_function": FUNCTIONS, "call_method": METHODS, "call_module": MODULES}
+    rule = tables[node.op].get(node.target if call.module is None else type(call.module))
+    if rule is None or (call.sizes and rule not in SIZE_RULES):
+        return call.unknown()
+    result: Tensor = rule(call)
+    return result
+
+
+def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: str, classes: int) -> None:
+    value = values[output] if isinstance(output, fx.Node) else None
+    if not isinstance(value, Tensor) or value.shape != (graph.BATCH, classes):
+        got = f"one of shape {value.shape[1:]}" if isinstance(value, Tensor) else f"a {type(output).__name__}"
+        raise UsageError(f"{name} must give one tensor of shape ({classes},) an example; got {got}; set `classes`")
+    reading.channels.freeze(value.parts, OUTPUT_REASON)
+
+
+def _operation(node: fx.Node, module: nn.Module | None) -> str:
+    if module is not None:
+        return type(module).__name__
+    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", node.target))

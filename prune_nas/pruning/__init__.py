@@ -1,0 +1,1 @@
+"""What marks channels: penalties and importance, one small file a method."""

@@ -1,0 +1,58 @@
+"""Where a slot's channels sit in a network's BatchNorm layers: the one map that penalties and importance share."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from prune_nas.design.space import Space
+from prune_nas.errors import UsageError
+
+
+class Place(NamedTuple):
+    """A run of channels in one norm: `times` consecutive entries belong to each channel of the slot."""
+
+    norm: str
+    start: int
+    stop: int
+    times: int
+
+
+def places(space: Space, network: nn.Module) -> dict[str, list[Place]]:
+    """Slot -> where its channels are scaled by a BatchNorm's gamma, in a network at the space's ceilings.
+
+    Raises:
+        UsageError: a slot has no BatchNorm with a gamma, so that there is nothing to penalise or score.
+    """
+    found: dict[str, list[Place]] = defaultdict(list)
+    modules = dict(network.named_modules())
+    for layer in space.layers:
+        norm = modules[layer.name]
+        if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) or not norm.affine:
+            continue
+        start = 0
+        for slot, times in layer.outputs:
+            width = times if slot is None else times * space.by_name[slot].ceiling
+            if slot is not None:
+                found[slot].append(Place(layer.name, start, start + width, times))
+            start += width
+    bare = [slot.name for slot in space.slots if slot.name not in found]
+    if bare:
+        raise UsageError(
+            f"{space.model}: no BatchNorm scales the channels of {', '.join(bare[:5])}; "
+            "the l1 penalties need one gamma a channel; freeze these slots in the search space's TOML file"
+        )
+    return dict(found)
+
+
+def gamma(network: nn.Module, place: Place) -> Tensor:
+    """The slice of a norm's weight that belongs to a slot, shape (channels * times,)."""
+    weight = network.get_submodule(place.norm).weight
+    assert isinstance(weight, Tensor)  # noqa: S101  (an affine BatchNorm's weight; for the type checker)
+    return weight[place.start : place.stop]
+
+
+Places = Mapping[str, Sequence[Place]]

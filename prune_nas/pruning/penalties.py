@@ -1,0 +1,90 @@
+"""Sparsity penalties on BatchNorm's gamma: what makes channels of a supernet compete.
+
+A penalty is called between backward and step and adds its subgradient to `.grad`, which is the same as having its
+term in the loss (sign(0) = 0). Source: Network Slimming (Liu et al. 2017), main.py of its code; the cost weighting is
+MorphNet's (Gordon et al. 2018). Only gammas that belong to a slot are penalised: a frozen channel cannot leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import nn
+
+from prune_nas.design.space import Space
+from prune_nas.errors import unknown
+from prune_nas.pruning.norms import Places, places
+from prune_nas.training.recipe import Recipe
+
+Penalty = Callable[[nn.Module], None]
+
+PAPER_STRENGTH = 1e-4  # Network Slimming's lambda for VGG over 160 epochs
+_PULL = 0.8  # lambda * travel at which gamma separated in short one-cycle trainings
+
+
+def strength_for(recipe: Recipe, images: int) -> float:
+    """A lambda that separates gamma within this schedule: it must grow as the schedule shrinks.
+
+    A gamma that the loss does not defend moves by lambda * travel in all (`Recipe.travel`); it starts at 0.5. The
+    paper's 1e-4 is the least used, so that the paper's own recipe keeps the paper's value.
+    """
+    return max(PAPER_STRENGTH, _PULL / recipe.travel(images))
+
+
+def make(name: str, space: Space, network: nn.Module, strength: float) -> Penalty | None:
+    """The penalty called `name` at `strength` (lambda) for a network at the space's ceilings; None for `none`.
+
+    Raises:
+        UsageError: there is no such penalty, or a slot has no gamma.
+    """
+    if name not in PENALTIES:
+        raise unknown("penalty", name, PENALTIES)
+    weights = PENALTIES[name](space)
+    if weights is None:
+        return None
+    found: Places = places(space, network)
+
+    @torch.no_grad()
+    def penalise(model: nn.Module) -> None:
+        modules = dict(model.named_modules())
+        for slot, spots in found.items():
+            for spot in spots:
+                norm = modules[spot.norm]
+                part = slice(spot.start, spot.stop)
+                norm.weight.grad[part].add_(norm.weight[part].sign(), alpha=strength * weights[slot])
+
+    return penalise
+
+
+def _none(space: Space) -> None:
+    return None
+
+
+def _l1(space: Space) -> dict[str, float]:
+    return {slot.name: 1.0 for slot in space.slots}
+
+
+def _by(*kinds: str) -> Callable[[Space], dict[str, float]]:
+    """Each slot's weight: what one of its channels costs at full width, scaled so that the mean channel weighs 1."""
+
+    def weights(space: Space) -> dict[str, float]:
+        full = space.cost(space.widest)
+        shares = {slot.name: 0.0 for slot in space.slots}
+        for slot in space.slots:
+            less = space.cost({**space.widest, slot.name: slot.ceiling - 1})
+            shares[slot.name] = sum((full.of(kind) - less.of(kind)) / full.of(kind) for kind in kinds)
+        channels = sum(slot.ceiling for slot in space.slots)
+        mean = sum(shares[slot.name] * slot.ceiling for slot in space.slots) / channels
+        return {name: share / mean for name, share in shares.items()}
+
+    return weights
+
+
+PENALTIES: Mapping[str, Callable[[Space], dict[str, float] | None]] = {
+    "none": _none,
+    "l1": _l1,
+    "l1-macs": _by("macs"),
+    "l1-params": _by("params"),
+    "l1-cost": _by("macs", "params"),
+}

@@ -1,0 +1,145 @@
+"""The figures of a run: which there are, what each needs from the run, and how they become files."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from prune_nas.design.budget import Budget
+from prune_nas.design.files import write_bytes
+from prune_nas.errors import PruneNasError, unknown
+from prune_nas.report.figures import style
+from prune_nas.report.figures.accuracy import accuracy
+from prune_nas.report.figures.gamma import gamma
+from prune_nas.report.figures.study import origins, study
+from prune_nas.report.figures.widths import widths
+from prune_nas.report.run_data import RunData
+from prune_nas.report.tables import percent
+
+FORMATS = ("svg", "png", "pdf")
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A figure, the stem of its file, and what it shows in words for those who cannot see it."""
+
+    name: str
+    figure: Figure
+    alt: str
+
+
+def draw(
+    run: RunData, kinds: Sequence[str] | None, formats: Sequence[str] = ("svg", "png"), *, out: Path
+) -> list[Path]:
+    """Write figures into the directory `out`; a kind that lacks its data is left out with a line in the log.
+
+    Args:
+        run: the run to draw.
+        kinds: some of `KINDS`; all by default.
+        formats: some of `FORMATS`.
+        out: where to; made if it is missing.
+
+    Returns:
+        The files, kind by kind.
+
+    Raises:
+        UsageError: a kind or a format that does not exist.
+    """
+    for form in formats:
+        if form not in FORMATS:
+            raise unknown("figure format", form, FORMATS)
+    drawings, notes = make(run, kinds)
+    for note in notes:
+        log.warning(note)
+    paths = []
+    for drawing in drawings:
+        for form in formats:
+            path = out / f"{drawing.name}.{form}"
+            write_bytes(path, style.render(drawing.figure, form))
+            paths.append(path)
+    return paths
+
+
+def make(run: RunData, kinds: Sequence[str] | None = None) -> tuple[list[Drawing], list[str]]:
+    """The figures of some of `KINDS` (all by default), and a line for each kind whose data the run lacks.
+
+    Raises:
+        UsageError: a kind that does not exist.
+    """
+    drawings: list[Drawing] = []
+    notes = []
+    for kind in KINDS if kinds is None else kinds:
+        if kind not in MAKERS:
+            raise unknown("figure", kind, KINDS)
+        needs, maker = MAKERS[kind]
+        with style.styled():
+            made = list(maker(run))
+        drawings += made
+        if not made:
+            notes.append(f"no figure of {kind}: the run has no {needs} yet")
+    return drawings, notes
+
+
+def _widths(run: RunData) -> Iterator[Drawing]:
+    names = run.space.stage_names if run.space else ()
+    for number, budget in enumerate(run.budgets, start=1):
+        frame = run.widths[run.widths["budget"] == budget].reset_index(drop=True)
+        if len(frame):
+            alt = f"Bars: the width of each of {len(frame)} slots under {budget}, for the base and the arms"
+            yield Drawing(f"widths-{number}", widths(frame, budget, names), alt)
+
+
+def _accuracy(run: RunData) -> Iterator[Drawing]:
+    table = run.results
+    if (table["arm"] != "base").any():
+        best = table[table["arm"] != "base"].nlargest(1, "test_accuracy").iloc[0]
+        most = f"{best['arm']} ({best['schedule']}) at {percent(best['test_accuracy'])} %"
+        alt = f"Points: test accuracy of every arm against macs and against params; the highest is {most}"
+        yield Drawing("accuracy", accuracy(table), alt)
+
+
+def _gamma(run: RunData) -> Iterator[Drawing]:
+    if not run.scores or run.space is None:
+        return
+    stages = {slot.name: slot.stage for slot in run.space.slots}
+    scores = {name: values for name, values in run.scores.items() if name in stages and len(values)}
+    cuts = (run.run.get("diagnosis") or {}).get("cut") or {}
+    if scores:
+        alt = f"Histograms: |gamma| of the channels of {len(set(stages.values()))} stages, with the cut of each budget"
+        yield Drawing("gamma", gamma(scores, stages, cuts, run.space.stage_names), alt)
+
+
+def _study(run: RunData) -> Iterator[Drawing]:
+    for number, budget in enumerate(run.budgets, start=1):
+        trials = [trial for trial in run.trials if trial.budget == budget]
+        if trials:
+            seeds = origins(trials, run.widths[run.widths["budget"] == budget])
+            alt = f"Points: validation accuracy of {len(trials)} trials under {budget}, with the best so far"
+            yield Drawing(f"study-{number}", study(trials, seeds, _limits(run, budget), budget), alt)
+
+
+def _limits(run: RunData, budget: str) -> dict[str, float]:
+    """Cost -> bound; empty where the run has no space, or its budget names a cost that is not ours."""
+    if run.space is None:
+        return {}
+    try:
+        return dict(Budget.parse(budget).limits(run.space).bounds)
+    except PruneNasError:
+        return {}
+
+
+Maker = Callable[[RunData], Iterator[Drawing]]
+MAKERS: dict[str, tuple[str, Maker]] = {
+    "accuracy": ("finals.csv", _accuracy),
+    "widths": ("widths.csv", _widths),
+    "gamma": ("scores.safetensors with a space.json", _gamma),
+    "study": ("trials.csv", _study),
+}
+KINDS = tuple(MAKERS)
+
+__all__ = ["FORMATS", "KINDS", "Drawing", "draw", "make"]

@@ -1,0 +1,150 @@
+"""Test accuracy of every arm and schedule against what the network costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import count
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from prune_nas.report.figures import style
+from prune_nas.report.tables import millions, quantity
+
+COSTS = {"macs": "multiply-accumulates", "params": "parameters"}
+FILLS = {"scratch-e": "hollow", "scratch-b": "full", "fine-tune": "left", "rewind": "top"}
+SIZES = (8.0, 5.5, 4.0)  # of the marks of the first, second and further budgets
+APART = 0.032  # of the axis: marks whose bars overlap stand at least this far apart
+SPAN = math.log(2.5)  # the least ratio of the dearest arm to the cheapest that an axis shows
+MARGIN = 0.18  # free room at either end of an axis, of that ratio
+TICKS = {0.9: (1, 1.5, 2, 3, 5, 7), 2.0: (1, 2, 5), math.inf: (1,)}  # decades up to which these digits are ticks
+SAMPLE = "any arm"  # the legend shows fills and sizes on it
+
+
+def accuracy(frame: pd.DataFrame) -> Figure:
+    """Two panels, accuracy against macs and against params; the base is a level, since it lies off to the right.
+
+    Args:
+        frame: what `tables.results` returns.
+    """
+    base = frame[frame["arm"] == "base"]
+    arms = frame[frame["arm"] != "base"].reset_index(drop=True)
+    figure = style.figure(10, 5.4)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, (cost, words) in zip(panels, COSTS.items(), strict=True):
+        _panel(axes, arms, cost)
+        axes.set_xlabel(f"{words} (log scale)")
+        if len(base):
+            axes.axhline(100 * base["test_accuracy"].iloc[0], color=style.BLACK, linewidth=1, linestyle=(0, (5, 3)))
+        style.grid(axes)
+    panels[0].set_ylabel("test accuracy, %")
+    figure.suptitle("Test accuracy of every arm against its cost", x=0.01, ha="left", fontsize=11)
+    figure.legend(handles=_legend(arms, base), loc="outside right upper", labelspacing=0.6)
+    style.note(figure, _caption(arms))
+    return figure
+
+
+def front(frame: pd.DataFrame, cost: str) -> list[int]:
+    """The rows of `frame` that no other row beats in both validation accuracy and `cost`, from cheap to dear."""
+    rows = frame.sort_values([cost, "val_accuracy"], ascending=[True, False])
+    best, kept = -np.inf, []
+    for index, value in rows["val_accuracy"].items():
+        if value > best:
+            best = value
+            kept.append(int(str(index)))
+    return kept
+
+
+def side_by_side(costs: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[float]:
+    """Where to draw each cost: moved sideways only as far as its bar [low, high] would else touch another's."""
+    length = _length(costs)
+    placed: list[float] = []
+    for cost, low, high in zip(costs, lows, highs, strict=True):
+        rivals = [x for x, bottom, top in zip(placed, lows, highs, strict=False) if bottom <= high and low <= top]
+        place = math.log(cost) / length
+        moves = (sign * step * APART / 4 for step in count() for sign in (1, -1))
+        move = next(move for move in moves if all(abs(place + move - x) > 0.999 * APART for x in rivals))
+        placed.append(place + move)
+    return [math.exp(x * length) for x in placed]
+
+
+def _length(costs: Sequence[float]) -> float:
+    """The length of an axis that shows these costs, as a natural logarithm."""
+    return (1 + 2 * MARGIN) * max(SPAN, math.log(max(costs) / min(costs)))
+
+
+def _panel(axes: Axes, arms: pd.DataFrame, cost: str) -> None:
+    costs, tests, stds = arms[cost].tolist(), 100 * arms["test_accuracy"], 100 * arms["std"]
+    reach = stds.fillna(0) + 0.02 * (tests.max() - tests.min() + 1)  # of a bar and its mark
+    places = side_by_side(costs, (tests - reach).tolist(), (tests + reach).tolist())
+    sizes = _sizes(arms)
+    for i, row in enumerate(arms.to_dict("records")):
+        mark = _mark(row["arm"], row["schedule"], sizes[row["budget"]])
+        spread = None if pd.isna(stds[i]) else stds[i]
+        axes.errorbar(places[i], tests[i], yerr=spread, elinewidth=1, capsize=2, zorder=3, **mark)
+    lines = front(arms, cost)
+    axes.plot([costs[i] for i in lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
+    _cost_axis(axes, costs)
+
+
+def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
+    length, middle = _length(costs), math.sqrt(min(costs) * max(costs))
+    axes.set_xscale("log")
+    axes.set_xlim(middle * math.exp(-length / 2), middle * math.exp(length / 2))
+    subs = next(digits for most, digits in TICKS.items() if length / math.log(10) <= most)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _sizes(arms: pd.DataFrame) -> dict[str, float]:
+    return {budget: SIZES[min(i, len(SIZES) - 1)] for i, budget in enumerate(arms["budget"].unique())}
+
+
+def _mark(arm: str, schedule: str, size: float = SIZES[0]) -> dict[str, Any]:
+    colour, marker = style.look(arm)
+    fill = FILLS.get(schedule, "bottom")
+    return {
+        "color": colour,
+        "marker": marker,
+        "fillstyle": "full" if fill == "hollow" else fill,
+        "markerfacecolor": "white" if fill == "hollow" else colour,
+        "markerfacecoloralt": "white",
+        "markeredgecolor": colour,
+        "markersize": size,
+        "markeredgewidth": 1.3,
+        "linestyle": "none",
+    }
+
+
+def _legend(arms: pd.DataFrame, base: pd.DataFrame) -> list[Line2D]:
+    handles = []
+    if len(base):
+        row = base.iloc[0]
+        text = f"base ({quantity(row['macs'])} macs,\n{millions(row['params'])} params)"
+        handles.append(Line2D([], [], color=style.BLACK, linewidth=1, linestyle=(0, (5, 3)), label=text))
+    handles += [Line2D([], [], label=arm, **_mark(arm, "scratch-b")) for arm in arms["arm"].unique()]
+    for schedule in arms["schedule"].unique():
+        handles.append(Line2D([], [], label=schedule, **_mark(SAMPLE, schedule)))
+    sizes = _sizes(arms)
+    if len(sizes) > 1:
+        for budget, size in sizes.items():
+            label = budget.replace(",", ",\n")
+            handles.append(Line2D([], [], label=label, **_mark(SAMPLE, "scratch-b", size)))
+    handles.append(Line2D([], [], color=style.LIGHT, linewidth=3, label="front, chosen by\nvalidation accuracy"))
+    return handles
+
+
+def _caption(arms: pd.DataFrame) -> str:
+    counts = sorted(set(arms["n"]))
+    n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
+    return (
+        f"Marks: mean over seeds ({n}); bars: one standard deviation. Marks that would touch stand side by side.\n"
+        "Front: no other arm has a higher validation accuracy at a lower cost; drawn at true cost and test accuracy."
+    )

@@ -1,0 +1,96 @@
+"""One look for every figure: Okabe-Ito colours, 10 pt text, a marker for each arm so that grey prints read as well.
+
+Figures are made without pyplot, so there is no global state and nothing to close.
+"""
+
+from __future__ import annotations
+
+import io
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+BLACK, GREY, LIGHT = "#000000", "#6b6b6b", "#d0d0d0"
+ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
+BLUE, VERMILION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+
+RC: Any = {  # Any, since the type of its keys changes with matplotlib's version
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "savefig.dpi": 150,
+    "text.parse_math": False,  # names of slots and budgets may hold a $
+    "svg.hashsalt": "prune-nas",  # the same run draws the same bytes
+}
+
+
+class Look(NamedTuple):
+    """How an arm is drawn."""
+
+    colour: str
+    marker: str
+
+
+LOOKS = {
+    "base": Look(BLACK, "p"),
+    "found": Look(VERMILION, "o"),
+    "pruned": Look(BLUE, "s"),
+    "guided": Look(SKY, "D"),
+    "transferred": Look(YELLOW, "h"),
+    "uniform": Look(GREY, "*"),
+    "uniform@macs": Look(GREY, "<"),
+    "uniform@params": Look(GREY, ">"),
+    "taper": Look(GREEN, "^"),
+    "random": Look(PURPLE, "v"),
+    "random (best)": Look(PURPLE, "P"),
+    "inherited": Look(ORANGE, "X"),
+}
+OTHER = Look(GREY, "8")
+
+
+def look(arm: str) -> Look:
+    """The look of an arm; one for all arms that have no look of their own."""
+    return LOOKS.get(arm, OTHER)
+
+
+def styled() -> AbstractContextManager[None]:
+    """A block in which figures are made or rendered in this look."""
+    return mpl.rc_context(RC)
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, laid out so that nothing is clipped."""
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def note(figure: Figure, text: str) -> None:
+    """A remark under the axes: what the reader must know to read the figure."""
+    figure.supxlabel(text, fontsize=9, color=GREY, x=0.01, ha="left")
+
+
+def grid(axes: Axes) -> None:
+    """Faint horizontal lines, to read values by."""
+    axes.grid(axis="y")
+
+
+def render(figure: Figure, form: str) -> bytes:
+    """The figure as a file of the format `svg`, `png` or `pdf`; the same figure always gives the same bytes."""
+    file = io.BytesIO()
+    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    with styled():
+        figure.savefig(file, format=form, metadata=metadata, facecolor="white")
+    return file.getvalue()

@@ -1,0 +1,210 @@
+"""One self-contained page: the verdict first, then the numbers, the figures and how they came about.
+
+The page loads nothing and runs nothing. Figures are data URIs, so that the ids inside one SVG cannot meet those of
+another; every text that comes from a file is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from prune_nas.design.files import write_text
+from prune_nas.report import glossary
+from prune_nas.report.figures import Drawing, make
+from prune_nas.report.figures.style import render
+from prune_nas.report.run_data import RunData
+from prune_nas.report.tables import TEXT, formatted, ledger_table, millions, percent, quantity
+
+PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+{css}</style>
+</head>
+<body>
+<header><h1>{title}</h1>{lead}</header>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def write_report(path: Path) -> Path:
+    """Write `report.html` into the run directory `path`.
+
+    Raises:
+        UsageError: `path` is not a run directory.
+    """
+    target = path / "report.html"
+    write_text(target, page(RunData(path)))
+    return target
+
+
+def page(run: RunData) -> str:
+    """The whole page; a section whose data the run lacks is left out with a line that says so."""
+    config = run.run.get("config") or {}
+    title = f"prune-nas: {config.get('model', 'a network')} on {config.get('dataset', 'its data')}"
+    css = files("prune_nas.report").joinpath("report.css").read_text(encoding="utf-8")
+    body = "\n".join(f"<section>\n<h2>{heading}</h2>\n{section(run)}\n</section>" for heading, section in SECTIONS)
+    return PAGE.format(title=escape(title), css=css, lead=_lead(run), body=body)
+
+
+def table(frame: pd.DataFrame) -> str:
+    """`tables.results` or `tables.ledger_table` as HTML, in a box that scrolls by itself."""
+    text = formatted(frame)
+    kinds = ["" if name in TEXT else ' class="number"' for name in text]
+    head = "".join(f'<th scope="col"{kind}>{escape(str(name))}</th>' for name, kind in zip(text, kinds, strict=True))
+    rows = (
+        "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
+        for row in text.to_numpy().tolist()
+    )
+    body = "\n".join(rows)
+    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+
+
+def _lead(run: RunData) -> str:
+    phases = run.run.get("phases") or {}
+    words = " · ".join(f"{name}: {state}" for name, state in phases.items())
+    return f'<p class="quiet">{escape(words)}</p>' if words else ""
+
+
+def _verdict(run: RunData) -> str:
+    return "\n".join(map(_one_verdict, run.verdicts)) or _missing("No verdict yet: the finals have not finished.")
+
+
+def _one_verdict(verdict: Mapping[str, Any]) -> str:
+    lines = [
+        f"<h3>Under {escape(str(verdict.get('budget', '')))}</h3>",
+        f'<p class="headline">{escape(str(verdict.get("headline", "")))}</p>',
+        _list(verdict.get("sentences") or []),
+    ]
+    if verdict.get("non_uniformity") is not None:
+        lines.append(f"<p>Non-uniformity of the found widths: {float(verdict['non_uniformity']):.2f}.</p>")
+    deploy = verdict.get("deploy")
+    if deploy:
+        words = (
+            f"{deploy['arm']} under {deploy['schedule']}: {percent(deploy['val_accuracy'])} % validation accuracy, "
+            f"{quantity(deploy['macs'])} macs, {millions(deploy['params'])} params"
+        )
+        lines.append(f"<p><strong>Deploy</strong> {escape(words)}.</p>")
+    return "\n".join(lines)
+
+
+def _results(run: RunData) -> str:
+    if not run.finals:
+        return _missing("No results yet: finals.csv is missing or empty.")
+    note = "Accuracies are means over n seeds; the test split was read once, by the finals."
+    return f'{table(run.results)}\n<p class="quiet">{note}</p>'
+
+
+def _figures(run: RunData) -> str:
+    drawings, notes = make(run)
+    return "\n".join([*map(_figure, drawings), *map(_missing, notes)])
+
+
+def _figure(drawing: Drawing) -> str:
+    data = base64.b64encode(render(drawing.figure, "svg")).decode()
+    alt = escape(drawing.alt)
+    return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}"><figcaption>{alt}.</figcaption></figure>'
+
+
+def _rule(run: RunData) -> str:
+    lines = (
+        f"<dt>{escape(str(rule.get('budget', '')))} ({escape(str(rule.get('kind', '')))})</dt>"
+        f"<dd>{escape(str(rule.get('explanation', '')))}</dd>"
+        for rule in run.rules
+    )
+    return _definitions(lines) if run.rules else _missing("No rule yet: rule.json is missing.")
+
+
+def _diagnosis(run: RunData) -> str:
+    diagnosis = run.run.get("diagnosis") or {}
+    if not diagnosis:
+        return _missing("No diagnosis yet: the supernet has not finished.")
+    penalty = f"Penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength')}."
+    return f"<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
+
+
+def _ledger(run: RunData) -> str:
+    return table(ledger_table(run.ledger)) if run.ledger else _missing("Nothing spent yet: ledger.csv is missing.")
+
+
+def _best(run: RunData) -> str:
+    if run.best is None:
+        return _missing("No network yet: best.json is missing.")
+    spec = shlex.quote(str(run.path / "best.json"))
+    dataset = shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
+    commands = (
+        f"prune-nas export {spec} --format state,python   # weights, and a model.py that needs no prune-nas\n"
+        f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n"
+        f"prune-nas transfer {shlex.quote(str(run.path))} --model MODEL --dataset {dataset}   # its rule elsewhere"
+    )
+    macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
+    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.</p>\n<pre>{escape(commands)}</pre>"
+
+
+def _glossary(run: RunData) -> str:
+    arms = {row.arm for row in run.finals} | set(run.widths.columns)
+    words = {name: text for name, text in glossary.ARMS.items() if name.removesuffix(" (best)") in arms}
+    words |= glossary.SCHEDULES | glossary.TERMS
+    return _definitions(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
+
+
+def _configuration(run: RunData) -> str:
+    names = ("config", "data", "device", "precision", "machine", "versions")
+    facts = {name: run.run[name] for name in names if name in run.run}
+    facts["prune-nas"] = run.run.get("version", "")
+    rows = "\n".join(
+        f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>" for key, value in _flat(facts).items()
+    )
+    return f'<div class="wide"><table><tbody>\n{rows}\n</tbody></table></div>'
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one, with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = ", ".join(map(str, item)) if isinstance(item, list) else item
+    return flat
+
+
+def _list(sentences: Iterable[str]) -> str:
+    items = "\n".join(f"<li>{escape(str(sentence))}</li>" for sentence in sentences)
+    return f"<ul>\n{items}\n</ul>" if items else ""
+
+
+def _definitions(lines: Iterable[str]) -> str:
+    return "<dl>\n" + "\n".join(lines) + "\n</dl>"
+
+
+def _missing(text: str) -> str:
+    return f'<p class="quiet">{escape(text)}</p>'
+
+
+SECTIONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
+    ("Verdict", _verdict),
+    ("Results", _results),
+    ("Figures", _figures),
+    ("The rule in words", _rule),
+    ("The supernet", _diagnosis),
+    ("What it cost", _ledger),
+    ("Using the network", _best),
+    ("What the words mean", _glossary),
+    ("Configuration", _configuration),
+)

@@ -1,0 +1,156 @@
+"""A run directory, read once: every file as the value that the tables and figures take.
+
+Any file but `run.json` may be missing in a run that is under way; it then reads as empty.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table
+from prune_nas.design.space import Space
+from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.report.tables import results
+
+PLACE = ("budget", "slot", "stage", "depth", "ceiling")
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The files of one run directory, each read when first asked for.
+
+    Raises:
+        UsageError: `path` holds no `run.json`, or one of a schema that this version does not read.
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        """Refuse a directory that is not a run."""
+        if not (self.path / "run.json").is_file():
+            raise UsageError(
+                f"{self.path} is not a run directory: it holds no run.json; "
+                "give the directory that `prune-nas search --run DIR` wrote"
+            )
+        schema = self.run.get("schema")
+        if schema != SCHEMA:
+            raise UsageError(
+                f"{self.path / 'run.json'} must be of schema {SCHEMA}; got {schema!r}, "
+                f"written by prune-nas {self.run.get('version', '(unknown)')}; read it with that version"
+            )
+
+    @cached_property
+    def run(self) -> dict[str, Any]:
+        """`run.json`: configuration, versions, device, data, phases and diagnosis."""
+        return _json(self.path / "run.json", dict) or {}
+
+    @cached_property
+    def space(self) -> Space | None:
+        """`space.json`."""
+        path = self.path / "space.json"
+        data = _json(path, dict)
+        if data is None:
+            return None
+        try:
+            return Space.from_dict(data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise PruneNasError(f"{path} is not a space ({error!r})") from error
+
+    @cached_property
+    def scores(self) -> dict[str, NDArray[np.float32]]:
+        """`scores.safetensors`: slot -> |gamma| of its channels."""
+        path = self.path / "scores.safetensors"
+        if not path.exists():
+            return {}
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise PruneNasError(
+                f"{path} cannot be read ({error}); delete it to have the supernet scored anew"
+            ) from error
+
+    @cached_property
+    def widths(self) -> pd.DataFrame:
+        """`widths.csv`: a line a budget and slot; an arm that has no widths under a budget is NaN there."""
+        path = self.path / "widths.csv"
+        if not path.exists():
+            return pd.DataFrame(columns=list(PLACE))
+        text = dict.fromkeys(("budget", "slot"), str)
+        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={})
+        missing = [name for name in PLACE if name not in frame]
+        if missing:
+            raise PruneNasError(f"{path} has no column {', '.join(missing)}; delete it to have it written anew")
+        numbers = frame.columns.difference(["budget", "slot"], sort=False)
+        frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+        return frame
+
+    @cached_property
+    def trials(self) -> list[TrialRow]:
+        """`trials.csv`."""
+        return read_table(self.path / "trials.csv", TrialRow)
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        """`curves.csv`."""
+        return read_table(self.path / "curves.csv", Curve)
+
+    @cached_property
+    def finals(self) -> list[Final]:
+        """`finals.csv`."""
+        return read_table(self.path / "finals.csv", Final)
+
+    @cached_property
+    def results(self) -> pd.DataFrame:
+        """`finals.csv` summarised: a line for each budget, arm and schedule."""
+        return results(self.finals)
+
+    @cached_property
+    def ledger(self) -> list[Expense]:
+        """`ledger.csv`."""
+        return read_table(self.path / "ledger.csv", Expense)
+
+    @cached_property
+    def verdicts(self) -> list[dict[str, Any]]:
+        """`verdict.json`: one verdict a budget."""
+        return _json(self.path / "verdict.json", list) or []
+
+    @cached_property
+    def rules(self) -> list[dict[str, Any]]:
+        """`rule.json`: one rule a budget."""
+        return _json(self.path / "rule.json", list) or []
+
+    @cached_property
+    def best(self) -> dict[str, Any] | None:
+        """`best.json`: the spec of the found network."""
+        spec: dict[str, Any] | None = _json(self.path / "best.json", dict)
+        return spec
+
+    @cached_property
+    def budgets(self) -> tuple[str, ...]:
+        """The budgets that the files speak of, in the order of the verdicts, then of the tables."""
+        named = [str(verdict.get("budget", "")) for verdict in self.verdicts]
+        named += [*self.widths["budget"], *(row.budget for row in self.trials), *(row.budget for row in self.finals)]
+        return tuple(dict.fromkeys(name for name in named if name))
+
+
+def _json(path: Path, kind: type[Any]) -> Any:
+    """The JSON value at `path`, of the Python type `kind`; None where there is no such file."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UsageError(f"{path} is not readable JSON ({error})") from error
+    if not isinstance(value, kind):
+        raise UsageError(f"{path} must hold a JSON {kind.__name__}; got {type(value).__name__}")
+    return value

@@ -1,0 +1,1 @@
+"""The phases of the main job: supernet, study, finals, and the pipeline that resumes them."""

@@ -1,0 +1,176 @@
+"""From a run's records to its conclusions: widths, rules, ledger, verdict, the best network, report and figures.
+
+Everything here is derived: deleting any of these files and running the search again writes it anew.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prune_nas.design import rules
+from prune_nas.design.files import write_json, write_text
+from prune_nas.design.ledger import total, train_macs
+from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
+from prune_nas.design.space import Widths
+from prune_nas.design.verdict import verdict
+from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.nets import latency
+
+if TYPE_CHECKING:
+    from prune_nas.search.pipeline import Search
+    from prune_nas.search.rundir import Run
+
+
+class Curves:
+    """`curves.csv`, a line an epoch, appended as it ends; an epoch that is reported again is not written twice."""
+
+    def __init__(self, path: Path) -> None:
+        """Read what is there; a last line that a crash cut off is dropped."""
+        self._path = path
+        if path.exists() and not path.read_bytes().endswith(b"\n"):
+            whole, _, _ = path.read_text().rpartition("\n")
+            write_text(path, whole + "\n" if whole else "")
+        self._seen = {(row.budget, row.trial, row.epoch) for row in read_table(path, Curve)}
+
+    def add(self, row: Curve) -> None:
+        """Append one epoch."""
+        if (row.budget, row.trial, row.epoch) in self._seen:
+            return
+        self._seen.add((row.budget, row.trial, row.epoch))
+        new = not self._path.exists() or not self._path.stat().st_size
+        with self._path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Curve)], lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(asdict(row))
+
+
+def conclude(run: Run, job: Search) -> None:
+    """Write every derived table and JSON file of a run whose phases have ended."""
+    finals = read_table(run.file("finals.csv"), Final)
+    expenses = total(_expenses(run, job, finals))
+    write_table(run.file("ledger.csv"), Expense, expenses)
+    _write_widths(run, job)
+    write_json(
+        run.file("rule.json"), [{"schema": SCHEMA, "budget": b, **rules.to_dict(r)} for b, r in job.rules.items()]
+    )
+    verdicts = []
+    for budget, candidates in job.arms.items():
+        found = candidates["found"][0]
+        verdicts.append(
+            {
+                **verdict(budget, finals, expenses, rules.non_uniformity(job.space, found)),
+                "latency": _latency(job, candidates),
+            }
+        )
+    write_json(run.file("verdict.json"), verdicts)
+    for i, budget in enumerate(job.arms):
+        _write_best(run, job, budget, finals, first=i == 0, number=i)
+
+
+def changed_data(path: Path, before: str, now: str) -> UsageError:
+    """The error for a run whose data set is no longer what it was."""
+    return UsageError(
+        f"{path} was run on other data (fingerprint {before} there, {now} now); "
+        "restore the data set or name another --run"
+    )
+
+
+def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
+    images = len(job.setting.data.train)
+    supernet = run.record.get("supernet")
+    if supernet:
+        yield Expense("", "supernet", "", 1, supernet["train_macs"], supernet["seconds"])
+    for row in read_table(run.file("trials.csv"), TrialRow):
+        trainings = 0 if row.state == "REPEAT" else 1
+        yield Expense(row.budget, "study", "", trainings, train_macs(row.macs, images, row.epochs), row.seconds)
+    seen = set()
+    for final in finals:
+        training = final.candidate, final.seed, final.epochs, final.arm == "inherited"
+        if training in seen:  # an arm of the same widths shares this training
+            yield Expense(final.budget, "finals", final.arm, 0, 0, 0.0)
+            continue
+        seen.add(training)
+        yield Expense(final.budget, "finals", final.arm, 1, final.train_macs, final.seconds)
+
+
+def _write_widths(run: Run, job: Search) -> None:
+    lines: list[list[Any]] = []
+    for budget, candidates in job.arms.items():
+        named = _named(job, candidates)
+        header = ["budget", "slot", "stage", "depth", "ceiling", *named]
+        if not lines:
+            lines.append(header)
+        columns = lines[0][5:]
+        lines[0] += [arm for arm in named if arm not in columns]
+        for slot in job.space.slots:
+            cells = [named[arm][slot.name] if arm in named else "" for arm in lines[0][5:]]
+            lines.append([budget, slot.name, slot.stage, round(slot.depth, 4), slot.ceiling, *cells])
+    widest = len(lines[0])
+    text = "\n".join(",".join(map(_cell, [*line, *[""] * (widest - len(line))])) for line in lines)
+    write_text(run.file("widths.csv"), text + "\n")
+
+
+def _named(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Widths]:
+    """Arm -> widths, several candidates numbered; the inherited arm has the pruned one's."""
+    named = {"base": job.space.base}
+    for arm, widths in candidates.items():
+        if arm == "inherited":
+            continue
+        named |= {arm: widths[0]} if len(widths) == 1 else {f"{arm}{i + 1}": w for i, w in enumerate(widths)}
+    return named
+
+
+def _cell(value: Any) -> str:
+    text = str(value)
+    return f'"{text}"' if "," in text else text
+
+
+def _latency(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Any]:
+    """Median milliseconds of the base, found and first uniform net, measured in turns at batch 1."""
+    picked = {"base": job.space.base, "found": candidates["found"][0]}
+    picked |= {arm: widths[0] for arm, widths in candidates.items() if arm.startswith("uniform")}
+    networks = {arm: job.traced.build(widths, seed=0) for arm, widths in picked.items()}
+    measured = latency.compare(networks, job.space.input_shape, device=job.setting.device.type, seconds=0.3)
+    return {arm: asdict(m) for arm, m in measured.items()}
+
+
+def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, first: bool, number: int) -> None:
+    widths = job.arms[budget]["found"][0]
+    cost = job.space.cost(widths)
+    rows = [row for row in finals if row.budget == budget and row.arm == "found" and row.schedule == "scratch-e"]
+    best = max(rows, key=lambda row: row.val_accuracy, default=None)
+    spec = {
+        "schema": SCHEMA,
+        "model": job.space.model,
+        "input_shape": list(job.space.input_shape),
+        "classes": job.space.classes,
+        "widths": dict(widths),
+        "macs": cost.macs,
+        "params": cost.params,
+        "normalisation": {"mean": list(job.setting.data.mean), "std": list(job.setting.data.std)},
+        "source": {
+            "run": run.path.name,
+            "budget": budget,
+            "arm": "found",
+            "seed": best.seed if best else None,
+            "val_accuracy": best.val_accuracy if best else None,
+        },
+    }
+    write_json(run.file("best.json") if first else run.file(f"best/{number}.json"), spec)
+    if best is None:
+        return
+    weights = run.file(f"weights/{best.candidate}-{best.schedule}-{best.seed}.safetensors")
+    target = run.file("best.safetensors") if first else run.file(f"best/{number}.safetensors")
+    if weights.exists():
+        temporary = target.with_suffix(".part")
+        target.parent.mkdir(exist_ok=True)
+        shutil.copyfile(weights, temporary)
+        temporary.replace(target)
+    elif not target.exists():
+        raise PruneNasError(f"{weights} is missing; delete the found rows of finals.csv to have it trained again")

@@ -1,0 +1,73 @@
+"""How long a run will take, asked of this machine before the work begins."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from torch.nn import functional as F
+
+from prune_nas.design.projection import project
+from prune_nas.design.space import Widths
+from prune_nas.training.precision import synchronise
+
+if TYPE_CHECKING:
+    from prune_nas.search.pipeline import Search
+    from prune_nas.search.progress import View
+
+_PROBES = 4
+
+
+def announce(job: Search, view: View) -> None:
+    """Say what the run will do, and about how long it will take, from a few real training steps."""
+    config, space = job.config, job.space
+    base = space.cost(space.base)
+    view.say(
+        f"{space.model} on {job.setting.data.name}, preset {config.preset}: base {base.macs / 1e6:.1f}M macs, "
+        f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
+        f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
+    )
+    seconds = _seconds(job)
+    view.say(f"estimate: about {_spoken(seconds)} if nothing is done yet; stop at any time, the same command resumes")
+
+
+def _seconds(job: Search) -> float:
+    config, space = job.config, job.space
+    wide = _per_image(job, space.widest)
+    base = wide if space.widest == space.base else _per_image(job, space.base)
+    total = wide * config.supernet_epochs
+    total += base * config.seeds * config.epochs if "base" in config.arms else 0
+    base_macs = space.cost(space.base).macs
+    for limits in job.limits.values():
+        even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
+        narrow = _per_image(job, even)
+        kinds = sum(2 if arm == "uniform" and len(limits.bounds) == 1 else 1 for arm in config.arms if arm != "base")
+        kinds += config.randoms - 1 if "random" in config.arms else 0
+        stretch = base_macs / space.cost(even).macs
+        epochs = config.epochs * sum(stretch if s == "scratch-b" else 1 for s in config.schedules)
+        total += narrow * (config.trials * config.trial_epochs + kinds * config.seeds * epochs)
+    evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))
+    return total * len(job.setting.data.train) * (1 + evaluation)
+
+
+def _per_image(job: Search, widths: Widths) -> float:
+    """Seconds per training image of a network, the fastest of a few steps."""
+    setting = job.setting
+    network = job.traced.build(widths, seed=0).to(setting.device)
+    network.train()
+    x, y = next(iter(setting.data.train.batches(128, device=setting.device)))
+    best = float("inf")
+    for _ in range(_PROBES):
+        start = time.perf_counter()
+        with setting.precision.autocast(setting.device):
+            loss = F.cross_entropy(network(x), y)
+        loss.backward()
+        synchronise(setting.device)
+        best = min(best, time.perf_counter() - start)
+    return best / len(y)
+
+
+def _spoken(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,340 @@
+"""`search` from end to end: supernet -> widths and rule -> study -> finals -> evidence, each phase resumable alone.
+
+Every phase reads what it needs from the run directory's files and writes there what it found, so running the same
+command again does exactly what is missing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from optuna import Study
+
+from prune_nas.config import Config
+from prune_nas.design import arms as arms_of
+from prune_nas.design import family, rules
+from prune_nas.design.budget import Budget, Limits
+from prune_nas.design.diagnosis import diagnose
+from prune_nas.design.files import write_json
+from prune_nas.design.ledger import train_macs
+from prune_nas.design.records import SCHEMA, Curve, TrialRow, write_table
+from prune_nas.design.selection import Selection, select
+from prune_nas.design.space import Space, Widths
+from prune_nas.nets.tracing import Traced, trace
+from prune_nas.pruning.penalties import strength_for
+from prune_nas.search import conclusion, estimate, study
+from prune_nas.search.finals import FINAL_SEEDS, Finals, owed
+from prune_nas.search.progress import Bar, View
+from prune_nas.search.rundir import Run, opened
+from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
+from prune_nas.training.data import Data, load
+from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, train
+from prune_nas.training.precision import Precision, choose, choose_device
+from prune_nas.training.recipe import Recipe, recipe
+
+
+def search(config: Config, path: Path, view: View) -> None:
+    """Do, or finish, the whole main job in the run directory at `path`.
+
+    Raises:
+        UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = choose_device(config.device)
+    data = load_data(config)
+    traced = trace_model(config, data)
+    limits = {str(budget): budget.limits(traced.space) for budget in config.budgets}
+    with opened(path, config) as run:
+        job = Search(run, traced, limits, _setting(run, traced, data, device, view), view)
+        estimate.announce(job, view)
+        job.run_supernet()
+        job.run_studies()
+        job.run_finals()
+        conclusion.conclude(run, job)
+
+
+def load_data(config: Config) -> Data:
+    """The run's data set, its validation split cut by the run's seed."""
+    return load(
+        config.dataset,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        train_size=config.train_size,
+        val_size=config.val_size,
+        image_size=config.image_size,
+    )
+
+
+def trace_model(config: Config, data: Data) -> Traced:
+    """The run's network at its base and supernet widths."""
+    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes))
+    return traced.scaled(base=config.base_width, supernet=config.supernet_width)
+
+
+def recipe_of(config: Config, epochs: int) -> Recipe:
+    """The run's recipe for a number of epochs, with the run's own batch and learning rate."""
+    plain = recipe(config.recipe, epochs)
+    return Recipe(**{**asdict(plain), "batch": config.batch or plain.batch, "lr": config.lr or plain.lr})
+
+
+def _setting(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:
+    """Data on the device, and the precision: checked once a run, then taken from `run.json`."""
+    data = replace(data, train=data.train.to(device), val=data.val.to(device))
+    batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
+    recorded = run.record.get("precision")
+    if recorded and run.record["device"] == device.type:
+        precision = Precision(recorded["name"], tuple(tuple(c) for c in recorded["checked"]))
+    else:
+        network = traced.build(traced.space.widest, seed=run.config.seed)
+        precision = choose(run.config.precision, network, batch, device)
+    about = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train": len(data.train),
+        "val": len(data.val),
+        "classes": list(data.classes),
+        "mean": data.mean,
+        "std": data.std,
+    }
+    before = run.record.get("data", {}).get("fingerprint", data.fingerprint)
+    if before != data.fingerprint:
+        raise conclusion.changed_data(run.path, before, data.fingerprint)
+    run.note(device=device.type, precision=precision.to_dict(), data={**run.record.get("data", {}), **about})
+    write_json(run.file("space.json"), {"schema": SCHEMA, **traced.space.to_dict()})
+    spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
+    view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
+    return Setting(data, device, precision)
+
+
+@dataclass
+class Search:
+    """The phases of one run. What they found is in files; the cached properties only read them once."""
+
+    run: Run
+    traced: Traced
+    limits: dict[str, Limits]
+    setting: Setting
+    view: View
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def space(self) -> Space:
+        """The run's space."""
+        return self.traced.space
+
+    @cached_property
+    def curves(self) -> conclusion.Curves:
+        """The training curves, appended as epochs end."""
+        return conclusion.Curves(self.run.file("curves.csv"))
+
+    # Supernet -----------------------------------------------------------------------------------------------------
+
+    @property
+    def strength(self) -> float:
+        """The penalty's lambda: as asked for, or scaled to the schedule."""
+        if self.config.strength is not None:
+            return self.config.strength
+        return strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
+
+    def run_supernet(self) -> None:
+        """Train the supernet, unless its scores and weights are there."""
+        config, run = self.config, self.run
+        if run.file("scores.safetensors").exists() and run.file("supernet.safetensors").exists():
+            return
+        run.phase("supernet", "running")
+        checkpoint = run.checkpoint("supernet")
+        with self.view.phase("supernet", config.supernet_epochs) as bar:
+            network, scores, epochs = train_supernet(
+                self.traced,
+                self.setting,
+                recipe_of(config, config.supernet_epochs),
+                penalty=config.penalty,
+                strength=self.strength,
+                seed=config.seed,
+                checkpoint=checkpoint,
+                on_epoch=lambda epoch: self._epoch(bar, "", "supernet", epoch),
+            )
+        widest = self.space.cost(self.space.widest).macs
+        run.note(
+            supernet={
+                "penalty": config.penalty,
+                "strength": self.strength,
+                "epochs": len(epochs),
+                "val_accuracy": epochs[-1].val_accuracy,
+                "train_macs": train_macs(widest, len(self.setting.data.train), len(epochs)),
+                "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
+            }
+        )  # fmt: skip
+        save_weights(run.file("supernet.safetensors"), network)
+        save_scores(run.file("scores.safetensors"), scores, penalty=config.penalty, strength=self.strength)
+        checkpoint.unlink(missing_ok=True)
+        run.phase("supernet", "done")
+
+    # Selection and rule -------------------------------------------------------------------------------------------
+
+    @cached_property
+    def selections(self) -> dict[str, Selection]:
+        """Budget -> what the scores give under it: the `pruned` arm and the study's prior."""
+        scores = load_scores(self.run.file("scores.safetensors"), self.space)
+        plain = {b: select(self.space, scores, limits) for b, limits in self.limits.items()}
+        diagnosis = diagnose(self.space, scores, self.strength, plain)
+        self.run.note(
+            diagnosis={
+                "penalty": self.config.penalty,
+                "strength": self.strength,
+                **asdict(diagnosis),
+                "cut": {budget: selection.cut for budget, selection in plain.items()},
+            }
+        )
+        for sentence in diagnosis.sentences:
+            self.view.say(f"diagnosis: {sentence}")
+        if self.config.selection == "threshold":
+            return plain
+        return {b: select(self.space, scores, limits, by="per-cost") for b, limits in self.limits.items()}
+
+    @cached_property
+    def rules(self) -> dict[str, rules.StageMean]:
+        """Budget -> the stage-mean rule of its pruned widths."""
+        return {b: rules.fit_stage_mean([(self.space, s.widths)]) for b, s in self.selections.items()}
+
+    # Study --------------------------------------------------------------------------------------------------------
+
+    def run_studies(self) -> None:
+        """One Optuna study per budget, until each has its trials."""
+        self.run.phase("study", "running")
+        for budget in self.config.budgets:
+            self._study(budget)
+        self.run.phase("study", "done")
+
+    def opened_study(self, budget: Budget) -> Study:
+        """The study of a budget."""
+        prior = self.selections[str(budget)].widths
+        return study.open_study(self.run.file("study.journal"), budget, prior)
+
+    def _study(self, budget: Budget) -> None:
+        config, limits, prior = self.config, self.limits[str(budget)], self.selections[str(budget)].widths
+        opened_study = self.opened_study(budget)
+        left = max(config.trials - len(study.trained(opened_study)), 0)
+        proposals = study.trials(
+            opened_study,
+            self.space,
+            limits,
+            prior,
+            starts=self._starts(limits),
+            seed=config.seed,
+            sampler=config.sampler,
+        )
+        with self.view.phase(f"study {budget}", left * config.trial_epochs) as bar:
+            study.run(
+                opened_study,
+                proposals,
+                lambda number, widths: self._trial(bar, str(budget), number, widths),
+                wanted=config.trials,
+                timeout=config.timeout,
+                on_trial=lambda trial: self._write_trials(),
+            )
+        self._write_trials()
+
+    def _starts(self, limits: Limits) -> list[family.Point]:
+        """Uniform, guided, pruned and the taper: the rivals are where the study begins."""
+        taper = family.taper_point(self.space, rules.TAPER)
+        return [family.UNIFORM, family.GUIDED, family.PRUNED, taper]
+
+    def _trial(self, bar: Bar, budget: str, number: int, widths: Widths) -> study.Outcome:
+        config, checkpoint = self.config, self.run.checkpoint(f"trial-{budget}-{number}")
+        start = time.perf_counter()
+        try:
+            _, epochs = train(
+                lambda: self.traced.build(widths, seed=config.seed),
+                self.setting,
+                recipe_of(config, config.trial_epochs),
+                seed=config.seed,
+                checkpoint=checkpoint,
+                on_epoch=lambda epoch: self._epoch(bar, budget, str(number), epoch),
+            )
+        except (DivergedError, OutOfMemoryError) as error:
+            self.view.say(f"trial {number} of {budget} failed: {error}")
+            return study.Outcome(None, config.trial_epochs, time.perf_counter() - start, str(error))
+        finally:
+            checkpoint.unlink(missing_ok=True)
+        return study.Outcome(epochs[-1].val_accuracy, len(epochs), sum(epoch.seconds for epoch in epochs))
+
+    def _write_trials(self) -> None:
+        rows = [row for budget in self.config.budgets for row in study.rows(self.opened_study(budget), self.space)]
+        write_table(self.run.file("trials.csv"), TrialRow, rows)
+
+    # Finals -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def arms(self) -> dict[str, dict[str, list[Widths]]]:
+        """Budget -> arm -> candidates; needs the study's end."""
+        return {
+            str(budget): arms_of.widths_of_arms(
+                self.space,
+                self.limits[str(budget)],
+                found=study.best(self.opened_study(budget)),
+                pruned=self.selections[str(budget)].widths,
+                rule=self.rules[str(budget)],
+                randoms=self.config.randoms,
+                seed=self.config.seed,
+            )
+            for budget in self.config.budgets
+        }
+
+    def jobs(self) -> list[arms_of.Job]:
+        """Every training that the finals were asked for."""
+        return arms_of.jobs(
+            self.space,
+            self.arms,
+            wanted=self.config.arms,
+            schedules=self.config.schedules,
+            seeds=self.seeds(),
+            epochs=self.config.epochs,
+        )
+
+    def seeds(self) -> Sequence[int]:
+        """The finals' seeds."""
+        return [FINAL_SEEDS + self.config.seed + i for i in range(self.config.seeds)]
+
+    def run_finals(self) -> None:
+        """Train what is owed, on test data that nothing before has read."""
+        table = self.run.file("finals.csv")
+        left = owed(self.jobs(), table)
+        if not left:
+            self.run.phase("finals", "done")
+            return
+        self.run.phase("finals", "running")
+        test = self.setting.data.open_test().to(self.setting.device)
+        self.run.note(data={**self.run.record["data"], "test": len(test)})
+        state = load_weights(self.run.file("supernet.safetensors"))
+        finals = Finals(
+            self.traced,
+            self.setting,
+            recipe_of(self.config, self.config.epochs),
+            test,
+            table=table,
+            checkpoints=self.run.file("checkpoints"),
+            weights=self.run.file("weights"),
+            inheritance={budget: (state, s.kept) for budget, s in self.selections.items()},
+        )
+        with self.view.phase("finals", sum(job.epochs for job in left)) as bar:
+            for job in left:
+                name = f"{job.arm}/{job.schedule}/{job.widths.digest}/{job.seed}"
+                finals.run(job, lambda epoch, b=job.budget, n=name: self._epoch(bar, b, n, epoch))  # type: ignore[misc]
+        self.run.phase("finals", "done")
+
+    def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch) -> None:
+        self.curves.add(
+            Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
+        )
+        bar.advance(f"{trial} {budget} epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")

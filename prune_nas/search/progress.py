@@ -1,0 +1,69 @@
+"""What a person sees while work goes on: bars on a terminal, plain lines elsewhere, all on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+_QUIET_SECONDS = 30  # between lines where nothing can be redrawn
+
+
+class View:
+    """Progress of phases; one at a time."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Write to stderr; only warnings if `quiet`."""
+        self.console = Console(stderr=True, quiet=quiet, highlight=False)
+        self._said = 0.0
+
+    def say(self, text: str) -> None:
+        """A line that stays."""
+        self.console.print(text, markup=False)
+
+    @contextlib.contextmanager
+    def phase(self, title: str, epochs: int) -> Iterator[Bar]:
+        """A bar over `epochs` epochs of training in all."""
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("epochs"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[note]}", markup=False),
+        )
+        with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
+            task = progress.add_task(title, total=epochs, note="")
+            yield Bar(self, progress, task, title)
+
+    def plainly(self, text: str) -> None:
+        """A line now and then, where there is no terminal."""
+        if not self.console.is_terminal and time.monotonic() - self._said >= _QUIET_SECONDS:
+            self._said = time.monotonic()
+            self.say(text)
+
+
+class Bar:
+    """One phase's progress."""
+
+    def __init__(self, view: View, progress: Progress, task: object, title: str) -> None:
+        """Made by `View.phase`."""
+        self._view, self._progress, self._task, self._title = view, progress, task, title
+        self._done = 0
+
+    def advance(self, note: str) -> None:
+        """One more epoch is done; `note` says of what, and how it stands."""
+        self._done += 1
+        self._progress.update(self._task, advance=1, note=note)  # type: ignore[arg-type]
+        self._view.plainly(f"{self._title}: epoch {self._done}, {note}")
+
+
+def stderr_is_terminal() -> bool:
+    """Whether a person is watching."""
+    return sys.stderr.isatty()

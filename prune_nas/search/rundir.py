@@ -1,0 +1,156 @@
+"""The run directory: who may write it, what it was made for, and how far it has come."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from prune_nas.config import Config
+from prune_nas.design.files import write_json
+from prune_nas.design.records import SCHEMA
+from prune_nas.errors import PruneNasError, UsageError
+
+PHASES = ("supernet", "study", "finals")
+_LOCK = ".lock"
+_PACKAGES = ("prune-nas", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas")
+
+
+class Run:
+    """A run directory held by this process. State lives in its files; this object holds only paths and `run.json`."""
+
+    def __init__(self, path: Path, config: Config, record: dict[str, Any]) -> None:
+        """Use `opened`; this only binds the parts."""
+        self.path = path
+        self.config = config
+        self.record = record
+
+    def file(self, name: str) -> Path:
+        """The path of one of the run's files."""
+        return self.path / name
+
+    def note(self, **values: Any) -> None:
+        """Add to `run.json`."""
+        self.record |= values
+        write_json(self.file("run.json"), self.record)
+
+    def phase(self, name: str, status: str) -> None:
+        """Record a phase's status: `waiting`, `running` or `done`."""
+        self.note(phases={**self.record["phases"], name: status})
+
+    def checkpoint(self, name: str) -> Path:
+        """Where the training called `name` keeps its last epoch."""
+        return self.path / "checkpoints" / f"{name}.safetensors"
+
+    def read_json(self, name: str) -> Any:
+        """The JSON file called `name`.
+
+        Raises:
+            PruneNasError: it is not readable as JSON.
+        """
+        return read_json(self.file(name))
+
+
+@contextlib.contextmanager
+def opened(path: Path, config: Config) -> Iterator[Run]:
+    """Create or resume the run at `path`, locked against other processes for as long as the context lasts.
+
+    Raises:
+        UsageError: the directory holds something else, or a run with another configuration (the difference is shown).
+        PruneNasError: another process is working on it, or its `run.json` is damaged.
+    """
+    strangers = [p.name for p in path.iterdir() if p.name != _LOCK] if path.is_dir() else []
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--run {path} is a file; name a directory")
+    if strangers and not (path / "run.json").exists() and not all(name.startswith(".run.json.") for name in strangers):
+        raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json; "
+                         "name a new directory or a run's")  # fmt: skip
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--run {path} cannot be created: {error.strerror}") from None
+    lock = FileLock(path / _LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise PruneNasError(
+            f"{path} is in use by another process; wait for it, or follow it with: prune-nas status {path}"
+        ) from None
+    try:
+        yield _load(path, config) if (path / "run.json").exists() else _create(path, config)
+    finally:
+        lock.release()
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file of a run.
+
+    Raises:
+        PruneNasError: the file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise PruneNasError(f"{path} is missing; run the search again to have it written") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise PruneNasError(f"{path} is damaged ({error}); delete it and run the search again") from None
+
+
+def _create(path: Path, config: Config) -> Run:
+    run = Run(path, config, {"schema": SCHEMA, "version": version("prune-nas")})
+    run.note(
+        config=config.model_dump(mode="json"),
+        versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        machine=machine(),
+        phases=dict.fromkeys(PHASES, "waiting"),
+    )
+    return run
+
+
+def _load(path: Path, config: Config) -> Run:
+    record = read_json(path / "run.json")
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA or "config" not in record:
+        made = record.get("version", "an unknown version") if isinstance(record, dict) else "something else"
+        raise UsageError(f"{path}/run.json was written by {made} and cannot be read by {version('prune-nas')}")
+    before, now = record["config"], config.identity()
+    different = [f"  {k}: {before.get(k)!r} there, {v!r} now" for k, v in now.items() if before.get(k) != v]
+    if different:
+        raise UsageError(
+            f"{path} was started with another configuration:\n" + "\n".join(different) + "\nname another --run, "
+            "or repeat the command that started it"
+        )
+    run = Run(path, config, record)
+    asked = config.model_dump(mode="json")
+    asked["trials"] = max(asked["trials"], before["trials"])
+    asked["seeds"] = max(asked["seeds"], before["seeds"])
+    for name in ("arms", "schedules"):
+        asked[name] = list(dict.fromkeys([*before[name], *asked[name]]))
+    run.note(config=asked)
+    return run
+
+
+def machine() -> Mapping[str, Any]:
+    """What a reader of the results must know of this machine."""
+    return {
+        "system": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

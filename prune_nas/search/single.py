@@ -1,0 +1,122 @@
+"""`train`: one spec from scratch, several seeds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from prune_nas.design.ledger import scratch_b_epochs, train_macs
+from prune_nas.design.space import Space, Widths
+from prune_nas.errors import UsageError, unknown
+from prune_nas.nets.tracing import Traced, trace
+from prune_nas.search.progress import View
+from prune_nas.search.rundir import read_json
+from prune_nas.search.supernet import save_weights
+from prune_nas.training.data import Data, load
+from prune_nas.training.loop import Setting, accuracy, train
+from prune_nas.training.precision import choose, choose_device
+from prune_nas.training.recipe import recipe
+
+_SPEC = ("model", "input_shape", "classes", "widths")
+
+
+def read_spec(path: Path) -> dict[str, Any]:
+    """A spec such as `best.json`.
+
+    Raises:
+        UsageError: the file is not a spec.
+    """
+    if not path.is_file():
+        raise UsageError(f"there is no spec at {path}; name a run's best.json")
+    spec = read_json(path)
+    missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
+    if missing:
+        raise UsageError(f"{path} is not a spec: it lacks {', '.join(missing)}")
+    if spec.get("schema") != 1:
+        raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema 1")
+    return dict(spec)
+
+
+def trace_spec(spec: Mapping[str, Any]) -> tuple[Traced, Widths]:
+    """The network and widths that a spec names; its base is the model as it was named, at full width."""
+    traced = trace(str(spec["model"]), input_shape=tuple(spec["input_shape"]), classes=int(spec["classes"]))
+    return traced, traced.space.check(spec["widths"])
+
+
+def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
+    path: Path,
+    dataset: str,
+    *,
+    epochs: int,
+    recipe_name: str,
+    schedule: str,
+    seeds: Iterable[int],
+    sizes: tuple[int | None, int | None],
+    device: str,
+    precision: str,
+    out: Path,
+    data_dir: Path | None,
+    view: View,
+) -> list[dict[str, Any]]:
+    """Train a spec from scratch with each seed; weights are saved as `<out>/<digest>-<schedule>-<seed>.safetensors`.
+
+    Raises:
+        UsageError: the spec is not one, or does not fit the data set.
+    """
+    if schedule not in ("scratch-e", "scratch-b"):
+        raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
+    traced, widths = trace_spec(read_spec(path))
+    place = choose_device(device)
+    data = load(dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1])
+    _check(traced.space, data, path)
+    setting = setting_for(data, traced, widths, place, precision)
+    space = traced.space
+    macs = space.cost(widths).macs
+    lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, macs) if schedule == "scratch-b" else epochs
+    test = setting.data.open_test().to(place)
+    results = []
+    for seed in seeds:
+        with view.phase(f"seed {seed}", lasting) as bar:
+            network, done = train(
+                lambda seed=seed: traced.build(widths, seed=seed),  # type: ignore[misc]
+                setting,
+                recipe(recipe_name, lasting),
+                seed=seed,
+                on_epoch=lambda epoch: bar.advance(f"{100 * epoch.val_accuracy:.1f} % on validation"),
+            )
+        weights = out / f"{widths.digest}-{schedule}-{seed}.safetensors"
+        save_weights(weights, network)
+        results.append(
+            {
+                "schema": 1,
+                "candidate": widths.digest,
+                "seed": seed,
+                "schedule": schedule,
+                "epochs": lasting,
+                "macs": macs,
+                "params": space.cost(widths).params,
+                "val_accuracy": done[-1].val_accuracy,
+                "test_accuracy": accuracy(network, test, setting),
+                "train_macs": train_macs(macs, len(data.train), lasting),
+                "seconds": sum(epoch.seconds for epoch in done),
+                "weights": str(weights),
+            }
+        )
+    return results
+
+
+def setting_for(data: Data, traced: Traced, widths: Widths, device: Any, precision: str, batch: int = 128) -> Setting:
+    """Data on the device and a precision checked on the network that will be trained."""
+    here = dataclasses.replace(data, train=data.train.to(device), val=data.val.to(device))
+    sample = next(iter(here.train.batches(batch, device=device)))
+    return Setting(here, device, choose(precision, traced.build(widths, seed=0), sample, device))
+
+
+def _check(space: Space, data: Data, path: Path) -> None:
+    if tuple(space.input_shape) != tuple(data.input_shape) or space.classes != len(data.classes):
+        raise UsageError(
+            f"{path} takes {space.input_shape} images in {space.classes} classes; {data.name} has "
+            f"{data.input_shape} in {len(data.classes)}"
+        )

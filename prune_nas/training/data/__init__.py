@@ -1,0 +1,68 @@
+"""Data sets: found or downloaded, decoded once, split by a seed, and handed out as batches on the device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prune_nas.errors import UsageError, unknown
+from prune_nas.training.data.augment import Augmentation, Normalisation
+from prune_nas.training.data.dataset import Data, prepare
+from prune_nas.training.data.download import Progress, show_progress
+from prune_nas.training.data.images import FolderImages, Images, ImageSet
+from prune_nas.training.data.source import Source, default_data_dir
+
+__all__ = ["DATASETS", "Augmentation", "Data", "FolderImages", "ImageSet", "Images", "Normalisation", "load"]
+
+DATASETS = {
+    "cifar10": "60,000 colour photographs of 32x32 pixels in 10 classes (downloaded if need be)",
+    "cifar100": "60,000 colour photographs of 32x32 pixels in 100 classes (downloaded if need be)",
+    "digits": "1,797 handwritten digits of 8x8 pixels, which come with scikit-learn",
+    "folder:DIR": "your images: DIR/train/ and DIR/val/ or DIR/test/, each with a folder per class",
+}
+
+
+def load(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    seed: int = 0,
+    train_size: int | None = None,
+    val_size: int | None = None,
+    image_size: int = 32,
+    download: bool = True,
+    progress: Progress = show_progress,
+) -> Data:
+    """Find a data set, read its training images and split them; the test images stay unread.
+
+    Args:
+        name: a name of `DATASETS`, or `folder:` and a path.
+        data_dir: where data sets are looked for and kept; None for `PRUNE_NAS_DATA`, else the user's cache folder.
+        seed: of the split into training and validation images; the test images never depend on it.
+        train_size: training images, every class by its share; None for all that validation leaves.
+        val_size: validation images; None for a tenth of the training set, or a quarter of `train_size`.
+        image_size: height and width in pixels that every image is brought to.
+        download: whether the network may be used.
+        progress: called with bytes done and bytes in all while downloading.
+
+    Raises:
+        UsageError: an unknown name, a folder that is not laid out as it must be, an image that cannot be read, or
+            sizes that the set cannot give.
+        MissingError: the data set is neither on this machine nor to be had from the network, or is damaged.
+    """
+    if image_size < 8:
+        raise UsageError(f"the image size must be at least 8 pixels; got {image_size}")
+    source = _open(name, data_dir or default_data_dir(), image_size, download, progress)
+    return prepare(source, seed=seed, train_size=train_size, val_size=val_size, image_size=image_size)
+
+
+def _open(name: str, data_dir: Path, image_size: int, download: bool, progress: Progress) -> Source:
+    from prune_nas.training.data import cifar, digits, folder  # noqa: PLC0415 - torchvision: only where it is used
+
+    if name.startswith("folder:"):
+        root = Path(name.removeprefix("folder:")).expanduser()
+        return folder.open_folder(root, name=name, image_size=image_size)
+    if name == "digits":
+        return digits.open_digits(image_size=image_size)
+    if name in {"cifar10", "cifar100"}:
+        return cifar.open_cifar(name, data_dir=data_dir, image_size=image_size, download=download, progress=progress)
+    raise unknown("data set", name, DATASETS)

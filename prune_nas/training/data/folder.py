@@ -1,0 +1,99 @@
+"""A folder of images: `train/` and `val/` or `test/`, each with one folder a class."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from prune_nas.errors import UsageError
+from prune_nas.training.data.augment import Augmentation
+from prune_nas.training.data.cache import cached, place
+from prune_nas.training.data.decode import decode
+from prune_nas.training.data.images import FolderImages, ImageSet
+from prune_nas.training.data.source import Arrays, Source
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
+MEMORY_LIMIT = 1 << 30  # bytes of one decoded split; a larger one is decoded anew in every epoch
+
+
+def open_folder(root: Path, *, name: str, image_size: int) -> Source:
+    """Find the splits and classes of a folder; no image is read.
+
+    `test/` is the test set and `val/` the validation set. With only one of the two, that one is the test set and
+    validation is cut from `train/`.
+
+    Raises:
+        UsageError: no `train/`, neither `test/` nor `val/`, fewer than two classes, or splits that differ in classes.
+    """
+    splits = {split: root / split for split in ("train", "val", "test") if (root / split).is_dir()}
+    if "train" not in splits:
+        raise UsageError(f"{root} must hold train/ with a folder of images for each class")
+    if "test" not in splits:
+        if "val" not in splits:
+            raise UsageError(f"{root} must hold test/ or val/ beside train/, with the same class folders")
+        splits["test"] = splits.pop("val")
+    classes = _classes(splits["train"])
+    if len(classes) < 2:
+        raise UsageError(f"{splits['train']} must hold at least two class folders; got {len(classes)}")
+    for directory in splits.values():
+        _check_classes(directory, classes)
+    return Source(
+        name=name,
+        classes=classes,
+        read=partial(_read, splits, classes, image_size),
+        augmentation=Augmentation(padding=image_size // 8),
+        has_val="val" in splits,
+    )
+
+
+def _read(splits: dict[str, Path], classes: tuple[str, ...], image_size: int, split: str) -> ImageSet:
+    """Every image of one split, in the order of the classes' and the files' names."""
+    files: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        found = _files(splits[split] / name)
+        if not found:
+            raise UsageError(f"{splits[split] / name} holds no image; known kinds: {', '.join(sorted(SUFFIXES))}")
+        files += found
+        labels += [label] * len(found)
+    if len(files) * image_size**2 * 3 > MEMORY_LIMIT:
+        return FolderImages(tuple(map(str, files)), torch.tensor(labels), image_size)
+    key = f"folder-{place(splits[split])}-{image_size}"
+    return cached(key, files, partial(_decode_all, files, labels, image_size)).images()
+
+
+def _decode_all(files: list[Path], labels: list[int], image_size: int) -> Arrays:
+    pixels = np.empty((len(files), image_size, image_size, 3), np.uint8)
+    with ThreadPoolExecutor() as pool:  # threads: Pillow releases the interpreter while it decodes
+        for index, image in enumerate(pool.map(partial(decode, size=image_size), map(str, files))):
+            pixels[index] = image
+    return Arrays(pixels, np.array(labels, np.int64))
+
+
+def _classes(directory: Path) -> tuple[str, ...]:
+    with os.scandir(directory) as entries:
+        return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith(".")))
+
+
+def _check_classes(directory: Path, classes: tuple[str, ...]) -> None:
+    found = set(_classes(directory))
+    missing, extra = sorted(set(classes) - found), sorted(found - set(classes))
+    if missing:
+        raise UsageError(f"{directory / missing[0]} is missing: every split must have every class of train/")
+    if extra:
+        raise UsageError(f"{directory / extra[0]} has no counterpart in train/: every split must have its classes")
+
+
+def _files(directory: Path) -> list[Path]:
+    """The images below a class folder, at any depth; what starts with a dot is another program's."""
+    found = []
+    for base, folders, names in os.walk(directory, followlinks=True):
+        folders[:] = [folder for folder in folders if not folder.startswith(".")]
+        kept = (name for name in names if not name.startswith("."))
+        found += [Path(base, name) for name in kept if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122
+    return sorted(found)

@@ -1,0 +1,184 @@
+"""Labelled images as the training loop meets them: batches of normalised floats on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Self, TypeAlias, final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from prune_nas.training.data.augment import UNIT, Augmentation, Normalisation, crop_and_flip, plan_epoch
+from prune_nas.training.data.decode import decode
+
+Batches: TypeAlias = Iterator[tuple[Tensor, Tensor]]
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A set that lies in memory, on one device, one byte a channel."""
+
+    pixels: Tensor = field(repr=False)
+    """uint8 (N, C, H, W); best in channels_last memory format, the order in which batches are gathered."""
+    labels: Tensor = field(repr=False)
+    """int64 (N,)."""
+    normalisation: Normalisation = UNIT
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same set on a device; nothing is copied if it is there already."""
+        pixels = self.pixels.to(device, memory_format=torch.channels_last)
+        return dataclasses.replace(self, pixels=pixels, labels=self.labels.to(device))
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at int64 `indices`, in their order."""
+        indices = indices.to(self.labels.device)
+        return dataclasses.replace(self, pixels=self.pixels[indices], labels=self.labels[indices])
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+        augmentation: Augmentation | None = None,
+        drop_last: bool = False,
+    ) -> Batches:
+        """One epoch; all its random numbers are drawn by this call.
+
+        Args:
+            batch_size: images a batch.
+            device: where the batches are to lie; call `to` once before many epochs on another device.
+            generator: a generator on the CPU that shuffles and augments; None for the images in order.
+            augmentation: crops and flips; needs a generator.
+            drop_last: leave out a last batch that is not full, unless it is the only one.
+
+        Returns:
+            An iterator over images, float32 (B, C, H, W) in channels_last memory format, and labels, int64 (B,).
+
+        Raises:
+            ValueError: an augmentation without a generator.
+        """
+        plan = plan_epoch(len(self), generator, augmentation)
+        return self.to(device)._gather(plan.to(device), batch_size, augmentation, drop_last)
+
+    def _gather(self, plan: Tensor, batch_size: int, augmentation: Augmentation | None, drop_last: bool) -> Batches:
+        pixels = self.pixels.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): a view if the format is channels_last
+        finish = _Finish(self.normalisation, augmentation, pixels.shape[1], pixels.shape[2], pixels.device)
+        for draws in _pieces(plan, batch_size, drop_last):
+            yield finish(pixels.index_select(0, draws[0]), draws[1:]), self.labels.index_select(0, draws[0])
+
+
+@final
+@dataclass(frozen=True, eq=False)
+class FolderImages:
+    """A set too large for memory: files that worker processes decode again in every epoch."""
+
+    paths: tuple[str, ...] = field(repr=False)
+    labels: Tensor = field(repr=False)
+    """int64 (N,), on the CPU."""
+    image_size: int
+    normalisation: Normalisation = UNIT
+    workers: int = min(8, os.cpu_count() or 1)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The set itself: its batches go to the device one by one."""
+        del device
+        return self
+
+    def subset(self, indices: Tensor) -> Self:
+        """The images at int64 `indices`, in their order."""
+        indices = indices.to(self.labels.device)
+        return dataclasses.replace(
+            self, paths=tuple(self.paths[i] for i in indices.tolist()), labels=self.labels[indices]
+        )
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+        augmentation: Augmentation | None = None,
+        drop_last: bool = False,
+    ) -> Batches:
+        """As `Images.batches`, image for image and draw for draw.
+
+        Raises:
+            ValueError: an augmentation without a generator.
+            UsageError: while iterating, if a file is not an image that can be read.
+        """
+        plan = plan_epoch(len(self), generator, augmentation)
+        return self._read(plan, batch_size, torch.device(device), augmentation, drop_last)
+
+    def _read(
+        self, plan: Tensor, batch_size: int, device: torch.device, augmentation: Augmentation | None, drop_last: bool
+    ) -> Batches:
+        finish = _Finish(self.normalisation, augmentation, self.image_size, self.image_size, device)
+        loader = DataLoader(
+            _Decoded(self.paths, self.image_size),
+            batch_size=batch_size,
+            drop_last=drop_last and len(self) >= batch_size,
+            sampler=plan[0].tolist(),
+            num_workers=self.workers,
+            generator=torch.Generator(),  # its own: a loader without one draws from the global generator
+        )
+        labels = self.labels.to(device)
+        for pixels, draws in zip(loader, _pieces(plan.to(device), batch_size, drop_last), strict=True):
+            yield finish(pixels.to(device), draws[1:]), labels.index_select(0, draws[0])
+
+
+ImageSet: TypeAlias = Images | FolderImages
+
+
+@final
+class _Decoded(Dataset[Tensor]):
+    """uint8 (size, size, 3) for each path."""
+
+    def __init__(self, paths: Sequence[str], size: int) -> None:
+        self.paths, self.size = paths, size
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return torch.from_numpy(decode(self.paths[index], self.size))
+
+
+@final
+class _Finish:
+    """uint8 (B, H, W, C) and draws (3, B), or (0, B) without an augmentation -> normalised (B, C, H, W)."""
+
+    def __init__(
+        self,
+        normalisation: Normalisation,
+        augmentation: Augmentation | None,
+        height: int,
+        width: int,
+        device: torch.device,
+    ) -> None:
+        self.augmentation = augmentation
+        self.bias, self.scale = normalisation.affine(height, width, device)
+
+    def __call__(self, pixels: Tensor, draws: Tensor) -> Tensor:
+        if self.augmentation is not None:
+            pixels = crop_and_flip(pixels, draws, self.augmentation.padding)
+        flat = pixels.reshape(len(pixels), -1).float()
+        return torch.addcmul(self.bias, flat, self.scale).view(pixels.shape).permute(0, 3, 1, 2)
+
+
+def _pieces(plan: Tensor, batch_size: int, drop_last: bool) -> Iterator[Tensor]:
+    """The columns of `plan`, `batch_size` at a time."""
+    count = plan.shape[1]
+    end = count - count % batch_size if drop_last and count >= batch_size else count
+    return (plan[:, start : start + batch_size] for start in range(0, end, batch_size))

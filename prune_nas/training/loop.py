@@ -1,0 +1,247 @@
+"""The one training loop. It knows nothing of pruning, budgets or studies: a penalty is a function of the network.
+
+Nothing is read back from the device inside an epoch, so a GPU's queue never drains. The random order and the
+augmentation of an epoch follow from (seed, epoch) alone: a training that was cut off continues from its last
+checkpoint exactly as it would have gone on.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prune_nas.design.files import write_bytes
+from prune_nas.errors import PruneNasError
+from prune_nas.training.data import Data, ImageSet
+from prune_nas.training.precision import Precision, synchronise
+from prune_nas.training.recipe import Recipe
+
+_EVALUATION_BATCH = 500
+_SEED_STRIDE = 1_000_003  # a prime above any number of epochs, so that (seed, epoch) pairs never share a stream
+
+
+class DivergedError(PruneNasError):
+    """The training loss became infinite or NaN."""
+
+
+class OutOfMemoryError(PruneNasError):
+    """A training did not fit into the device's memory, at half its batch neither."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """What one epoch gave: number from 1, mean training loss, accuracy on validation in [0, 1], seconds of training."""
+
+    number: int
+    train_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how networks are trained in a run: its data, device and precision."""
+
+    data: Data
+    device: torch.device
+    precision: Precision
+
+
+def fit(
+    network: nn.Module,
+    setting: Setting,
+    recipe: Recipe,
+    *,
+    seed: int,
+    penalty: Callable[[nn.Module], None] | None = None,
+    checkpoint: Path | None = None,
+) -> Iterator[Epoch]:
+    """Train `network` in place, yielding after every epoch.
+
+    Args:
+        network: moved to the setting's device in channels_last.
+        setting: data, device and precision.
+        recipe: schedule and optimiser.
+        seed: decides batches and augmentation (not the initial weights: those are the builder's).
+        penalty: called between backward and step; adds its subgradient to `.grad`.
+        checkpoint: file written after every epoch and continued from if it belongs to this training; epochs already
+            done are yielded again from it. The caller deletes it when the result is safe.
+
+    Raises:
+        DivergedError: the loss became infinite or NaN.
+    """
+    device = setting.device
+    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimiser = _optimiser(network, recipe, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
+    done: list[Epoch] = []
+    if checkpoint is not None:
+        done = _restore(checkpoint, network, optimiser, _identity(recipe, seed))
+    yield from done
+    for number in range(len(done) + 1, recipe.epochs + 1):
+        start = time.perf_counter()
+        loss = _epoch(network, setting, recipe, optimiser, scaler, seed, number, penalty)
+        synchronise(device)
+        seconds = time.perf_counter() - start
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"training diverged in epoch {number}: the loss is {loss}; lower --lr or use --precision fp32"
+            )
+        done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
+        if checkpoint is not None:
+            _save(checkpoint, network, optimiser, done, _identity(recipe, seed))
+        yield done[-1]
+
+
+def train(
+    build: Callable[[], nn.Module],
+    setting: Setting,
+    recipe: Recipe,
+    *,
+    seed: int,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    penalty: Callable[[nn.Module], None] | None = None,
+) -> tuple[nn.Module, list[Epoch]]:
+    """Build a network and train it to the end; where memory runs out, once more at half the batch.
+
+    Raises:
+        DivergedError: the loss became infinite or NaN.
+        OutOfMemoryError: half the batch does not fit either.
+    """
+    for attempt in (recipe, recipe.halved()):
+        network = build()
+        epochs = []
+        try:
+            for epoch in fit(network, setting, attempt, seed=seed, checkpoint=checkpoint, penalty=penalty):
+                epochs.append(epoch)
+                on_epoch(epoch)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            continue
+        return network, epochs
+    raise OutOfMemoryError(
+        f"training ran out of memory on {setting.device} at batch {recipe.batch} and at {recipe.halved().batch}; "
+        "use a smaller --batch or network"
+    )
+
+
+@torch.inference_mode()
+def accuracy(network: nn.Module, images: ImageSet, setting: Setting) -> float:
+    """The share of `images` that the network classifies right, in [0, 1]; leaves the network in training mode."""
+    network.eval()
+    right = torch.zeros((), dtype=torch.int64, device=setting.device)
+    for x, y in images.batches(_EVALUATION_BATCH, device=setting.device):
+        with setting.precision.autocast(setting.device):
+            right += (network(x).argmax(1) == y).sum()
+    network.train()
+    return right.item() / len(images)
+
+
+def _epoch(
+    network: nn.Module,
+    setting: Setting,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    seed: int,
+    number: int,
+    penalty: Callable[[nn.Module], None] | None,
+) -> float:
+    network.train()
+    data, device = setting.data, setting.device
+    stream = seed * _SEED_STRIDE + number
+    batches = data.train.batches(
+        recipe.batch,
+        device=device,
+        generator=torch.Generator().manual_seed(stream),
+        augmentation=data.augmentation,
+        drop_last=True,
+    )
+    steps = max(len(data.train) // recipe.batch, 1)
+    total = torch.zeros((), device=device)
+    count = 0
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(stream)  # for layers that draw from the global generator, such as dropout
+        for x, y in batches:
+            lr = recipe.lr_at(((number - 1) * steps + count) / (recipe.epochs * steps))
+            for group in optimiser.param_groups:
+                group["lr"] = lr
+            optimiser.zero_grad(set_to_none=True)
+            with setting.precision.autocast(device):
+                loss = F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing)
+            scaler.scale(loss).backward()
+            if penalty is not None:
+                scaler.unscale_(optimiser)
+                penalty(network)
+            scaler.step(optimiser)
+            scaler.update()
+            total += loss.detach()
+            count += 1
+    return total.item() / count
+
+
+def _optimiser(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.nesterov,
+        fused=device.type in ("cuda", "cpu", "mps"),
+    )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _identity(recipe: Recipe, seed: int) -> dict[str, object]:
+    return {"recipe": asdict(recipe), "seed": seed}
+
+
+def _save(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, done: list[Epoch], identity: dict[str, object]
+) -> None:
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
+    parameters = optimiser.param_groups[0]["params"]
+    for i, parameter in enumerate(parameters):
+        tensors[f"momentum.{i}"] = optimiser.state[parameter]["momentum_buffer"]
+    meta = {"schema": 1, "identity": identity, "epochs": [asdict(epoch) for epoch in done]}
+    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
+
+
+def _restore(
+    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, object]
+) -> list[Epoch]:
+    """Load a checkpoint of this very training; a missing, broken or foreign one counts as none."""
+    try:
+        with safe_open(path, "pt") as file:
+            meta = json.loads((file.metadata() or {}).get("meta", "{}"))
+            if meta.get("identity") != json.loads(json.dumps(identity)):
+                return []
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, json.JSONDecodeError):
+        return []
+    prefix = "network."
+    state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+    try:
+        network.load_state_dict(state)
+    except RuntimeError:  # other widths: another training's file
+        return []
+    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
+        buffer = tensors[f"momentum.{i}"].to(parameter)
+        optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+    return [Epoch(**epoch) for epoch in meta["epochs"]]

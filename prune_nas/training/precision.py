@@ -1,0 +1,139 @@
+"""Which number format trains fastest here without changing the result: measured once a run, then recorded.
+
+Why measure. bf16 convolutions are up to 2.5 times as fast as fp32 on a CPU with AVX512-BF16 and many times slower on
+one without; no flag of the machine says which holds for the kernels that the installed PyTorch picks.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from prune_nas.errors import MissingError, unknown
+
+FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
+_AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)
+
+
+@dataclass(frozen=True, slots=True)
+class Precision:
+    """A number format for forward and backward; weights, norms and the optimiser's state stay fp32.
+
+    `checked` holds what the self-check measured: seconds per step and the gradient's cosine to fp32, by format.
+    """
+
+    name: str
+    checked: tuple[tuple[str, float, float], ...] = ()
+
+    def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
+        """The context that forward passes run in."""
+        if self.name == "fp32":
+            return nullcontext()
+        return torch.autocast(device.type, dtype=FORMATS[self.name])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `run.json`."""
+        return asdict(self)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `name`: `auto`, `cpu`, `cuda`, `cuda:1`, `mps`.
+
+    Raises:
+        MissingError: this machine does not have it.
+        UsageError: there is no such kind of device.
+    """
+    kind, _, index = name.partition(":")
+    if name == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    if kind not in ("cpu", "cuda", "mps") or (index and not index.isdigit()):
+        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        found = torch.cuda.device_count()
+        raise MissingError(f"--device {name}: this machine has {found} CUDA devices; use --device cpu or auto")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise MissingError("--device mps: this machine has no MPS device; use --device cpu or auto")
+    return torch.device(name)
+
+
+def choose(
+    wanted: str, network: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device, *, seconds: float = 1.0
+) -> Precision:
+    """The format called `wanted`; for `auto` the fastest that agrees with fp32 on this network and device.
+
+    Args:
+        wanted: `auto`, `fp32`, `bf16` or `fp16`.
+        network: a network as it will be trained; it is copied, never changed.
+        batch: normalised images and labels on the device.
+        device: where training will run.
+        seconds: about how long to measure, all formats together.
+
+    Raises:
+        UsageError: there is no such format.
+    """
+    if wanted != "auto":
+        if wanted not in FORMATS:
+            raise unknown("precision", wanted, [*FORMATS, "auto"])
+        return Precision(wanted)
+    candidates = ["fp32", "bf16"] if device.type == "cpu" or _has_bf16(device) else ["fp32", "fp16"]
+    subject = copy.deepcopy(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    measured = dict(_measure(subject, batch, device, candidates, seconds / len(candidates)))
+    reference = measured["fp32"][1]
+    checked = tuple((name, spent, _cosine(gradient, reference)) for name, (spent, gradient) in measured.items())
+    slowest = measured["fp32"][0]
+    fit = [c for c in checked if c[0] == "fp32" or (c[1] * _GAIN <= slowest and c[2] >= _AGREEMENT)]
+    return Precision(min(fit, key=lambda c: c[1])[0], checked)
+
+
+def _has_bf16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def _measure(
+    network: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device, names: list[str], seconds: float
+) -> Iterator[tuple[str, tuple[float, Tensor]]]:
+    for name in names:
+        precision = Precision(name)
+
+        def run(precision: Precision = precision) -> None:
+            network.zero_grad(set_to_none=True)
+            with precision.autocast(device):
+                loss = F.cross_entropy(network(batch[0]), batch[1])
+            loss.backward()
+            synchronise(device)
+
+        run()  # the first pass picks kernels
+        gradient = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+        yield name, (_seconds_per_call(run, seconds), gradient)
+
+
+def _seconds_per_call(run: Callable[[], None], seconds: float) -> float:
+    """The fastest of repeated calls: what the machine can do when nothing else is in the way."""
+    best, start = float("inf"), time.perf_counter()
+    while time.perf_counter() - start < seconds or best == float("inf"):
+        begin = time.perf_counter()
+        run()
+        best = min(best, time.perf_counter() - begin)
+    return best
+
+
+def _cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.nan_to_num(F.cosine_similarity(a, b, dim=0), nan=-1.0))
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a device's queued work, where it has a queue."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,94 @@
+"""Recipes: everything about how a network is trained, as one frozen value.
+
+The learning rate is a function of progress in [0, 1), so that stretching a schedule (scratch-b) stretches its policy
+as well, as the paper's code does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from prune_nas.errors import UsageError, unknown
+
+
+def one_cycle(progress: float, warm_up: float = 0.25, start: float = 0.08) -> float:
+    """Linear rise from `start` to 1 during the first `warm_up` of training, then cosine to 0.
+
+    Source: Smith and Topin 2017, "Super-Convergence", with the cosine descent that fast CIFAR recipes use.
+    """
+    if progress < warm_up:
+        return start + (1 - start) * progress / warm_up
+    return 0.5 * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up)))
+
+
+def step(progress: float) -> float:
+    """A tenth from 50 % of training, a hundredth from 75 % (Network Slimming's main.py)."""
+    return 1.0 if progress < 0.5 else 0.1 if progress < 0.75 else 0.01
+
+
+def constant(progress: float) -> float:
+    """No change."""
+    return 1.0
+
+
+POLICIES: Mapping[str, Callable[[float], float]] = {"one-cycle": one_cycle, "step": step, "constant": constant}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """SGD with momentum under a learning-rate policy; weight decay applies to every parameter, norms included."""
+
+    name: str
+    epochs: int
+    lr: float
+    policy: str
+    batch: int
+    weight_decay: float
+    nesterov: bool
+    momentum: float = 0.9
+    label_smoothing: float = 0.0
+
+    def lr_at(self, progress: float) -> float:
+        """The learning rate at `progress` in [0, 1): steps done / all steps."""
+        return self.lr * POLICIES[self.policy](progress)
+
+    def lasting(self, epochs: int) -> Recipe:
+        """This recipe for another number of epochs.
+
+        Raises:
+            UsageError: `epochs` is below 1.
+        """
+        if epochs < 1:
+            raise UsageError(f"a training must last at least 1 epoch; got {epochs}")
+        return replace(self, epochs=epochs)
+
+    def halved(self) -> Recipe:
+        """Half the batch and, linearly, half the learning rate: for a device that ran out of memory."""
+        return replace(self, batch=max(self.batch // 2, 1), lr=self.lr / 2)
+
+    def travel(self, images: int) -> float:
+        """How far a constant gradient of 1 would move a weight over the whole training: sum of lr / (1 - momentum).
+
+        This is what a sparsity penalty's strength has to be scaled by when a schedule is short.
+        """
+        steps = self.epochs * max(images // self.batch, 1)
+        return sum(self.lr_at(i / steps) for i in range(steps)) / (1 - self.momentum)
+
+
+RECIPES: Mapping[str, Recipe] = {
+    "paper": Recipe("paper", 160, 0.1, "step", batch=64, weight_decay=1e-4, nesterov=False),
+    "fast": Recipe("fast", 20, 0.1, "one-cycle", batch=128, weight_decay=5e-4, nesterov=True, label_smoothing=0.1),
+}
+
+
+def recipe(name: str, epochs: int | None = None) -> Recipe:
+    """The recipe called `name`, for `epochs` if given.
+
+    Raises:
+        UsageError: there is no such recipe.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    return RECIPES[name] if epochs is None else RECIPES[name].lasting(epochs)

@@ -1,0 +1,89 @@
+"""The built-in networks against published totals and torch's own counter."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from prune_nas.errors import UsageError
+from prune_nas.nets import tracing
+from prune_nas.nets.models import DESCRIPTIONS, MODELS, create
+
+from .test_tracing import counted, halves
+
+SHAPE = (3, 32, 32)
+trace = functools.cache(tracing.trace)
+# github.com/foolwood/pytorch-slimming: VGG-19 with 70 % of its channels removed.
+SLIMMED = (49, 64, 128, 128, 256, 254, 234, 198, 114, 41, 24, 11, 14, 13, 19, 104)
+# "Pruning Filters for Efficient ConvNets", table 1.
+VGG16_A = (32, 64, 128, 128, *[256] * 9)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_cost_is_what_torch_counts(name):
+    traced = trace(name)
+    assert traced.space.cost(traced.space.base) == counted(create(name, 10), SHAPE)
+    widths = halves(traced.space)
+    assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SHAPE)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "macs"),
+    [
+        ("vgg19", 20.035e6, 398.1e6),
+        ("resnet20", 0.27e6, 40.6e6),
+        ("resnet56", 0.853e6, 125.5e6),
+        ("resnet110", 1.728e6, 252.9e6),
+    ],
+)
+def test_published_totals(name, params, macs):
+    space = trace(name).space
+    cost = space.cost(space.base)
+    assert cost.params == pytest.approx(params, rel=2e-3)
+    assert cost.macs == pytest.approx(macs, rel=2e-3)
+
+
+def test_published_slimmed_vgg19():
+    space = trace("vgg19").space
+    cost = space.cost(dict(zip(space.base, SLIMMED, strict=True)))
+    assert cost.params == pytest.approx(2.37e6, rel=3e-3)
+    assert cost.macs == pytest.approx(208.3e6, rel=1e-3)
+
+
+def test_published_vgg16_a_saves_its_share_of_macs():
+    space = trace("vgg16").space
+    cost = space.cost(dict(zip(space.base, VGG16_A, strict=True)))
+    assert 1 - cost.macs / space.cost(space.base).macs == pytest.approx(0.342, abs=1e-3)
+
+
+@pytest.mark.parametrize("blocks", [3, 9])
+def test_resnet_frees_the_first_convolution_of_each_block(blocks):
+    space = trace(f"resnet{6 * blocks + 2}").space
+    assert list(space.base) == [f"stage{s}.block{b}.conv1" for s in (1, 2, 3) for b in range(blocks)]
+    reasons = {item.dimension: item.reason for item in space.frozen}
+    assert "do not line up" in reasons["conv"]
+    assert "8 + conv (16) + 8" in reasons["conv"]
+
+
+def test_option_a_passes_the_gradient():
+    network = create("resnet20", 10)
+    block = network.get_submodule("stage2.block0")
+    x = torch.ones(1, 16, 4, 4, requires_grad=True)
+    torch.nn.init.zeros_(block.get_submodule("norm2").weight)  # only the shortcut remains
+    block(x).sum().backward()
+    assert x.grad[0, :, ::2, ::2].eq(1).all()
+
+
+def test_other_input_sizes_work():
+    assert F.softmax(create("vgg11", 7).eval()(torch.zeros(2, 3, 48, 48)), 1).shape == (2, 7)
+
+
+def test_every_model_is_described_and_unknown_ones_have_neighbours():
+    assert set(DESCRIPTIONS) == set(MODELS)
+    assert all("classes" in inspect.signature(make).parameters for make in MODELS.values())
+    with pytest.raises(UsageError, match="did you mean resnet"):
+        create("resnet65", 10)

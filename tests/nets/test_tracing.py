@@ -1,0 +1,281 @@
+"""Slots, extents and costs as read from ordinary PyTorch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from prune_nas.design.space import Segment, Space
+from prune_nas.errors import UsageError
+from prune_nas.nets.settings import SlotSettings, SpaceSettings
+from prune_nas.nets.tracing import trace
+
+from . import networks
+from .networks import Head, cbr
+
+SMALL = (3, 8, 8)
+
+
+def counted(network, shape):
+    """Macs and params, as torch and the network itself count them."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.eval().to("meta")(torch.zeros(1, *shape, device="meta"))
+    return counter.get_total_flops() // 2, sum(parameter.numel() for parameter in network.parameters())
+
+
+def halves(space, seed=0):
+    """Random allowed widths."""
+    generator = torch.Generator().manual_seed(seed)
+    return space.snap({slot.name: float(torch.rand((), generator=generator)) for slot in space.slots})
+
+
+@pytest.mark.parametrize("make", networks.ALL)
+@pytest.mark.parametrize("seed", range(3))
+def test_cost_is_exact_at_random_widths(make, seed):
+    traced = trace(make, input_shape=SMALL)
+    assert traced.space.cost(traced.space.base) == counted(make(), SMALL)
+    widths = halves(traced.space, seed)
+    assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SMALL)
+    assert all(layer.kind != "fixed" for layer in traced.space.layers)
+
+
+def test_residual_stream_is_one_slot_with_its_norms():
+    space = trace(networks.Residual, input_shape=SMALL).space
+    assert [slot.name for slot in space.slots] == ["stem", "a1.0", "b1.0"]
+    assert space.by_name["stem"].layers == ("stem", "a2", "b2")
+    norms = [layer.name for layer in space.layers if layer.kind == "norm" and layer.outputs == (Segment("stem", 1),)]
+    assert norms == ["norm", "an"]
+    assert [item.dimension for item in space.frozen] == ["head.linear"]
+
+
+def test_concatenation_gives_segments():
+    layers = {layer.name: layer for layer in trace(networks.Concat, input_shape=SMALL).space.layers}
+    first, second, third = Segment("stem.0", 1), Segment("grow1.0", 1), Segment("grow2.0", 1)
+    assert layers["both"].outputs == (first, second)
+    assert layers["head.linear"].inputs == (first, second, third)
+
+
+def test_depthwise_ties_and_gate_joins():
+    space = trace(networks.Depthwise, input_shape=SMALL).space
+    layers = {layer.name: layer for layer in space.layers}
+    assert space.by_name["expand.0"].layers == ("expand.0", "excite")
+    assert layers["depth"].inputs == (Segment(None, 1),)
+    assert layers["depth"].outputs == (Segment("expand.0", 1),)
+    assert layers["project.0"].inputs == (Segment("expand.0", 2),)
+
+
+def test_flatten_repeats_each_channel():
+    layers = {layer.name: layer for layer in trace(networks.Flat, input_shape=SMALL).space.layers}
+    assert layers["hidden"].inputs == (Segment("body.1.0", 4),)
+    assert layers["out"].inputs == (Segment("hidden", 1),)
+
+
+def test_groups_set_the_multiple_and_the_floor():
+    space = trace(networks.Grouped, input_shape=SMALL).space
+    assert space.by_name["stem.0"].multiple == 4
+    assert (space.by_name["group"].multiple, space.by_name["group"].floor) == (12, 12)
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_unknown_operation_freezes_and_is_named(shuffle):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = cbr(3, 8), cbr(8, 8), Head(8)
+
+        def forward(self, x):
+            x = self.one(x)
+            x = torch.roll(x, 1, 1) if shuffle else x.view(x.size(0), 2, 4, 8, 8).transpose(1, 2).reshape(-1, 8, 8, 8)
+            return self.head(self.two(x))
+
+    space = trace(Net, input_shape=SMALL).space
+    assert [slot.name for slot in space.slots] == ["two.0"]
+    frozen = next(item for item in space.frozen if item.dimension == "one.0")
+    assert ("roll" if shuffle else "view") in frozen.reason
+    assert "test_tracing.py:" in frozen.reason
+
+
+def test_frozen_dimensions_still_count():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = cbr(3, 8), cbr(8, 8), Head(8)
+            self.scale = nn.Parameter(torch.ones(1, 8, 1, 1))
+            self.unused = nn.Linear(3, 3)
+            self.free = cbr(8, 5)
+            self.back = cbr(5, 8)
+
+        def forward(self, x):
+            x = self.back(self.free(self.one(x) * self.scale))
+            tokens = self.two(x).flatten(2)
+            return self.head((tokens.transpose(1, 2) @ tokens).unflatten(1, (8, 8)).mean(3, keepdim=True) * x)
+
+    traced = trace(Net, input_shape=SMALL)
+    assert traced.space.cost(traced.space.base) == counted(Net(), SMALL)
+    assert traced.space.cost({"free.0": 4}) == counted(traced.build({"free.0": 4}, seed=0), SMALL)
+    names = {item.dimension: item.reason for item in traced.space.frozen}
+    assert "matmul" in names["two.0"]
+    assert {"the network's own parameters", "unused", "other operations"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda x: x + torch.ones(8, 1, 1), "ones"),
+        (lambda x: x[:, ::2].repeat(1, 2, 1, 1), "getitem"),
+        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "chunk"),
+        (lambda x: F.pad(x, (0, 0, 0, 0, -1, 1)), "pad"),
+        (lambda x: x.view(x.size(0), 8, -1).view(-1, 8, 8, 8), "view"),
+        (lambda x: torch.einsum("nchw->nchw", x), "einsum"),
+        (lambda x: x + torch.zeros(x.shape), "zeros"),
+        (lambda x: torch.channel_shuffle(x, 2), "channel_shuffle"),
+    ],
+)
+def test_never_followed(change, reason):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = cbr(3, 8), cbr(8, 8), Head(8)
+
+        def forward(self, x):
+            return self.head(self.two(change(self.one(x))))
+
+    traced = trace(Net, input_shape=SMALL)
+    if reason == "ones":  # a constant made at tracing: the sum is what freezes
+        reason = "add"
+    assert [slot.name for slot in traced.space.slots] == ["two.0"]
+    assert reason in traced.space.frozen[0].reason
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: x.view(x.size(0), x.size(1), -1).view(x.shape[0], -1, 8, 8),
+        lambda x: x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        lambda x: 1 - x / x.size(1),
+        lambda x: x[..., ::2] + x[:, :, :, 1::2],
+        lambda x: F.interpolate(F.max_pool2d(x, 2), scale_factor=2) * x.mean(1, keepdim=True),
+        lambda x: x * x.mean((2, 3)).view(x.size(0), x.size(1), 1, 1),
+        lambda x: F.interpolate(F.avg_pool2d(x, 2), size=x.shape[2:]),
+        lambda x: F.pad(x, (1, 1)).clamp(min=0).float(),
+    ],
+)
+def test_followed(change):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.head = cbr(3, 8), cbr(8, 8), Head(8)
+
+        def forward(self, x):
+            return self.head(self.two(change(self.one(x))))
+
+    traced = trace(Net, input_shape=SMALL)
+    assert [slot.name for slot in traced.space.slots] == ["one.0", "two.0"]
+    widths = {"one.0": 5, "two.0": 7}
+    assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SMALL)
+
+
+def test_attention_map_of_one_channel_stays_one():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.map, self.head = cbr(3, 8), nn.Conv2d(8, 1, 1), Head(8)
+
+        def forward(self, x):
+            x = self.one(x)
+            return self.head(x * self.map(x))
+
+    space = trace(Net, input_shape=SMALL).space
+    assert [slot.name for slot in space.slots] == ["one.0"]
+    assert "broadcast" in space.frozen[0].reason
+
+
+def test_layer_called_twice_ties_its_ends_and_costs_twice():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.again, self.head = cbr(3, 8), cbr(8, 8), Head(8)
+
+        def forward(self, x):
+            return self.head(self.again(self.again(self.one(x))))
+
+    traced = trace(Net, input_shape=SMALL)
+    assert [slot.name for slot in traced.space.slots] == ["one.0"]
+    assert traced.space.cost({"one.0": 5}) == counted(traced.build({"one.0": 5}, seed=0), SMALL)
+
+
+def test_stage_and_depth_follow_the_longest_path():
+    space = trace("vgg16").space
+    assert [slot.stage for slot in space.slots] == [0, 0, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4]
+    assert [slot.depth for slot in space.slots[4:7]] == [0, 0.5, 1]
+    assert trace(networks.Flat, input_shape=SMALL).space.stage_names == ("8x8", "1")
+
+
+def test_json_round_trip():
+    space = trace("resnet20").space
+    assert Space.from_dict(space.to_dict()) == space
+
+
+def test_scaled_keeps_base_and_supernet_apart():
+    traced = trace("vgg11", settings=SpaceSettings(widening=2.0))
+    slot = traced.space.slots[0]
+    assert (slot.ceiling, traced.space.base[slot.name]) == (128, 64)
+    half = traced.scaled(base=0.5, supernet=1.5).space
+    assert (half.slots[0].ceiling, half.base[slot.name]) == (96, 32)
+    assert traced.scaled().space == traced.space
+
+
+def test_settings_are_applied():
+    settings = SpaceSettings(
+        floor=8, multiple=8, freeze=("conv1_1",), slots={"conv5_2": SlotSettings(floor=64, multiple=64, ceiling=1024)}
+    )
+    space = trace("vgg11", settings=settings).space
+    assert "conv1_1" not in space.by_name
+    assert space.by_name["conv2_1"].floor == space.by_name["conv2_1"].multiple == 8
+    last = space.by_name["conv5_2"]
+    assert (last.floor, last.ceiling, last.multiple, space.base["conv5_2"]) == (64, 1024, 64, 512)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (SpaceSettings(freeze=("conv1_2",)), "unknown slot of vgg11 'conv1_2'; did you mean"),
+        (SpaceSettings(stage_names=("a",)), "stage_names of vgg11 must be 5 names"),
+        (SpaceSettings(slots={"conv1_1": SlotSettings(ceiling=32)}), "ceiling"),
+        (SpaceSettings(slots={"conv1_1": SlotSettings(multiple=7)}), "multiple"),
+    ],
+)
+def test_wrong_settings(settings, message):
+    with pytest.raises(UsageError, match=message):
+        trace("vgg11", settings=settings)
+
+
+def test_errors_name_the_repair():
+    class Branches(nn.Module):
+        def forward(self, x):
+            return x if x.sum() > 0 else -x
+
+    class Tied(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one = nn.Conv2d(3, 8, 3)
+            self.two = nn.Conv2d(3, 8, 3)
+            self.two.weight = self.one.weight
+
+    with pytest.raises(UsageError, match=r"unknown model 'vgg91'; did you mean vgg19"):
+        trace("vgg91")
+    with pytest.raises(UsageError, match=r"cannot trace Branches.*test_tracing.py:\d+: return x if"):
+        trace(Branches)
+    with pytest.raises(UsageError, match="does not run on an input of shape 1x32x32"):
+        trace("vgg11", input_shape=(1, 32, 32))
+    with pytest.raises(UsageError, match=r"one tensor of shape \(7,\).*set `classes`"):
+        trace(networks.Flat(), classes=7)
+    with pytest.raises(UsageError, match="no free width"):
+        trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), input_shape=SMALL)
+    with pytest.raises(UsageError, match=r"one.weight and two.weight"):
+        trace(Tied())
+    with pytest.raises(UsageError, match="groups"):
+        trace(networks.Grouped, input_shape=SMALL).build({"stem.0": 6, "group": 12, "up": 6}, seed=0)

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from prune_nas.errors import UsageError
+from prune_nas.training.data import FolderImages, Images, load
+from prune_nas.training.data.cache import fingerprint
+from prune_nas.training.data.decode import decode
+
+TWO = {"cat": 20, "dog": 10}
+
+
+def decoded(cache_home: Path) -> list[Path]:
+    return sorted((cache_home / "decoded").glob("*.safetensors"))
+
+
+def test_validation_is_cut_from_train_when_there_is_only_a_test_set(make_folder):
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}")
+    assert data.classes == ("cat", "dog")
+    assert (len(data.train), len(data.val), len(data.open_test())) == (27, 3, 30)
+    assert data.val.labels.bincount().tolist() == [2, 1]
+    assert data.input_shape == (3, 32, 32)
+    assert "tensor" not in repr(data)
+
+
+def test_val_alone_is_the_test_set(make_folder):
+    data = load(f"folder:{make_folder(train=TWO, val={'cat': 4, 'dog': 3})}")
+    assert (len(data.train), len(data.val), len(data.open_test())) == (27, 3, 7)
+
+
+def test_three_folders_are_three_splits(make_folder):
+    root = make_folder(train=TWO, val={"cat": 4, "dog": 3}, test={"cat": 1, "dog": 1})
+    data = load(f"folder:{root}")
+    assert (len(data.train), len(data.val), len(data.open_test())) == (30, 7, 2)
+    fewer = load(f"folder:{root}", train_size=9, val_size=4)
+    assert fewer.train.labels.bincount().tolist() == [6, 3]
+    assert len(fewer.val) == 4
+
+
+def test_mean_and_std_are_those_of_the_training_images(make_folder):
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}")
+    assert isinstance(data.train, Images)
+    values = data.train.pixels.double() / 255
+    np.testing.assert_allclose(data.mean, values.mean(dim=(0, 2, 3)))
+    np.testing.assert_allclose(data.std, values.std(dim=(0, 2, 3), correction=0))
+    x, _ = next(data.train.batches(27))
+    torch.testing.assert_close(x.mean(dim=(0, 2, 3)), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(data.open_test().normalisation, data.train.normalisation)
+
+
+def test_black_images_stay_finite(tmp_path):
+    for split in ("train", "test"):
+        for name in "ab":
+            (tmp_path / split / name).mkdir(parents=True)
+            for index in range(3):
+                Image.new("L", (8, 8)).save(tmp_path / split / name / f"{index}.png")
+    x, _ = next(load(f"folder:{tmp_path}", image_size=8, val_size=2).train.batches(4))
+    assert x.isfinite().all()
+
+
+def test_the_test_images_are_not_read_before_they_are_asked_for(make_folder):
+    root = make_folder(train=TWO, test=TWO)
+    broken = root / "test" / "cat" / "000.png"
+    broken.write_bytes(b"not an image")
+    data = load(f"folder:{root}")
+    with pytest.raises(UsageError, match="not an image") as caught:
+        data.open_test()
+    assert str(broken) in str(caught.value)
+
+
+def test_splits_survive_a_trip_to_another_process(make_folder):
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}")
+    copy = pickle.loads(pickle.dumps(data))  # noqa: S301
+    assert copy.open_test().pixels.equal(data.open_test().pixels)
+
+
+def test_the_fingerprint_follows_pixels_and_the_split_but_not_the_place(make_folder, tmp_path):
+    one, two = (make_folder(tmp_path / name, train=TWO, test=TWO) for name in ("one", "two"))
+    first, second = load(f"folder:{one}"), load(f"folder:{two}")
+    assert first.fingerprint == second.fingerprint
+    assert len(bytes.fromhex(first.fingerprint)) == 8
+    assert load(f"folder:{one}", seed=1).fingerprint != first.fingerprint
+    Image.new("RGB", (32, 32)).save(two / "train" / "cat" / "000.png")
+    assert load(f"folder:{two}").fingerprint != first.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("splits", "message"),
+    [
+        ({}, "must hold train/"),
+        ({"test": TWO}, "must hold train/"),
+        ({"train": TWO}, "must hold test/ or val/"),
+        ({"train": {"cat": 3}, "test": {"cat": 3}}, "at least two class folders; got 1"),
+        ({"train": TWO, "test": {"cat": 2}}, r"test/dog is missing"),
+        ({"train": TWO, "test": {**TWO, "emu": 1}}, r"test/emu has no counterpart"),
+        ({"train": {"cat": 2, "dog": 0}, "test": TWO}, r"train/dog holds no image"),
+    ],
+)
+def test_folders_that_are_laid_out_wrongly(make_folder, splits, message):
+    with pytest.raises(UsageError, match=message):
+        load(f"folder:{make_folder(**splits)}")
+
+
+def test_a_truncated_image_is_named(make_folder):
+    root = make_folder(train=TWO, test=TWO)
+    path = root / "train" / "dog" / "004.png"
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UsageError) as caught:
+        load(f"folder:{root}")
+    assert str(path) in str(caught.value)
+
+
+def test_other_files_and_hidden_folders_are_passed_over(make_folder):
+    root = make_folder(train=TWO, test=TWO)
+    (root / "train" / ".hidden").mkdir()
+    (root / "train" / "notes.txt").write_text("x")
+    (root / "train" / "cat" / "._000.png").write_bytes(b"x")
+    (root / "train" / "cat" / "readme.txt").write_text("x")
+    assert len(load(f"folder:{root}").train) == 27
+
+
+def test_decode_scales_the_short_side_and_cuts_the_centre(tmp_path):
+    pixels = np.zeros((20, 60, 3), np.uint8)
+    pixels[:, 20:40] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (decode(str(tmp_path / "wide.png"), 20) == 200).all()
+    small = decode(str(tmp_path / "wide.png"), 10)
+    assert small.shape == (10, 10, 3)
+    assert (small[:, 2:-2] == 200).all()
+    Image.new("L", (5, 9), 77).save(tmp_path / "grey.jpg")
+    assert np.abs(decode(str(tmp_path / "grey.jpg"), 8).astype(int) - 77).max() <= 2
+
+
+def test_the_second_load_reads_the_cache(make_folder, cache, monkeypatch):
+    root = make_folder(train=TWO, test=TWO)
+    first = load(f"folder:{root}")
+    assert len(decoded(cache)) == 1
+    monkeypatch.setattr("prune_nas.training.data.folder.decode", None)
+    assert load(f"folder:{root}").fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b"\xff" * len(b)])
+def test_a_damaged_cache_is_rebuilt(make_folder, cache, damage):
+    root = make_folder(train=TWO, test=TWO)
+    first = load(f"folder:{root}")
+    (path,) = decoded(cache)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert load(f"folder:{root}").fingerprint == first.fingerprint
+    assert len(path.read_bytes()) == len(whole)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(make_folder, cache):
+    cache.write_text("a file where the folder should be")
+    assert len(load(f"folder:{make_folder(train=TWO, test=TWO)}").train) == 27
+
+
+def test_the_cache_fingerprint_follows_size_and_time(tmp_path):
+    file = tmp_path / "x"
+    file.write_bytes(b"a")
+    first = fingerprint([file])
+    file.write_bytes(b"ab")
+    assert fingerprint([file]) != first
+
+
+def test_a_set_too_large_for_memory_stays_on_the_disk(make_folder, monkeypatch):
+    root = make_folder(train=TWO, test=TWO)
+    in_memory = load(f"folder:{root}")
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 0)
+    data = load(f"folder:{root}")
+    assert isinstance(data.train, FolderImages)
+    assert data.mean == in_memory.mean
+    assert data.val.labels.equal(in_memory.val.labels)
+    assert data.fingerprint != in_memory.fingerprint
