@@ -56,10 +56,13 @@ class Comparison:
     difference: float
     low: float | None
     high: float | None
+    same: bool = False
 
     @property
     def outcome(self) -> str:
-        """`beats`, `loses`, `equivalent` or `undecided`."""
+        """`same` (one network), `beats`, `loses`, `equivalent` or `undecided`."""
+        if self.same:
+            return "same"
         if self.low is None or self.high is None:
             return "undecided"
         if self.low > 0:
@@ -72,6 +75,8 @@ class Comparison:
 
     def sentence(self) -> str:
         """The comparison in words, with its interval and n."""
+        if self.same:
+            return f"{self.left} is the {self.right} net: the two have the same widths and share their trainings"
         gap = f"{100 * self.difference:+.1f} points"
         if self.low is None or self.high is None:
             return f"{self.left} against {self.right}: {gap} at n={self.n}; run more seeds for an interval"
@@ -175,4 +180,6 @@ def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
         difference=fmean(differences),
         low=low,
         high=high,
+        same=all(ours[s].candidate == theirs[s].candidate and a.epochs == b.epochs for s in seeds)
+        and "inherited" not in (a.arm, b.arm),
     )

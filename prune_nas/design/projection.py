@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from prune_nas.design.budget import Limits
 from prune_nas.design.space import Space, Widths
 
-_STEPS = 60
+_STEPS = 45
+_STEEPEST = math.log(20)
 
 
 def largest(admits: Callable[[float], bool], low: float, high: float) -> float:
@@ -47,27 +48,34 @@ def project(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
 def fill_both(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
     """Scale and tilt `keep` so that two bounds bind: widths ~ s * keep * r^stage.
 
-    The fuller of the two bounds at r = 1 decides the direction of the tilt: late stages hold most parameters,
-    early ones most macs. Under one bound, or where no tilt in [1/20, 20] fills the second, the result is the
-    projection at the best tilt found, so it never wastes budget against `project`.
+    Under one bound, or where no tilt fills the second, the result is the projection at the best tilt found.
     """
-    flat = project(space, keep, limits)
+    return _tilted(space, keep, limits, tilt_to_fill(space, keep, limits))
+
+
+def tilt_to_fill(space: Space, keep: Mapping[str, float], limits: Limits) -> float:
+    """The log of the ratio r in [1/20, 20] from stage to stage at which two bounds bind; 0 under one bound.
+
+    The bound that binds without a tilt decides its direction: late stages hold most parameters, early ones most macs.
+    Of the tilts around the turning point, where rounding decides which bound is met, the one that fills both best.
+    """
     if len(limits.bounds) < 2 or space.stages < 2:
-        return flat
+        return 0.0
 
-    def at(log_r: float) -> Widths:
-        return project(space, {s.name: keep[s.name] * math.exp(log_r * s.stage) for s in space.slots}, limits)
+    def shares(log_r: float) -> dict[str, float]:
+        cost = space.cost(_tilted(space, keep, limits, log_r))
+        return {kind: cost.of(kind) / limit for kind, limit in limits.bounds}
 
-    def fill(widths: Widths) -> float:
-        cost = space.cost(widths)
-        return min(cost.of(kind) / limit for kind, limit in limits.bounds)
+    def binding(log_r: float) -> str:
+        share = shares(log_r)
+        return max(share, key=lambda kind: share[kind])
 
-    def binding(widths: Widths) -> str:
-        cost = space.cost(widths)
-        return max(limits.bounds, key=lambda bound: cost.of(bound[0]) / bound[1])[0]
+    first = binding(0.0)
+    edge = -_STEEPEST if first == "params" else _STEEPEST
+    turn = largest(lambda size: binding(math.copysign(size, edge)) == first, 0.0, _STEEPEST)
+    near = [0.0, *(math.copysign(turn + delta, edge) for delta in (0.0, 1e-9, 1e-4, 1e-3, 1e-2))]
+    return max(near, key=lambda log_r: min(shares(log_r).values()))
 
-    first = binding(flat)
-    edge = -math.log(20) if first == "params" else math.log(20)
-    turn = largest(lambda size: binding(at(math.copysign(size, edge))) == first, 0.0, abs(edge))
-    near = [flat, *(at(math.copysign(turn + delta, edge)) for delta in (0.0, 1e-9, 1e-4, 1e-3, 1e-2))]
-    return max(near, key=fill)
+
+def _tilted(space: Space, keep: Mapping[str, float], limits: Limits, log_r: float) -> Widths:
+    return project(space, {s.name: keep[s.name] * math.exp(log_r * s.stage) for s in space.slots}, limits)

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, Protocol
 
 from prune_nas.design.budget import Limits
-from prune_nas.design.projection import fill_both, project
+from prune_nas.design.projection import project, tilt_to_fill
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 
@@ -130,11 +130,16 @@ def non_uniformity(space: Space, widths: Mapping[str, int]) -> float:
     return math.sqrt(fmean((m - centre) ** 2 for m in means)) / centre
 
 
-def taper_widths(space: Space, limits: Limits) -> Widths:
-    """The taper arm: under one bound exp(-1/4) per stage, under two the ratio at which both bind."""
+def fit_taper(space: Space, limits: Limits) -> Taper:
+    """The taper for a budget: under one bound exp(-1/4) per stage, under two the ratio at which both bind."""
     if len(limits.bounds) < 2:
-        return apply(Taper(), space, limits)
-    return fill_both(space, {slot.name: 1.0 for slot in space.slots}, limits)
+        return Taper()
+    return Taper(math.exp(tilt_to_fill(space, keep_of(Uniform(), space), limits)))
+
+
+def taper_widths(space: Space, limits: Limits) -> Widths:
+    """The taper arm: its rule (`fit_taper`) applied."""
+    return apply(fit_taper(space, limits), space, limits)
 
 
 def to_dict(rule: StageMean) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from prune_nas.design.projection import project
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
 
+_MIXES = 32  # steps in which the weights of two bounds are tried
+
 Scores = Mapping[str, NDArray[np.float32]]
 
 
@@ -50,7 +52,16 @@ def select(space: Space, scores: Scores, limits: Limits, *, by: str = "threshold
     if by not in SELECTIONS:
         raise unknown("selection", by, SELECTIONS)
     _check(space, scores)
-    price = SELECTIONS[by](space, limits)
+    return max((_select_at(space, scores, limits, price) for price in SELECTIONS[by](space, limits)), key=_held(scores))
+
+
+def _held(scores: Scores) -> Callable[[Selection], float]:
+    """The sum of the scores that a selection keeps: what a choice between prices is made by."""
+    return lambda selection: sum(float(scores[name][list(kept)].sum()) for name, kept in selection.kept.items())
+
+
+def _select_at(space: Space, scores: Scores, limits: Limits, price: Mapping[str, float]) -> Selection:
+    """The selection in which a channel's value is its score over its slot's price."""
     values = {slot.name: scores[slot.name].astype(np.float64) / price[slot.name] for slot in space.slots}
     order = {name: np.argsort(-v, kind="stable") for name, v in values.items()}
     ranked = np.sort(np.concatenate(list(values.values())))[::-1]
@@ -100,23 +111,30 @@ def _fill(space: Space, limits: Limits, widths: Widths, values: Mapping[str, NDA
     return Widths(current)
 
 
-def _flat(space: Space, limits: Limits) -> dict[str, float]:
-    return {slot.name: 1.0 for slot in space.slots}
+def _flat(space: Space, limits: Limits) -> list[dict[str, float]]:
+    return [{slot.name: 1.0 for slot in space.slots}]
 
 
-def _marginal(space: Space, limits: Limits) -> dict[str, float]:
-    """What one more channel of each slot takes of the budget: the sum over bounds of added cost / limit.
+def _marginal(space: Space, limits: Limits) -> list[dict[str, float]]:
+    """What one more channel of each slot takes of the budget: a mix over bounds of added cost / limit.
 
     Costs are quadratic in the widths, so the price depends on where it is asked: at the uniform network that
-    meets the budget, which is where the choice is made.
+    meets the budget, which is where the choice is made. Under one bound there is one price; under two, how much each
+    bound's share weighs is the multiplier of a knapsack with two constraints, so several mixes are tried.
     """
     there = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
     before = space.cost(there)
-    price = {}
+    shares = {}
     for slot in space.slots:
         after = space.cost({**there, slot.name: there[slot.name] + 1})
-        price[slot.name] = sum((after.of(k) - before.of(k)) / limit for k, limit in limits.bounds)
-    return price
+        shares[slot.name] = [(after.of(kind) - before.of(kind)) / limit for kind, limit in limits.bounds]
+    return [{name: float(np.dot(share, mix)) for name, share in shares.items()} for mix in _mixes(len(limits.bounds))]
+
+
+def _mixes(bounds: int) -> list[tuple[float, ...]]:
+    if bounds != 2:
+        return [(1 / bounds,) * bounds]
+    return [(1 - i / _MIXES, i / _MIXES) for i in range(_MIXES + 1)]
 
 
 def _check(space: Space, scores: Scores) -> None:
@@ -129,4 +147,7 @@ def _check(space: Space, scores: Scores) -> None:
             raise UsageError(f"scores of slot {slot.name!r} must be finite; the supernet's training diverged")
 
 
-SELECTIONS: Mapping[str, Callable[[Space, Limits], dict[str, float]]] = {"threshold": _flat, "per-cost": _marginal}
+SELECTIONS: Mapping[str, Callable[[Space, Limits], list[dict[str, float]]]] = {
+    "threshold": _flat,
+    "per-cost": _marginal,
+}

@@ -191,7 +191,7 @@ class Space:
             Two integer arrays of shape (n,).
         """
         row = np.concatenate([widths, np.ones((len(widths), 1))], axis=1).astype(np.float64)
-        macs, params = (np.rint(np.einsum("ni,ij,nj->n", row, form, row, optimize=True)) for form in self._forms)
+        macs, params = (np.rint(((row @ form) * row).sum(axis=1)) for form in self._forms)
         return macs.astype(np.int64), params.astype(np.int64)
 
     @cached_property

@@ -63,7 +63,7 @@ def _headline(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return "no comparison yet: the finals hold no seed on which both found and a rival were trained"
     first = comparisons[0]
-    if first.outcome == "equivalent":
+    if first.outcome in ("equivalent", "same"):
         return f"{first.sentence()}; scale this network uniformly"
     return first.sentence()
 

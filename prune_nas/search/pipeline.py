@@ -247,7 +247,7 @@ class Search:
 
     def _starts(self, limits: Limits) -> list[family.Point]:
         """Uniform, guided, pruned and the taper: the rivals are where the study begins."""
-        taper = family.taper_point(self.space, rules.TAPER)
+        taper = family.taper_point(self.space, rules.fit_taper(self.space, limits).ratio)
         return [family.UNIFORM, family.GUIDED, family.PRUNED, taper]
 
     def _trial(self, bar: Bar, budget: str, number: int, widths: Widths) -> study.Outcome:
