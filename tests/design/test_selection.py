@@ -32,7 +32,9 @@ def test_within_the_budget_above_the_floors_and_full(space, seed, share, by):
             assert not limits.admits(space.cost({**chosen.widths, slot.name: width + slot.multiple}))
 
 
-@given(spaces(), st.integers(0, 99), st.floats(0.01, 0.99), st.sampled_from(sorted(SELECTIONS)), st.sampled_from([2, 8]))
+@given(
+    spaces(), st.integers(0, 99), st.floats(0.01, 0.99), st.sampled_from(sorted(SELECTIONS)), st.sampled_from([2, 8])
+)
 def test_scaling_all_scores_changes_nothing(space, seed, share, by, factor):
     limits, scores = limits_between(space, share), scores_of(space, seed)
     scaled = {name: v * factor for name, v in scores.items()}

@@ -1,0 +1,52 @@
+from prune_nas.design.arms import jobs, widths_of_arms
+from prune_nas.design.budget import Budget
+from prune_nas.design.rules import fit_stage_mean
+from tests.design.spaces import vgg
+from tests.design.test_family import PRIOR
+from tests.design.test_space import named
+
+
+def arms_for(text):
+    space = vgg(16).scaled(0.5)
+    limits = Budget.parse(text).limits(space)
+    pruned = named(space, PRIOR)
+    rule = fit_stage_mean([(space, pruned)])
+    return space, limits, widths_of_arms(space, limits, found=pruned, pruned=pruned, rule=rule, randoms=3, seed=0)
+
+
+def test_one_bound_matches_uniform_twice():
+    space, _, arms = arms_for("macs=0.2")
+    found = space.cost(arms["found"][0])
+    assert 0.95 * found.macs <= space.cost(arms["uniform@macs"][0]).macs <= found.macs
+    assert 0.95 * found.params <= space.cost(arms["uniform@params"][0]).params <= found.params
+    assert "uniform" not in arms
+
+
+def test_a_joint_budget_has_one_uniform_and_every_arm_fits():
+    space, limits, arms = arms_for("macs=0.2,params=0.1")
+    assert "uniform@macs" not in arms
+    for arm in ("uniform", "taper", "guided", "random"):
+        assert all(limits.admits(space.cost(w)) for w in arms[arm])
+    assert len(set(arms["random"])) == 3
+
+
+def test_jobs_are_whole_comparisons_seed_by_seed():
+    space, _, arms = arms_for("macs=0.2")
+    owed = jobs(space, {"macs=0.2": arms}, wanted=("found", "uniform", "inherited", "base"),
+                schedules=("scratch-e", "scratch-b"), seeds=(7, 8), epochs=10)  # fmt: skip
+    assert [job.seed for job in owed] == sorted(job.seed for job in owed)
+    first = [(job.arm, job.schedule) for job in owed if job.seed == 7]
+    assert first == [
+        ("base", "scratch-e"),
+        ("found", "scratch-e"),
+        ("found", "scratch-b"),
+        ("uniform@macs", "scratch-e"),
+        ("uniform@macs", "scratch-b"),
+        ("uniform@params", "scratch-e"),
+        ("uniform@params", "scratch-b"),
+        ("inherited", "rewind"),
+    ]
+    longer = {job.epochs for job in owed if job.schedule == "scratch-b"}
+    base = space.cost(space.base).macs
+    assert longer == {10 * base // space.cost(arms[a][0]).macs for a in ("found", "uniform@macs", "uniform@params")}
+    assert len({job.key for job in owed}) == len(owed)

@@ -1,0 +1,99 @@
+from dataclasses import replace
+
+import pytest
+from scipy import stats
+
+from prune_nas.design.evidence import Comparison, compare, interval, per_seed, summarise
+from prune_nas.design.records import Expense, Final
+from prune_nas.design.verdict import verdict
+
+ROW = Final("macs=0.2", "found", "", "", "aaaa", 0, "scratch-e", 12, 10, 5, 0.7, 0.7, 300, 1.0)
+
+
+def arm(name, accuracies, **changes):
+    """Rows of one arm over seeds 0, 1, ..."""
+    return [
+        replace(ROW, arm=name, seed=seed, test_accuracy=a, val_accuracy=a, candidate=changes.get("candidate", name), **{
+            k: v for k, v in changes.items() if k != "candidate"})
+        for seed, a in enumerate(accuracies)
+    ]  # fmt: skip
+
+
+def test_interval_is_the_paired_t_interval_of_scipy():
+    ours, theirs = [0.78, 0.79, 0.77, 0.80], [0.76, 0.78, 0.77, 0.77]
+    got = compare(arm("found", ours), arm("uniform", theirs))
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    assert (got.low, got.high) == pytest.approx((expected.low, expected.high))
+    assert got.n == 4
+    assert interval([0.1]) is None
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "outcome"),
+    [(0.001, 0.02, "beats"), (-0.02, -0.001, "loses"), (-0.004, 0.003, "equivalent"), (-0.02, 0.01, "undecided")],
+)
+def test_outcomes(low, high, outcome):
+    assert Comparison("a", "b", "scratch-e", 3, (low + high) / 2, low, high).outcome == outcome
+
+
+def test_sentences_carry_size_interval_and_n():
+    beats = Comparison("found", "uniform", "scratch-e", 3, 0.013, 0.006, 0.02)
+    assert beats.sentence() == "found beats uniform by 1.3 points (95 % CI +0.6 to +2.0, n=3)"
+    single = Comparison("found", "uniform", "scratch-e", 1, 0.013, None, None)
+    assert "run more seeds" in single.sentence()
+
+
+def test_only_shared_seeds_are_compared():
+    ours = arm("found", [0.7, 0.8])
+    assert compare(ours, arm("uniform", [0.6])[:1]).n == 1
+    assert compare(ours, [replace(row, seed=row.seed + 9) for row in arm("uniform", [0.6])]) is None
+
+
+def test_random_counts_by_seed_the_median_candidate_and_the_best_by_validation():
+    rows = [
+        replace(row, test_accuracy=a, val_accuracy=v)
+        for name, tests, vals in (
+            ("x", (0.5, 0.7), (0.9, 0.9)),
+            ("y", (0.6, 0.5), (0.1, 0.1)),
+            ("z", (0.9, 0.6), (0.2, 0.2)),
+        )
+        for row, a, v in zip(arm("random", tests, candidate=name), tests, vals, strict=True)
+    ]
+    assert [row.test_accuracy for row in per_seed(rows).values()] == [0.6, 0.6]
+    table = {s.arm: s for s in summarise(rows)}
+    assert table["random"].candidates == 3
+    assert table["random"].n == 2
+    assert table["random (best)"].test_accuracy == pytest.approx(0.6)  # x: the best on validation, not on test
+
+
+def test_spread_is_the_sample_standard_deviation():
+    summary = summarise(arm("found", [0.7, 0.8, 0.9]))[0]
+    assert summary.std == pytest.approx(0.1)
+    assert summarise(arm("found", [0.7]))[0].std is None
+
+
+def test_the_same_network_is_not_called_a_draw():
+    same = compare(arm("found", [0.7, 0.8], candidate="x"), arm("uniform", [0.7, 0.8], candidate="x"))
+    assert same.outcome == "same"
+    assert "is the uniform net" in same.sentence()
+
+
+def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
+    base = arm("base", [0.82, 0.82, 0.82], budget="", train_macs=1000)
+    rows = [*base, *arm("found", [0.78, 0.79, 0.8]), *arm("uniform", [0.74, 0.75, 0.76])]
+    spent = [Expense("", "supernet", "", 1, 1500, 1.0), Expense("macs=0.2", "study", "", 2, 1500, 1.0),
+             Expense("other", "study", "", 2, 9000, 1.0)]  # fmt: skip
+    first = verdict("macs=0.2", rows, spent, 0.4)
+    assert first["headline"].startswith("found beats uniform by 4.0 points")
+    assert any("--schedules scratch-b" in s for s in first["sentences"])
+    assert any("cost 3.0 trainings of the base" in s for s in first["sentences"])
+    assert first["deploy"]["arm"] == "found"
+    longer = arm("uniform", [0.82, 0.82, 0.82], schedule="scratch-b", epochs=60)
+    second = verdict("macs=0.2", [*rows, *longer], spent, 0.4)
+    assert any("uniform (scratch-b)" in s and "found (scratch-e)" in s for s in second["sentences"])
+    assert second["deploy"]["schedule"] == "scratch-b"
+
+
+def test_what_to_deploy_is_chosen_on_validation_alone():
+    lucky = [replace(row, test_accuracy=0.99) for row in arm("taper", [0.5, 0.5])]
+    assert verdict("macs=0.2", [*lucky, *arm("found", [0.7, 0.7])], [], 0.0)["deploy"]["arm"] == "found"

@@ -1,0 +1,47 @@
+import pytest
+
+from prune_nas.design.files import write_bytes, write_json
+from prune_nas.design.records import Curve, TrialRow, read_table, write_table
+from prune_nas.errors import PruneNasError
+
+TRIAL = TrialRow("macs=0.2,params=0.05", 3, "FAIL", None, 10, 5, 6, 1.5, "", '{"a":1,"b":2}')
+
+
+def test_tables_round_trip(tmp_path):
+    path = tmp_path / "trials.csv"
+    write_table(path, TrialRow, [TRIAL])
+    assert read_table(path, TrialRow) == [TRIAL]
+    assert path.read_text().splitlines()[0] == "budget,number,state,value,macs,params,epochs,seconds,worker,widths"
+
+
+def test_a_missing_table_is_empty(tmp_path):
+    assert read_table(tmp_path / "none.csv", Curve) == []
+
+
+@pytest.mark.parametrize(
+    "text", ["budget,trial\nx,y\n", "budget,trial,epoch,train_loss,val_accuracy,seconds\na,b,1,0.5\n"]
+)
+def test_a_damaged_table_names_its_line(tmp_path, text):
+    path = tmp_path / "curves.csv"
+    path.write_text(text)
+    with pytest.raises(PruneNasError, match="line 2"):
+        read_table(path, Curve)
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, [1])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_bytes(path, b"[2]")
+    assert path.read_text() == "[\n 1\n]\n"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_refuses_what_no_reader_need_take(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(tmp_path / "x.json", float("nan"))
