@@ -7,7 +7,7 @@ from tests.design.test_space import named
 
 
 def test_scratch_b_of_vgg16_a_lasts_243_epochs():
-    """paper.md, sections 2 and 4: VGG-16-A cuts 34.2 % of the macs, so 160 epochs become 243."""
+    """Li et al. 2017 and the released scratch-B code: VGG-16-A cuts 34.2 % of the macs, so 160 epochs become 243."""
     space = vgg(16)
     a = named(space, (32, 64, 128, 128, 256, 256, 256, 256, 256, 256, 256, 256, 256))
     base, small = space.cost(space.base).macs, space.cost(a).macs

@@ -22,7 +22,7 @@ from tests.design.test_space import VGG19_70, named
 
 
 def test_stage_means_of_the_published_vgg19_row():
-    """paper.md, section 3c: 56.5, 128, 235.5, 47.5 and 37.5 channels, 2.24M params, 201M macs when every layer has them."""
+    """Stage means 56.5, 128, 235.5, 47.5 and 37.5 channels; 2.24M params and 201M macs when every layer has them."""
     space = vgg(19)
     rule = fit_stage_mean([(space, named(space, VGG19_70))])
     channels = [r * base for r, base in zip(rule.ratios, (64, 128, 256, 512, 512), strict=True)]

@@ -1,0 +1,179 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from prune_nas.training import loop
+from prune_nas.training.loop import DivergedError, OutOfMemoryError, accuracy, fit, train
+from prune_nas.training.recipe import Recipe, recipe
+
+QUICK = Recipe("quick", 4, 0.05, "one-cycle", batch=8, weight_decay=1e-4, nesterov=True, label_smoothing=0.1)
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(
+        nn.Conv2d(3, 6, 3, padding=1, bias=False),
+        nn.BatchNorm2d(6),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(6, 2),
+    )
+
+
+def state(net):
+    return torch.cat([p.flatten() for p in net.state_dict().values()])
+
+
+def test_it_learns_and_reports_every_epoch(setting):
+    epochs = list(fit(network(), setting, QUICK, seed=0))
+    assert [e.number for e in epochs] == [1, 2, 3, 4]
+    assert epochs[-1].val_accuracy == 1.0
+    assert epochs[-1].train_loss < epochs[0].train_loss
+
+
+def test_one_step_is_the_textbook_update(setting):
+    """SGD with Nesterov momentum and weight decay, written out for the first step."""
+    plain = replace(QUICK, epochs=1, batch=32, policy="constant", label_smoothing=0.0)
+    ours, reference = network().requires_grad_(True), network()
+    ours[3].p = reference[3].p = 0.0
+    x, y = next(
+        setting.data.train.batches(
+            32, generator=torch.Generator().manual_seed(1), augmentation=setting.data.augmentation
+        )
+    )
+    loss = nn.functional.cross_entropy(reference(x), y)
+    loss.backward()
+    with torch.no_grad():
+        for p in reference.parameters():
+            g = p.grad + 1e-4 * p
+            p -= 0.05 * (g + 0.9 * g)
+    list(fit(ours, setting, plain, seed=0))
+    for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_bits_whatever_the_global_generator_does(setting):
+    torch.manual_seed(1)
+    first = network()
+    list(fit(first, setting, QUICK, seed=5))
+    second = network()
+    torch.manual_seed(99)
+    before = torch.get_rng_state()
+    list(fit(second, setting, QUICK, seed=5))
+    assert torch.equal(state(first), state(second))
+    assert torch.equal(before, torch.get_rng_state())
+    other = network()
+    list(fit(other, setting, QUICK, seed=6))
+    assert not torch.equal(state(first), state(other))
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_an_interrupted_training_continues_as_it_would_have(setting, tmp_path, stop):
+    whole = network()
+    expected = list(fit(whole, setting, QUICK, seed=0))
+    checkpoint = tmp_path / "c.safetensors"
+    running = fit(network(), setting, QUICK, seed=0, checkpoint=checkpoint)
+    for _ in range(stop):
+        next(running)
+    running.close()
+    resumed = network(seed=7)
+    epochs = list(fit(resumed, setting, QUICK, seed=0, checkpoint=checkpoint))
+    assert torch.equal(state(whole), state(resumed))
+    assert [(e.number, e.train_loss, e.val_accuracy) for e in epochs] == [
+        (e.number, e.train_loss, e.val_accuracy) for e in expected
+    ]
+
+
+@pytest.mark.parametrize("damage", ["foreign", "torn", "empty"])
+def test_a_checkpoint_that_is_not_this_trainings_counts_as_none(setting, tmp_path, damage):
+    checkpoint = tmp_path / "c.safetensors"
+    next(fit(network(), setting, QUICK, seed=0 if damage != "foreign" else 9, checkpoint=checkpoint))
+    content = checkpoint.read_bytes()
+    checkpoint.write_bytes({"foreign": content, "torn": content[: len(content) // 2], "empty": b""}[damage])
+    clean, resumed = network(), network()
+    list(fit(clean, setting, QUICK, seed=0))
+    list(fit(resumed, setting, QUICK, seed=0, checkpoint=checkpoint))
+    assert torch.equal(state(clean), state(resumed))
+
+
+def test_a_penalty_moves_weights_and_is_seen_by_the_optimiser(setting):
+    def shrink(net):
+        net[1].weight.grad.add_(10.0)
+
+    free, bound = network(), network()
+    list(fit(free, setting, QUICK, seed=0))
+    list(fit(bound, setting, QUICK, seed=0, penalty=shrink))
+    assert (bound[1].weight < free[1].weight).all()
+
+
+def test_divergence_is_an_error_that_says_what_to_do(setting):
+    with pytest.raises(DivergedError, match="--lr"):
+        list(fit(network(), setting, replace(QUICK, lr=1e30), seed=0))
+
+
+def test_out_of_memory_halves_the_batch_once(setting, monkeypatch):
+    tried = []
+
+    def scarce(net, setting, recipe, **_):
+        tried.append((recipe.batch, recipe.lr))
+        if recipe.batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        yield loop.Epoch(1, 0.1, 1.0, 0.1)
+
+    monkeypatch.setattr(loop, "fit", scarce)
+    train(network, setting, QUICK, seed=0)
+    assert tried == [(8, 0.05), (4, 0.025)]
+    with pytest.raises(OutOfMemoryError, match="batch 32 and at 16"):
+        train(network, setting, replace(QUICK, batch=32), seed=0)
+
+
+def test_other_runtime_errors_are_not_mistaken_for_it(setting, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("shapes cannot be multiplied")
+        yield
+
+    monkeypatch.setattr(loop, "fit", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        train(network, setting, QUICK, seed=0)
+
+
+def test_accuracy_is_counted_in_evaluation_mode(setting):
+    net = network()
+    list(fit(net, setting, QUICK, seed=0))
+    net.eval()
+    right = sum((net(x).argmax(1) == y).sum().item() for x, y in setting.data.val.batches(5))
+    assert accuracy(net, setting.data.val, setting) == right / 16
+    assert net.training
+
+
+def test_the_papers_recipe_is_the_papers():
+    paper = recipe("paper")
+    assert (paper.epochs, paper.lr, paper.batch, paper.weight_decay) == (160, 0.1, 64, 1e-4)
+    assert (paper.momentum, paper.nesterov, paper.label_smoothing) == (0.9, False, 0.0)
+    assert [round(paper.lr_at(e / 160), 6) for e in (0, 79, 80, 119, 120, 159)] == [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
+
+
+def test_travel_is_the_sum_of_the_steps():
+    constant = Recipe("c", 2, 0.1, "constant", batch=10, weight_decay=0, nesterov=False, momentum=0.5)
+    assert constant.travel(100) == pytest.approx(20 * 0.1 / 0.5)
+
+
+def test_one_cycle_rises_and_falls():
+    fast = recipe("fast")
+    rates = [fast.lr_at(i / 100) for i in range(100)]
+    assert max(rates) == pytest.approx(fast.lr)
+    assert rates.index(max(rates)) == 25
+    assert rates[-1] < 0.001 * fast.lr * 10
+
+
+def test_checkpoints_hold_no_code(setting, tmp_path):
+    checkpoint = tmp_path / "c.safetensors"
+    next(fit(network(), setting, QUICK, seed=0, checkpoint=checkpoint))
+    header = checkpoint.read_bytes()
+    length = int.from_bytes(header[:8], "little")
+    assert "meta" in json.loads(header[8 : 8 + length])["__metadata__"]

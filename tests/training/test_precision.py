@@ -1,0 +1,62 @@
+import pytest
+import torch
+from torch import nn
+
+from prune_nas.errors import MissingError, UsageError
+from prune_nas.training import precision
+from prune_nas.training.precision import choose, choose_device
+
+BATCH = torch.randn(8, 3, 8, 8), torch.arange(8) % 2
+
+
+def network():
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
+
+
+@pytest.fixture
+def net():
+    built = network()
+    built(BATCH[0])
+    return built
+
+
+def measured(**seconds_and_gradients):
+    return lambda *_: iter(seconds_and_gradients.items())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "gradient", "chosen"),
+    [
+        (0.5, [1.0, 0.01], "bf16"),  # faster and agrees
+        (0.95, [1.0, 0.0], "fp32"),  # hardly faster
+        (0.1, [0.0, 1.0], "fp32"),  # fast and wrong
+        (0.1, [float("nan"), 1.0], "fp32"),
+    ],
+)
+def test_the_fastest_that_agrees_is_chosen(net, monkeypatch, seconds, gradient, chosen):
+    reference = 1.0, torch.tensor([1.0, 0.0])
+    monkeypatch.setattr(precision, "_measure", measured(fp32=reference, bf16=(seconds, torch.tensor(gradient))))
+    assert choose("auto", net, BATCH, torch.device("cpu")).name == chosen
+
+
+def test_the_self_check_leaves_the_network_alone(net):
+    before = [p.clone() for p in net.state_dict().values()]
+    got = choose("auto", net, BATCH, torch.device("cpu"), seconds=0.02)
+    assert all(torch.equal(a, b) for a, b in zip(before, net.state_dict().values(), strict=True))
+    assert all(p.grad is None for p in net.parameters())
+    assert [name for name, _, _ in got.checked] == ["fp32", "bf16"]
+
+
+def test_a_wish_is_followed(net):
+    assert choose("bf16", net, BATCH, torch.device("cpu")).name == "bf16"
+    with pytest.raises(UsageError, match="fp32"):
+        choose("fp33", net, BATCH, torch.device("cpu"))
+
+
+def test_a_device_that_is_not_there_is_missing(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(MissingError, match="0 CUDA devices"):
+        choose_device("cuda")
+    with pytest.raises(UsageError, match="unknown device"):
+        choose_device("gpu")
+    assert choose_device("cpu").type == "cpu"
