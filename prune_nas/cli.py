@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
+_RESUMABLE = "interrupted; the same command goes on from here"
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
@@ -291,15 +292,17 @@ def _run(command: Callable[[], Any]) -> int:
     except click.ClickException as error:
         return _fail(error.format_message(), UsageError.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        return _fail("interrupted; the same command goes on from here", INTERRUPTED)
+        return _fail(_RESUMABLE, INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        return 1
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; free some space or name another place, then repeat", 1)
-    except BrokenPipeError:
-        return 1
     except Exception:
         traceback.print_exc()
         return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
+    if code == INTERRUPTED:  # Typer's own way to report Ctrl-C
+        return _fail(_RESUMABLE, INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -32,15 +32,24 @@ def strength_for(recipe: Recipe, images: int) -> float:
     return max(PAPER_STRENGTH, _PULL / recipe.travel(images))
 
 
+def check(name: str) -> str:
+    """`name`, if there is such a penalty.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if name not in PENALTIES:
+        raise unknown("penalty", name, PENALTIES)
+    return name
+
+
 def make(name: str, space: Space, network: nn.Module, strength: float) -> Penalty | None:
     """The penalty called `name` at `strength` (lambda) for a network at the space's ceilings; None for `none`.
 
     Raises:
         UsageError: there is no such penalty, or a slot has no gamma.
     """
-    if name not in PENALTIES:
-        raise unknown("penalty", name, PENALTIES)
-    weights = PENALTIES[name](space)
+    weights = PENALTIES[check(name)](space)
     if weights is None:
         return None
     found: Places = places(space, network)

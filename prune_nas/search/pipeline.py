@@ -26,7 +26,7 @@ from prune_nas.design.records import SCHEMA, Curve, TrialRow, write_table
 from prune_nas.design.selection import Selection, select
 from prune_nas.design.space import Space, Widths
 from prune_nas.nets.tracing import Traced, trace
-from prune_nas.pruning.penalties import strength_for
+from prune_nas.pruning import penalties
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.finals import FINAL_SEEDS, Finals, owed
 from prune_nas.search.progress import Bar, View
@@ -46,6 +46,8 @@ def search(config: Config, path: Path, view: View) -> None:
     """
     if config.threads:
         torch.set_num_threads(config.threads)
+    recipe_of(config, config.epochs)
+    penalties.check(config.penalty)
     device = choose_device(config.device)
     data = load_data(config)
     traced = trace_model(config, data)
@@ -144,7 +146,7 @@ class Search:
         """The penalty's lambda: as asked for, or scaled to the schedule."""
         if self.config.strength is not None:
             return self.config.strength
-        return strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
+        return penalties.strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
 
     def run_supernet(self) -> None:
         """Train the supernet, unless its scores and weights are there."""
@@ -241,7 +243,7 @@ class Search:
                 lambda number, widths: self._trial(bar, str(budget), number, widths),
                 wanted=config.trials,
                 timeout=config.timeout,
-                on_trial=lambda trial: self._write_trials(),
+                on_trial=lambda trial: self._trial_told(str(budget), trial.number),
             )
         self._write_trials()
 
@@ -251,7 +253,7 @@ class Search:
         return [family.UNIFORM, family.GUIDED, family.PRUNED, taper]
 
     def _trial(self, bar: Bar, budget: str, number: int, widths: Widths) -> study.Outcome:
-        config, checkpoint = self.config, self.run.checkpoint(f"trial-{budget}-{number}")
+        config = self.config
         start = time.perf_counter()
         try:
             _, epochs = train(
@@ -259,15 +261,21 @@ class Search:
                 self.setting,
                 recipe_of(config, config.trial_epochs),
                 seed=config.seed,
-                checkpoint=checkpoint,
+                checkpoint=self._trial_checkpoint(budget, number),
                 on_epoch=lambda epoch: self._epoch(bar, budget, str(number), epoch),
             )
         except (DivergedError, OutOfMemoryError) as error:
             self.view.say(f"trial {number} of {budget} failed: {error}")
             return study.Outcome(None, config.trial_epochs, time.perf_counter() - start, str(error))
-        finally:
-            checkpoint.unlink(missing_ok=True)
         return study.Outcome(epochs[-1].val_accuracy, len(epochs), sum(epoch.seconds for epoch in epochs))
+
+    def _trial_checkpoint(self, budget: str, number: int) -> Path:
+        return self.run.checkpoint(f"trial-{budget}-{number}")
+
+    def _trial_told(self, budget: str, number: int) -> None:
+        """A trial's checkpoint goes only when the study knows its result: nothing is paid for twice."""
+        self._write_trials()
+        self._trial_checkpoint(budget, number).unlink(missing_ok=True)
 
     def _write_trials(self) -> None:
         rows = [row for budget in self.config.budgets for row in study.rows(self.opened_study(budget), self.space)]
@@ -337,4 +345,4 @@ class Search:
         self.curves.add(
             Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
         )
-        bar.advance(f"{trial} {budget} epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        bar.advance(f"{trial}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")

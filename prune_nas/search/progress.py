@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 _QUIET_SECONDS = 30  # between lines where nothing can be redrawn
 
@@ -23,7 +30,7 @@ class View:
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def phase(self, title: str, epochs: int) -> Iterator[Bar]:
@@ -40,7 +47,7 @@ class View:
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(title, total=epochs, note="")
-            yield Bar(self, progress, task, title)
+            yield Bar(self, progress, task, title, epochs)
 
     def plainly(self, text: str) -> None:
         """A line now and then, where there is no terminal."""
@@ -52,18 +59,13 @@ class View:
 class Bar:
     """One phase's progress."""
 
-    def __init__(self, view: View, progress: Progress, task: object, title: str) -> None:
+    def __init__(self, view: View, progress: Progress, task: TaskID, title: str, total: int) -> None:
         """Made by `View.phase`."""
         self._view, self._progress, self._task, self._title = view, progress, task, title
-        self._done = 0
+        self._done, self._total = 0, total
 
     def advance(self, note: str) -> None:
         """One more epoch is done; `note` says of what, and how it stands."""
         self._done += 1
-        self._progress.update(self._task, advance=1, note=note)  # type: ignore[arg-type]
-        self._view.plainly(f"{self._title}: epoch {self._done}, {note}")
-
-
-def stderr_is_terminal() -> bool:
-    """Whether a person is watching."""
-    return sys.stderr.isatty()
+        self._progress.update(self._task, advance=1, note=note)
+        self._view.plainly(f"{self._title}, {self._done} of {self._total} epochs: {note}")

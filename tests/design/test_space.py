@@ -7,7 +7,7 @@ from prune_nas.design.space import Layer, Segment, Space, Widths, constant, size
 from prune_nas.errors import UsageError
 from tests.design.spaces import chain, spaces, vgg
 
-# Published VGG-19 widths on CIFAR-10 at 70 % of the channels removed, and their totals (foolwood/pytorch-slimming, README).
+# VGG-19 on CIFAR-10 with 70 % of the channels removed, as published in foolwood/pytorch-slimming.
 VGG19_70 = (49, 64, 128, 128, 256, 254, 234, 198, 114, 41, 24, 11, 14, 13, 19, 104)
 
 

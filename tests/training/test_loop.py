@@ -51,7 +51,7 @@ def test_one_step_is_the_textbook_update(setting):
     with torch.no_grad():
         for p in reference.parameters():
             g = p.grad + 1e-4 * p
-            p -= 0.05 * (g + 0.9 * g)
+            p.sub_(0.05 * (g + 0.9 * g))
     list(fit(ours, setting, plain, seed=0))
     for a, b in zip(ours.parameters(), reference.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
