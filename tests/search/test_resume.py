@@ -19,23 +19,12 @@ def outcome(run):
     return trials, finals
 
 
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    from prune_nas.cli import _run, app
-
-    run = tmp_path_factory.mktemp("runs") / "undisturbed"
-    assert _run(lambda: app(arguments(run, arms="found,uniform,inherited"), standalone_mode=False)) == 0
-    return run
-
-
 class CutOffError(BaseException):
     """What a crash looks like from inside: nothing after it runs but `finally`."""
 
 
 @pytest.mark.parametrize("every", [1, 5])
-def test_cut_off_after_any_epoch_it_ends_the_same_and_trains_nothing_twice(
-    undisturbed, tmp_path, monkeypatch, cli, every
-):
+def test_cut_off_after_any_epoch_it_ends_the_same_and_trains_nothing_twice(searched, tmp_path, monkeypatch, cli, every):
     run, done = tmp_path / "run", []
     real = loop._epoch
 
@@ -54,9 +43,9 @@ def test_cut_off_after_any_epoch_it_ends_the_same_and_trains_nothing_twice(
             continue
         assert code == 0, err
         break
-    assert outcome(run) == outcome(undisturbed)
+    assert outcome(run) == outcome(searched)
     curves = read_table(run / "curves.csv", Curve)
-    assert done.count("kept") == len(curves) == len(read_table(undisturbed / "curves.csv", Curve))
+    assert done.count("kept") == len(curves) == len(read_table(searched / "curves.csv", Curve))
     assert done.count("lost") > 2
 
 
@@ -72,7 +61,7 @@ def waits_for(run, phase):
     return len(trained[phase]) >= {"supernet": 1, "study": 3, "finals": 5}[phase]
 
 
-def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(undisturbed, tmp_path):
+def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(searched, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *arguments(run, arms="found,uniform,inherited")]
     for phase in ("supernet", "study", "finals"):
@@ -83,29 +72,29 @@ def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(undisturbed, tmp_pat
         process.kill()
         process.wait()
     subprocess.run(command, check=True, capture_output=True)
-    assert outcome(run) == outcome(undisturbed)
+    assert outcome(run) == outcome(searched)
     epochs = [(r.budget, r.trial, r.epoch) for r in read_table(run / "curves.csv", Curve)]
     assert len(epochs) == len(set(epochs))
     assert list((run / "checkpoints").iterdir()) == []
 
 
-def test_running_a_finished_search_again_trains_nothing(undisturbed, monkeypatch, cli):
-    before = outcome(undisturbed)
+def test_running_a_finished_search_again_trains_nothing(searched, monkeypatch, cli):
+    before = outcome(searched)
 
     def never(*_):
         raise AssertionError("a finished search trained again")
 
     monkeypatch.setattr(loop, "_epoch", never)
-    assert cli(*arguments(undisturbed, arms="found,uniform,inherited"))[0] == 0
-    assert outcome(undisturbed) == before
+    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert outcome(searched) == before
 
 
-def test_more_of_everything_can_be_asked_for_later(undisturbed, cli):
-    trials, finals = outcome(undisturbed)
+def test_more_of_everything_can_be_asked_for_later(searched, cli):
+    trials, finals = outcome(searched)
     more = {"trials": 5, "seeds": 3, "arms": "found,uniform,taper", "schedules": "scratch-e,scratch-b"}
-    code, _, err = cli(*arguments(undisturbed, **more))
+    code, _, err = cli(*arguments(searched, **more))
     assert code == 0, err
-    trials_now, finals_now = outcome(undisturbed)
+    trials_now, finals_now = outcome(searched)
     assert trials_now[: len(trials)] == trials
     assert len([t for t in trials_now if t[1] != "REPEAT"]) == 5
     assert finals_now[: len(finals)] == finals
@@ -113,10 +102,10 @@ def test_more_of_everything_can_be_asked_for_later(undisturbed, cli):
     assert {row[2] for row in finals_now} == {1000, 1001, 1002}
 
 
-def test_another_configuration_is_refused_and_the_difference_shown(undisturbed, cli):
-    before = outcome(undisturbed)
-    code, _, err = cli(*arguments(undisturbed, epochs=3, seed=4))
+def test_another_configuration_is_refused_and_the_difference_shown(searched, cli):
+    before = outcome(searched)
+    code, _, err = cli(*arguments(searched, epochs=3, seed=4))
     assert code == 2
     assert "epochs: 2 there, 3 now" in err
     assert "seed: 0 there, 4 now" in err
-    assert outcome(undisturbed) == before
+    assert outcome(searched) == before

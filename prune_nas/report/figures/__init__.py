@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from prune_nas.design.budget import Budget
+from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_bytes
+from prune_nas.design.projection import project
 from prune_nas.errors import PruneNasError, unknown
 from prune_nas.report.figures import style
 from prune_nas.report.figures.accuracy import accuracy
@@ -118,9 +120,19 @@ def _study(run: RunData) -> Iterator[Drawing]:
     for number, budget in enumerate(run.budgets, start=1):
         trials = [trial for trial in run.trials if trial.budget == budget]
         if trials:
-            seeds = origins(trials, run.widths[run.widths["budget"] == budget])
+            seeds = origins(trials, _with_uniform(run, budget))
             alt = f"Points: validation accuracy of {len(trials)} trials under {budget}, with the best so far"
             yield Drawing(f"study-{number}", study(trials, seeds, _limits(run, budget), budget), alt)
+
+
+def _with_uniform(run: RunData, budget: str) -> pd.DataFrame:
+    """The budget's lines of `widths.csv` with the uniform start of the study, which is no arm under a single bound."""
+    frame = run.widths[run.widths["budget"] == budget]
+    limits = _limits(run, budget)
+    if run.space is None or not limits:
+        return frame
+    even = project(run.space, {slot.name: 1.0 for slot in run.space.slots}, Limits(tuple(limits.items())))
+    return frame.assign(uniform=frame["slot"].map(even))
 
 
 def _limits(run: RunData, budget: str) -> dict[str, float]:

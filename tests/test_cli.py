@@ -1,0 +1,228 @@
+import json
+import math
+import re
+
+import pytest
+
+from prune_nas.cli import app
+from prune_nas.design.records import Expense, Final, TrialRow, read_table
+
+FILES = {
+    "run.json", "space.json", "scores.safetensors", "supernet.safetensors", "widths.csv", "rule.json", "study.journal",
+    "trials.csv", "curves.csv", "finals.csv", "ledger.csv", "verdict.json", "best.json", "best.safetensors", "figures",
+    "report.html", "weights", "checkpoints", ".lock",
+}  # fmt: skip
+
+
+def test_a_run_directory_holds_what_the_readme_says(searched):
+    assert {p.name for p in searched.iterdir()} == FILES
+    readme = open("README.md").read()  # noqa: PTH123, SIM115
+    assert all(f"`{name}" in readme for name in FILES - {".lock"})
+
+
+def test_the_best_net_is_rebuilt_as_the_readme_shows(searched, cli, monkeypatch):
+    """The README's own lines, run; its accuracy on validation is the recorded one."""
+    block = re.search(r"```python\n(.*?)```", open("README.md").read(), re.DOTALL)[1]  # noqa: PTH123, SIM115
+    scope = {}
+    exec(block.replace("artifacts/runs/X", str(searched)), scope)  # noqa: S102
+    spec, network = scope["spec"], scope["network"]
+    import torch
+
+    from prune_nas.config import Config
+    from prune_nas.search.pipeline import load_data
+    from prune_nas.search.rundir import read_json
+    from prune_nas.training.loop import Setting, accuracy
+    from prune_nas.training.precision import Precision
+
+    config = Config(**read_json(searched / "run.json")["config"])
+    data = load_data(config)
+    assert spec["normalisation"]["mean"] == list(data.mean)
+    setting = Setting(data, torch.device("cpu"), Precision("fp32"))
+    assert accuracy(network, data.val, setting) == pytest.approx(spec["source"]["val_accuracy"])
+    assert sum(p.numel() for p in network.parameters()) == spec["params"]
+
+
+def test_the_ledger_adds_up(searched):
+    """Forward and backward macs, written out again from the tables of the trainings themselves."""
+    rows = read_table(searched / "ledger.csv", Expense)
+    finals = read_table(searched / "finals.csv", Final)
+    trials = read_table(searched / "trials.csv", TrialRow)
+    spent = {phase: sum(r.train_macs for r in rows if r.phase == phase) for phase in ("supernet", "study", "finals")}
+    base = json.loads((searched / "space.json").read_text())
+    assert spent["study"] == sum(3 * t.macs * 200 * t.epochs for t in trials if t.state == "COMPLETE")
+    distinct = {(f.candidate, f.seed, f.epochs, f.arm == "inherited"): 3 * f.macs * 200 * f.epochs for f in finals}
+    assert spent["finals"] == sum(distinct.values())
+    assert spent["supernet"] == 3 * inspect_macs(base) * 200 * 3
+
+
+def inspect_macs(space):
+    from prune_nas.design.space import Space
+
+    read = Space.from_dict({k: v for k, v in space.items() if k != "schema"})
+    return read.cost(read.widest).macs
+
+
+def test_search_json_is_the_verdict(searched, cli):
+    code, out, _ = cli("report", searched, "--json")
+    assert code == 0
+    assert json.loads(out) == json.loads((searched / "verdict.json").read_text())
+
+
+def test_inspect_json_has_the_documented_keys(cli):
+    code, out, _ = cli("inspect", "--model", "vgg16", "--base-width", 0.5, "--budget", "macs=0.2", "--json")
+    got = json.loads(out)
+    assert code == 0
+    assert {
+        "model",
+        "input_shape",
+        "macs",
+        "params",
+        "slots",
+        "frozen",
+        "widths",
+        "budget_macs",
+        "budget_params",
+    } <= set(got)
+    assert set(got["slots"][0]) == {"name", "stage", "depth", "ceiling", "floor", "multiple", "layers"}
+    assert (got["macs"], got["params"]) == (78744064, 3684842)
+    assert (round(got["budget_macs"] / 1e6, 1), round(got["budget_params"] / 1e6, 3)) == (15.6, 0.732)
+
+
+def test_inspect_says_what_is_frozen_and_why(cli):
+    code, out, _ = cli("inspect", "--model", "resnet20")
+    assert code == 0
+    assert "frozen:" in out
+    assert "stage1.block0.conv1" in out.replace("\n", "")
+
+
+@pytest.mark.parametrize("text", ["3x32", "axbxc", "0x32x32"])
+def test_inspect_refuses_shapes_that_are_none(cli, text):
+    code, _, err = cli("inspect", "--model", "vgg11", "--input", text)
+    assert code == 2
+    assert "3x32x32" in err or "positive" in err
+
+
+def test_train_a_spec_with_two_seeds(searched, cli, tmp_path):
+    common = ["--train-size", 100, "--val-size", 50, "--epochs", 1, "--precision", "fp32", "--out", tmp_path, "--json"]
+    code, _, err = cli("train", searched / "best.json", "--dataset", "digits", "--seeds", 2, *common)
+    assert code == 2  # the spec was made for 16x16 images
+    assert "takes (3, 16, 16)" in err
+    spec = json.loads((searched / "best.json").read_text()) | {"input_shape": [3, 32, 32]}
+    (tmp_path / "spec.json").write_text(json.dumps(spec))
+    code, out, err = cli("train", tmp_path / "spec.json", "--dataset", "digits", "--seeds", 2, *common)
+    assert code == 0, err
+    rows = json.loads(out)
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert all((tmp_path / row["weights"]).exists() for row in rows)
+    assert all(0 <= row["test_accuracy"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize(("content", "message"), [("{}", "lacks model"), ("[", "damaged"), (None, "no spec")])
+def test_train_refuses_what_is_no_spec(cli, tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "spec.json").write_text(content)
+    code, _, err = cli("train", tmp_path / "spec.json", "--dataset", "digits")
+    assert code in (1, 2)
+    assert message in err
+
+
+def test_a_spec_with_a_misspelt_slot_names_the_nearest(searched, cli):
+    spec = json.loads((searched / "best.json").read_text())
+    spec["widths"]["conv1_l"] = spec["widths"].pop("conv1_1")
+    (searched / "best.json").write_text(json.dumps(spec))
+    code, _, err = cli("train", searched / "best.json", "--dataset", "digits")
+    assert code == 2
+    assert "did you mean conv1_1" in err
+
+
+def test_status_counts_what_is_done(searched, cli):
+    code, out, _ = cli("status", searched, "--json")
+    got = json.loads(out)
+    assert code == 0
+    assert got["phases"] == {"supernet": "done", "study": "done", "finals": "done"}
+    assert got["finals"] == len(read_table(searched / "finals.csv", Final))
+
+
+def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):
+    code, out, err = cli("plot", searched, "--kind", "widths", "--format", "pdf", "--out", tmp_path / "f")
+    assert code == 0, err
+    assert [p.name for p in (tmp_path / "f").iterdir()] == ["widths-1.pdf"]
+    code, _, err = cli("plot", searched, "--kind", "width")
+    assert code == 2
+    assert "did you mean widths" in err
+
+
+@pytest.mark.parametrize("command", ["plot", "report", "status"])
+def test_what_is_not_a_run_is_refused(cli, tmp_path, command):
+    code, _, err = cli(command, tmp_path)
+    assert code == 2
+    assert "run.json" in err
+
+
+@pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
+def test_lists(cli, command):
+    code, out, _ = cli(command, "--json")
+    assert code == 0
+    assert json.loads(out)
+
+
+def test_latency_is_reported(searched):
+    latency = json.loads((searched / "verdict.json").read_text())[0]["latency"]
+    assert {"base", "found"} <= set(latency)
+    assert all(m["median_ms"] > 0 and math.isfinite(m["median_ms"]) for m in latency.values())
+
+
+EXAMPLES = [c.epilog.removeprefix("Example: prune-nas ").split() for c in app.registered_commands]
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e[0])
+def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path):
+    """As written, but on a small subset of the data: the environment shrinks what the flags leave open."""
+    small = {"TRAIN_SIZE": 100, "VAL_SIZE": 50, "BASE_WIDTH": 0.125, "SUPERNET_EPOCHS": 1, "TRIALS": 1, "TRIAL_EPOCHS": 1,
+             "EPOCHS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}  # fmt: skip
+    for name, value in small.items():
+        monkeypatch.setenv(f"PRUNE_NAS_{name}", str(value))
+    spec = json.loads((searched / "best.json").read_text()) | {"input_shape": [3, 32, 32]}
+    (searched / "best.json").write_text(json.dumps(spec))
+    words = [word.replace("artifacts/runs/my-run", str(searched)) for word in example]
+    extra = {"search": ["--run", tmp_path / "run"], "train": ["--train-size", 100, "--out", tmp_path]}
+    code, _, err = cli(*words, *extra.get(words[0], []))
+    assert code == 0, err
+
+
+def test_precedence_is_flag_environment_file_preset(tmp_path):
+    from prune_nas.config import resolve
+
+    file = tmp_path / "c.toml"
+    file.write_text('epochs = 5\ntrial-epochs = 5\nsupernet_epochs = 5\nbudget = "macs=0.3"\n')
+    environment = {"PRUNE_NAS_EPOCHS": "6", "PRUNE_NAS_TRIAL_EPOCHS": "6", "PRUNE_NAS_DATA": "/data"}
+    got = resolve({"model": "m", "dataset": "d", "preset": "smoke", "epochs": 7}, file=file, environment=environment)
+    assert (got.epochs, got.trial_epochs, got.supernet_epochs, got.trials) == (7, 6, 5, 6)
+    assert got.budget == ("macs=0.3",)
+    assert str(got.data_dir) == "/data"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [("epoch = 5", "did you mean epochs"), ("epochs = ", "not TOML"), ("epochs = 'x'", "--epochs")]
+)
+def test_a_bad_file_says_what_is_wrong(tmp_path, text, message):
+    from prune_nas.config import resolve
+    from prune_nas.errors import UsageError
+
+    file = tmp_path / "c.toml"
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        resolve({"model": "m", "dataset": "d"}, file=file, environment={})
+
+
+def test_the_run_name_ignores_what_may_change():
+    from prune_nas.config import resolve
+
+    names = {
+        resolve({"model": "vgg16", "dataset": "digits", **more}, environment={}).run_name
+        for more in ({}, {"trials": 99}, {"arms": ("found",)}, {"device": "cpu"})
+    }
+    assert len(names) == 1
+    other = resolve({"model": "vgg16", "dataset": "digits", "epochs": 3}, environment={}).run_name
+    assert other not in names
+    assert "/" not in resolve({"model": "a/b.py:f", "dataset": "folder:/x"}, environment={}).run_name
