@@ -9,7 +9,7 @@ Progress and messages go to stderr, results to stdout. Commands import what they
 import json
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -347,17 +347,22 @@ def _print_results(data: Any) -> None:
 
 def _print_space(space: Any, widths: Any, budget: str | None) -> None:
     console = Console()
-    columns = ["slot", "stage", "depth", "ceiling", "floor", "multiple", "layers"]
-    table = Table(*columns, *([f"uniform at {budget}"] if widths else []), box=None)
+    table = Table(box=None)
+    table.add_column("slot", no_wrap=True)
+    shared = any(slot.layers != (slot.name,) for slot in space.slots)
+    numbers = ["depth", "ceiling", "floor", "multiple", *(["uniform"] if widths else [])]
+    for name in ["stage", *numbers, *(["layers"] if shared else [])]:
+        table.add_column(name, justify="right" if name in numbers else "left")
     for slot in space.slots:
-        cells: Iterable[Any] = (slot.name, space.stage_names[slot.stage], f"{slot.depth:.2f}", slot.ceiling, slot.floor,
-                 slot.multiple, " ".join(slot.layers))  # fmt: skip
-        table.add_row(*map(str, [*cells, *([widths[slot.name]] if widths else [])]))
+        cells = [slot.name, space.stage_names[slot.stage], f"{slot.depth:.2f}", slot.ceiling, slot.floor, slot.multiple]
+        cells += [widths[slot.name]] if widths else []
+        cells += [" ".join(slot.layers)] if shared else []
+        table.add_row(*map(str, cells))
     console.print(table)
     cost = space.cost(space.base)
-    console.print(f"{space.model}: {cost.macs:,} macs (conv and linear, batch 1), {cost.params:,} params", markup=False)
+    typer.echo(f"{space.model}: {cost.macs:,} macs (conv and linear, batch 1), {cost.params:,} params")
     if widths:
         fit = space.cost(widths)
-        console.print(f"uniform at {budget}: {fit.macs:,} macs, {fit.params:,} params", markup=False)
+        typer.echo(f"uniform at {budget}: {fit.macs:,} macs, {fit.params:,} params")
     for item in space.frozen:
-        console.print(f"frozen: {item.dimension} ({item.reason})", markup=False)
+        typer.echo(f"frozen: {item.dimension} ({item.reason})")

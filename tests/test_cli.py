@@ -144,7 +144,7 @@ def test_status_counts_what_is_done(searched, cli):
 
 
 def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):
-    code, out, err = cli("plot", searched, "--kind", "widths", "--format", "pdf", "--out", tmp_path / "f")
+    code, _, err = cli("plot", searched, "--kind", "widths", "--format", "pdf", "--out", tmp_path / "f")
     assert code == 0, err
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["widths-1.pdf"]
     code, _, err = cli("plot", searched, "--kind", "width")
@@ -178,8 +178,15 @@ EXAMPLES = [c.epilog.removeprefix("Example: prune-nas ").split() for c in app.re
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e[0])
 def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path):
     """As written, but on a small subset of the data: the environment shrinks what the flags leave open."""
-    small = {"TRAIN_SIZE": 100, "VAL_SIZE": 50, "BASE_WIDTH": 0.125, "SUPERNET_EPOCHS": 1, "TRIALS": 1, "TRIAL_EPOCHS": 1,
-             "EPOCHS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}  # fmt: skip
+    sizes = {
+        "TRAIN_SIZE": 100,
+        "VAL_SIZE": 50,
+        "BASE_WIDTH": 0.125,
+        "SUPERNET_EPOCHS": 1,
+        "TRIAL_EPOCHS": 1,
+        "EPOCHS": 1,
+    }
+    small = {**sizes, "TRIALS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}
     for name, value in small.items():
         monkeypatch.setenv(f"PRUNE_NAS_{name}", str(value))
     spec = json.loads((searched / "best.json").read_text()) | {"input_shape": [3, 32, 32]}

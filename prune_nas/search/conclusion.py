@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from prune_nas.search.rundir import Run
 
 
+_LATENCY_SECONDS = 0.15  # a network
+
+
 class Curves:
     """`curves.csv`, a line an epoch, appended as it ends; an epoch that is reported again is not written twice."""
 
@@ -136,7 +139,9 @@ def _latency(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Any]
     picked = {"base": job.space.base, "found": candidates["found"][0]}
     picked |= {arm: widths[0] for arm, widths in candidates.items() if arm.startswith("uniform")}
     networks = {arm: job.traced.build(widths, seed=0) for arm, widths in picked.items()}
-    measured = latency.compare(networks, job.space.input_shape, device=job.setting.device.type, seconds=0.3)
+    measured = latency.compare(
+        networks, job.space.input_shape, device=job.setting.device.type, seconds=_LATENCY_SECONDS
+    )
     return {arm: asdict(m) for arm, m in measured.items()}
 
 

@@ -56,13 +56,18 @@ def load(
 
 
 def _open(name: str, data_dir: Path, image_size: int, download: bool, progress: Progress) -> Source:
-    from prune_nas.training.data import cifar, digits, folder  # noqa: PLC0415 - torchvision: only where it is used
-
+    # Each imports what it alone needs, torchvision or scikit-learn.
     if name.startswith("folder:"):
+        from prune_nas.training.data import folder  # noqa: PLC0415
+
         root = Path(name.removeprefix("folder:")).expanduser()
         return folder.open_folder(root, name=name, image_size=image_size)
     if name == "digits":
+        from prune_nas.training.data import digits  # noqa: PLC0415
+
         return digits.open_digits(image_size=image_size)
     if name in {"cifar10", "cifar100"}:
+        from prune_nas.training.data import cifar  # noqa: PLC0415
+
         return cifar.open_cifar(name, data_dir=data_dir, image_size=image_size, download=download, progress=progress)
     raise unknown("data set", name, DATASETS)
