@@ -9,7 +9,7 @@ Progress and messages go to stderr, results to stdout. Commands import what they
 import json
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -65,7 +65,7 @@ def search(
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     penalty: Annotated[str | None, typer.Option(help="l1, l1-macs, l1-params, l1-cost or none.")] = None,
     strength: Annotated[float | None, typer.Option(help="The penalty's lambda [default: by schedule].")] = None,
-    selection: Annotated[str | None, typer.Option(help="auto, threshold or per-cost.")] = None,
+    selection: Annotated[str | None, typer.Option(help="per-cost or threshold.")] = None,
     supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates trained by the study, per budget.")] = None,
     trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.")] = None,
@@ -131,7 +131,7 @@ def inspect(
 
         data = load(dataset, data_dir=data_dir)
         shape, classes = data.input_shape, len(data.classes)
-    space = trace(model, input_shape=shape, classes=classes).scaled(base=base_width).space
+    space = trace(model, input_shape=shape, classes=classes, base_width=base_width).space
     cost = space.cost(space.base)
     widths = project(space, {s.name: 1.0 for s in space.slots}, parsed.limits(space)) if parsed else None
     if json_:
@@ -241,14 +241,14 @@ def status(run: RunDir, json_: Json = False) -> None:
 
     data = RunData(run)
     config, phases = data.run["config"], data.run["phases"]
-    done = {"trials": len(data.trials), "finals": len(data.finals)}
+    done = {"trials": sum(row.state != "REPEAT" for row in data.trials), "finals": len(data.finals)}
     if json_:
         _print_json({"schema": 1, "run": str(run), "phases": phases, **done})
         return
     typer.echo(f"{run}: {config['model']} on {config['dataset']}, budgets {'; '.join(config['budget'])}")
     for name, state in phases.items():
         typer.echo(f"  {name}: {state}")
-    typer.echo(f"  {done['trials']} trials finished of {config['trials'] * len(config['budget'])}, ")
+    typer.echo(f"  {done['trials']} trials finished of {config['trials'] * len(config['budget'])}")
     typer.echo(f"  {done['finals']} final trainings finished")
 
 
@@ -279,19 +279,19 @@ def doctor(json_: Json = False) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(_run(lambda: app(arguments, standalone_mode=False)))
+    sys.exit(run(arguments))
 
 
-def _run(command: Callable[[], Any]) -> int:
-    import click
-
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever goes wrong ends in one message on stderr."""
     try:
-        code = command()
+        app(None if arguments is None else list(arguments))
+    except SystemExit as done:  # Typer has ended: with a result, or with its own message about the flags
+        code = done.code if isinstance(done.code, int) else 1
+        return _fail(_RESUMABLE, code) if code == INTERRUPTED else code
     except PruneNasError as error:
         return _fail(str(error), error.exit_code)
-    except click.ClickException as error:
-        return _fail(error.format_message(), UsageError.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except KeyboardInterrupt:
         return _fail(_RESUMABLE, INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         return 1
@@ -301,9 +301,7 @@ def _run(command: Callable[[], Any]) -> int:
     except Exception:
         traceback.print_exc()
         return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
-    if code == INTERRUPTED:  # Typer's own way to report Ctrl-C
-        return _fail(_RESUMABLE, INTERRUPTED)
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _fail(message: str, code: int) -> int:

@@ -36,7 +36,7 @@ class Config(BaseModel):
     dataset: str
     budget: tuple[str, ...] = ("macs=0.4",)
     preset: str = "auto"
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     base_width: Factor = 1.0
     supernet_width: Annotated[float, Field(ge=1)] = 1.0
@@ -52,7 +52,7 @@ class Config(BaseModel):
 
     penalty: str = "l1"
     strength: Annotated[float, Field(ge=0)] | None = None
-    selection: Literal["auto", "threshold", "per-cost"] = "auto"
+    selection: Literal["per-cost", "threshold"] = "per-cost"
     supernet_epochs: Positive = 20
     trial_epochs: Positive = 6
     sampler: Literal["tpe", "gp", "random"] = "tpe"
@@ -60,7 +60,7 @@ class Config(BaseModel):
     randoms: Positive = 3
 
     # What a later call on the same run may change: how much is asked for, and where it runs.
-    trials: Annotated[int, Field(ge=0)] = 12
+    trials: Positive = 12
     seeds: Positive = 3
     schedules: tuple[str, ...] = ("scratch-e",)
     arms: tuple[str, ...] = ARMS
@@ -99,11 +99,11 @@ class Config(BaseModel):
     def run_name(self) -> str:
         """`<model>-<dataset>-<hash>`: the default name of the run directory."""
         digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
-        safe = re.sub(r"[^A-Za-z0-9_.]+", "_", f"{self.model}-{self.dataset}".replace("-", "~")).replace("~", "-")
+        safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.model}-{self.dataset}")
         return f"{safe}-{digest}"
 
 
-CHANGEABLE = ("trials", "seeds", "schedules", "arms", "timeout", "device", "threads", "data_dir")
+CHANGEABLE = ("preset", "trials", "seeds", "schedules", "arms", "timeout", "device", "threads", "data_dir")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {

@@ -14,10 +14,10 @@ settings.load_profile("steady")
 @pytest.fixture
 def cli(capsys):
     """Run the command line in this process: (exit code, stdout, stderr)."""
-    from prune_nas.cli import _run, app
+    from prune_nas.cli import run
 
     def call(*arguments):
-        code = _run(lambda: app([str(a) for a in arguments], standalone_mode=False))
+        code = run([str(a) for a in arguments])
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 
@@ -26,11 +26,11 @@ def cli(capsys):
 
 @pytest.fixture(scope="session")
 def _searched(tmp_path_factory):
-    from prune_nas.cli import _run, app
+    from prune_nas.cli import run as main
     from tests.search.tiny import arguments
 
     run = tmp_path_factory.mktemp("runs") / "searched"
-    assert _run(lambda: app(arguments(run, arms="found,uniform,inherited"), standalone_mode=False)) == 0
+    assert main(arguments(run, arms="found,uniform,inherited")) == 0
     return run
 
 

@@ -104,20 +104,37 @@ def test_inspect_refuses_shapes_that_are_none(cli, text):
 
 def test_train_a_spec_with_two_seeds(searched, cli, tmp_path):
     common = ["--train-size", 100, "--val-size", 50, "--epochs", 1, "--precision", "fp32", "--out", tmp_path, "--json"]
-    code, _, err = cli("train", searched / "best.json", "--dataset", "digits", "--seeds", 2, *common)
-    assert code == 2  # the spec was made for 16x16 images
-    assert "takes (3, 16, 16)" in err
-    spec = json.loads((searched / "best.json").read_text()) | {"input_shape": [3, 32, 32]}
-    (tmp_path / "spec.json").write_text(json.dumps(spec))
-    code, out, err = cli("train", tmp_path / "spec.json", "--dataset", "digits", "--seeds", 2, *common)
+    code, out, err = cli("train", searched / "best.json", "--dataset", "digits", "--seeds", 2, *common)
     assert code == 0, err
     rows = json.loads(out)
     assert [row["seed"] for row in rows] == [0, 1]
     assert all((tmp_path / row["weights"]).exists() for row in rows)
     assert all(0 <= row["test_accuracy"] <= 1 for row in rows)
+    longer = [
+        "--schedule",
+        "scratch-b",
+        "--train-size",
+        60,
+        "--val-size",
+        20,
+        "--epochs",
+        2,
+        "--out",
+        tmp_path,
+        "--json",
+    ]
+    code, out, err = cli("train", searched / "best.json", "--dataset", "digits", *longer)
+    spec = json.loads((searched / "best.json").read_text())
+    base = inspect_macs(json.loads((searched / "space.json").read_text()))
+    assert json.loads(out)[0]["epochs"] == 2 * base // spec["macs"]
 
 
-@pytest.mark.parametrize(("content", "message"), [("{}", "lacks model"), ("[", "damaged"), (None, "no spec")])
+WRONG = json.dumps({"schema": 1, "model": "vgg11", "input_shape": [3, 32, 32], "classes": "ten", "widths": {}})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [("{}", "lacks model"), ("[", "damaged"), (None, "no spec"), (WRONG, "must be numbers")]
+)
 def test_train_refuses_what_is_no_spec(cli, tmp_path, content, message):
     if content is not None:
         (tmp_path / "spec.json").write_text(content)
@@ -150,6 +167,17 @@ def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):
     code, _, err = cli("plot", searched, "--kind", "width")
     assert code == 2
     assert "did you mean widths" in err
+
+
+@pytest.mark.parametrize("words", [["serch"], ["search", "--nope"], ["search", "--trials", "many"]])
+def test_flags_that_do_not_exist(cli, words):
+    code, out, err = cli(*words)
+    assert (code, out) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_without_arguments_it_helps(cli):
+    assert "search" in "".join(cli()[1:])
 
 
 @pytest.mark.parametrize("command", ["plot", "report", "status"])
@@ -189,8 +217,6 @@ def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path)
     small = {**sizes, "TRIALS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}
     for name, value in small.items():
         monkeypatch.setenv(f"PRUNE_NAS_{name}", str(value))
-    spec = json.loads((searched / "best.json").read_text()) | {"input_shape": [3, 32, 32]}
-    (searched / "best.json").write_text(json.dumps(spec))
     words = [word.replace("artifacts/runs/my-run", str(searched)) for word in example]
     extra = {"search": ["--run", tmp_path / "run"], "train": ["--train-size", 100, "--out", tmp_path]}
     code, _, err = cli(*words, *extra.get(words[0], []))
@@ -232,4 +258,5 @@ def test_the_run_name_ignores_what_may_change():
     assert len(names) == 1
     other = resolve({"model": "vgg16", "dataset": "digits", "epochs": 3}, environment={}).run_name
     assert other not in names
+    assert names.pop().startswith("vgg16-digits-")
     assert "/" not in resolve({"model": "a/b.py:f", "dataset": "folder:/x"}, environment={}).run_name

@@ -25,7 +25,7 @@ class Bound:
     unit: str | None
 
     def __str__(self) -> str:
-        return f"{self.kind}={self.value:g}{self.unit or ''}"
+        return f"{self.kind}={self.value:.12g}{self.unit or ''}"
 
 
 @dataclass(frozen=True, slots=True)

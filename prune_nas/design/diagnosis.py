@@ -57,7 +57,25 @@ def diagnose(space: Space, scores: Scores, strength: float, selections: Mapping[
     for budget, selection in selections.items():
         if selection.floored:
             sentences.append(
-                f"budget {budget}: the cut at {selection.cut:.3g} alone would leave {', '.join(selection.floored)} "
-                "below the floor; they are kept at it"
+                f"budget {budget}: the scores alone would leave {', '.join(selection.floored)} below the floor; "
+                "they are kept at it"
             )
     return Diagnosis(dead, tenth, middle, separated, tuple(sentences))
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """Where a selection cuts one slot: channels kept, and the smallest score among them."""
+
+    slot: str
+    kept: int
+    score: float
+
+
+def cuts(space: Space, scores: Scores, selection: Selection) -> list[Cut]:
+    """The cut of every slot, in the scores' own unit whatever the selection ranked by."""
+    return [
+        Cut(slot.name, len(kept), float(scores[slot.name][list(kept)].min()))
+        for slot in space.slots
+        if (kept := selection.kept[slot.name])
+    ]

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean, median, stdev
 
 from scipy.special import stdtrit
@@ -20,6 +20,7 @@ from prune_nas.design.records import Final
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
 RANDOM_BEST = "random (best)"
+FORMER = "former "  # the prefix of an arm whose candidate has been replaced
 UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params")
 
 
@@ -104,15 +105,34 @@ def interval(differences: Sequence[float]) -> tuple[float, float] | None:
 
 
 def per_seed(finals: Iterable[Final]) -> dict[int, Final]:
-    """Seed -> its row; where a seed trained several candidates (random), the one with the median test accuracy.
+    """Seed -> its row; where a seed trained several candidates (random), the one with the median validation accuracy.
 
-    The median of an even number of candidates is the lower of the two middle ones, so that it is a real network.
+    The median of an even number of candidates is the lower of the two middle ones, so that it is a real network; it
+    is found by validation accuracy, so that test accuracies never decide which network is looked at.
     """
     by_seed: dict[int, list[Final]] = defaultdict(list)
     for row in finals:
         by_seed[row.seed].append(row)
-    ranked = {seed: sorted(rows, key=lambda r: r.test_accuracy) for seed, rows in by_seed.items()}
+    ranked = {seed: sorted(rows, key=lambda r: r.val_accuracy) for seed, rows in by_seed.items()}
     return {seed: rows[(len(rows) - 1) // 2] for seed, rows in sorted(ranked.items())}
+
+
+def retire(finals: Iterable[Final], current: Mapping[str, Mapping[str, Collection[str]]]) -> list[Final]:
+    """Rename the arm of rows whose candidate is no longer that arm's, as when more trials found a better net.
+
+    Args:
+        finals: rows of `finals.csv`.
+        current: budget -> arm -> digests of its candidates; what is not named here is left alone.
+
+    Returns:
+        The rows, those of former candidates under `former <arm>`: kept, since they were paid for, and in no summary.
+    """
+    return [
+        replace(row, arm=f"{FORMER}{row.arm}")
+        if row.candidate not in current.get(row.budget, {}).get(row.arm, (row.candidate,))
+        else row
+        for row in finals
+    ]
 
 
 def by_arm(finals: Iterable[Final]) -> dict[tuple[str, str, str], list[Final]]:
@@ -123,7 +143,8 @@ def by_arm(finals: Iterable[Final]) -> dict[tuple[str, str, str], list[Final]]:
     """
     groups: dict[tuple[str, str, str], list[Final]] = defaultdict(list)
     for row in finals:
-        groups[row.budget, row.arm, row.schedule].append(row)
+        if not row.arm.startswith(FORMER):
+            groups[row.budget, row.arm, row.schedule].append(row)
     for (budget, arm, schedule), rows in list(groups.items()):
         candidates: dict[str, list[float]] = defaultdict(list)
         for row in rows:

@@ -6,7 +6,6 @@ respect to the inputs and to the weights). Evaluation passes are not counted; th
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -41,11 +40,3 @@ def total(expenses: Iterable[Expense]) -> list[Expense]:
             seconds=round(before.seconds + item.seconds, 3),
         )
     return list(sums.values())
-
-
-def per_phase(expenses: Iterable[Expense]) -> dict[str, int]:
-    """Phase -> training macs."""
-    sums: dict[str, int] = defaultdict(int)
-    for item in expenses:
-        sums[item.phase] += item.train_macs
-    return dict(sums)

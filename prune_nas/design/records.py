@@ -108,7 +108,7 @@ def read_table(path: Path, kind: type[Row]) -> list[Row]:
             except (KeyError, TypeError, ValueError) as error:
                 raise PruneNasError(
                     f"{path}, line {line}: not a row of {path.name} ({error}); "
-                    "delete the file to have it written anew from the run's other files"
+                    "delete that line, or restore the file from a copy: what it recorded is done again"
                 ) from error
     return rows
 

@@ -6,35 +6,32 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from prune_nas.design.evidence import (
-    UNIFORM_ARMS,
-    Comparison,
-    Summary,
-    by_arm,
-    compare,
-    summarise,
-)
+from prune_nas.design.budget import Limits
+from prune_nas.design.evidence import UNIFORM_ARMS, Comparison, Summary, by_arm, compare, summarise
 from prune_nas.design.records import SCHEMA, Expense, Final
+from prune_nas.design.space import Cost
 
-RIVALS = (*UNIFORM_ARMS, "taper", "random", "pruned", "guided", "inherited")
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
-_MAIN = "scratch-e"
-_LONG = "scratch-b"
+_MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
+_RIVALS = ("taper", "random", "pruned", "guided", "inherited")
+Groups = Mapping[tuple[str, str], Sequence[Final]]
 
 
-def verdict(budget: str, finals: Sequence[Final], expenses: Iterable[Expense], non_uniformity: float) -> dict[str, Any]:
+def verdict(
+    budget: str, limits: Limits, finals: Sequence[Final], expenses: Iterable[Expense], non_uniformity: float
+) -> dict[str, Any]:
     """An element of `verdict.json`.
 
     Args:
         budget: canonical text.
+        limits: the budget made absolute; decides which uniform net is the rival, and what may be deployed.
         finals: all rows of `finals.csv`.
         expenses: all rows of `ledger.csv`.
         non_uniformity: of the found shape (`rules.non_uniformity`).
     """
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
-    against = _comparisons(groups)
-    summaries = summarise(own)
+    against = _comparisons(groups, limits)
     return {
         "schema": SCHEMA,
         "budget": budget,
@@ -47,44 +44,45 @@ def verdict(budget: str, finals: Sequence[Final], expenses: Iterable[Expense], n
         ],
         "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in against],
-        "deploy": _deploy(summaries),
+        "deploy": _deploy(summarise(own), limits),
     }
 
 
-def _comparisons(groups: Mapping[tuple[str, str], Sequence[Final]]) -> list[Comparison]:
-    found = groups.get(("found", _MAIN))
-    if found is None:
-        return []
-    rivals = [groups.get((arm, "rewind" if arm == "inherited" else _MAIN)) for arm in RIVALS]
-    return [c for rival in rivals if rival is not None and (c := compare(found, rival)) is not None]
+def _comparisons(groups: Groups, limits: Limits) -> list[Comparison]:
+    """Found against every rival under one schedule: scratch-e where it was trained, else scratch-b.
+
+    The uniform net that is matched on the bounded cost comes first: it is the headline's rival.
+    """
+    schedule = _MAIN if ("found", _MAIN) in groups else _LONG
+    found = groups.get(("found", schedule), ())
+    bounded = limits.bounds[0][0]
+    uniform = sorted(UNIFORM_ARMS, key=lambda arm: arm.endswith(f"@{bounded}") or arm == "uniform", reverse=True)
+    rivals = [groups.get((arm, _REWIND if arm == "inherited" else schedule), ()) for arm in (*uniform, *_RIVALS)]
+    return [comparison for rival in rivals if (comparison := compare(found, rival)) is not None]
 
 
 def _headline(comparisons: Sequence[Comparison]) -> str:
     if not comparisons:
         return "no comparison yet: the finals hold no seed on which both found and a rival were trained"
     first = comparisons[0]
-    if first.outcome in ("equivalent", "same"):
+    if first.outcome in ("equivalent", "same") and first.right.startswith("uniform"):
         return f"{first.sentence()}; scale this network uniformly"
     return first.sentence()
 
 
-def _about_equal_compute(groups: Mapping[tuple[str, str], Sequence[Final]]) -> list[str]:
+def _about_equal_compute(groups: Groups) -> list[str]:
     """What training uniform for the base's whole compute changes: at equal epochs a small net trains on less."""
-    sentences = []
-    for arm in UNIFORM_ARMS:
-        long = groups.get((arm, _LONG))
-        if long is None:
-            continue
-        for rival in (("found", _MAIN), ("found", _LONG), ("base", _MAIN)):
-            comparison = compare(long, groups[rival]) if rival in groups else None
-            if comparison is not None:
-                sentences.append(comparison.sentence())
-    if not sentences:
-        sentences.append(
-            "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
-            "add it with --schedules scratch-b --arms found,uniform"
-        )
-    return sentences
+    against = (("found", _MAIN), ("found", _LONG), ("base", _MAIN))
+    pairs = [
+        compare(groups[arm, _LONG], groups[rival])
+        for arm in UNIFORM_ARMS
+        for rival in against
+        if (arm, _LONG) in groups and rival in groups
+    ]
+    return [pair.sentence() for pair in pairs if pair is not None] or [
+        "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
+        "add it with --schedules scratch-b --arms found,uniform"
+    ]
 
 
 def _about_shape(non_uniformity: float) -> str:
@@ -102,9 +100,12 @@ def _about_search(budget: str, finals: Sequence[Final], expenses: Iterable[Expen
     return [f"the search (supernet and this budget's study) cost {spent / base:.1f} trainings of the base"]
 
 
-def _deploy(summaries: Iterable[Summary]) -> dict[str, Any] | None:
-    """The arm to use: the best mean validation accuracy among the budget's own arms; the test split has no say."""
-    own = [s for s in summaries if s.budget]
+def _deploy(summaries: Iterable[Summary], limits: Limits) -> dict[str, Any] | None:
+    """The arm to use: the best mean validation accuracy among those within the budget; the test split has no say.
+
+    `random` stands for the median of several nets and is no net itself; its best one may be chosen.
+    """
+    own = [s for s in summaries if s.budget and limits.admits(Cost(s.macs, s.params)) and s.candidates == 1]
     if not own:
         return None
     best = max(own, key=lambda s: s.val_accuracy)

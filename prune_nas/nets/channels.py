@@ -95,11 +95,20 @@ class Channels:
         for root in self.free(parts):
             self._classes[root].reason = reason
 
-    def divide(self, parts: Parts, groups: int, reason: str) -> None:
-        """Demand that the size of `parts` is a multiple of `groups`; freeze them if constants stand in the way."""
-        if sum(self.size(part) for part in parts if not self.free((part,))) % groups:
-            self.freeze(parts, reason)
+    def divide(self, parts: Parts, groups: int, where: str) -> None:
+        """Demand that the size of each free part is a multiple of `groups`; freeze those that are not so as traced.
+
+        What is left for the constants is then a multiple too, as the whole is.
+
+        Args:
+            parts: a dimension whose traced size is a multiple of `groups`.
+            groups: of the layer that it enters or leaves.
+            where: that layer, for the reasons of what gets frozen.
+        """
         for part in parts:
+            if self.size(part) % groups:
+                size = self.size(part)
+                self.freeze((part,), f"its {size} channels are not a multiple of {groups} groups: {where}")
             for root in self.free((part,)):
                 one = self._classes[root]
                 one.multiple = math.lcm(one.multiple, groups // math.gcd(groups, part.times))

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 from torch.utils.flop_counter import FlopCounterMode
 
 from prune_nas.errors import UsageError
@@ -49,16 +48,15 @@ def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
             "`forward` with stand-ins for tensors: move code that depends on values, or on lengths of tensors, into "
             "a module of torch.nn, or take it out of `forward`"
         ) from error
-    propagation = ShapeProp(fx.GraphModule(tracer.root, graph))
+    shapes = _Shapes(fx.GraphModule(tracer.root, graph))
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), _slow_attention(), counter:
-            propagation.propagate(torch.zeros(BATCH, *input_shape))
+            shapes.run(torch.zeros(BATCH, *input_shape))
     except Exception as error:
-        cause = error.__cause__ or error
         shape = "x".join(map(str, input_shape))
         raise UsageError(
-            f"{name} does not run on an input of shape {shape} without the batch: {_first_line(cause)}; "
+            f"{name} does not run on an input of shape {shape} without the batch: {_first_line(error)}; "
             "give the input shape that the network was made for"
         ) from error
     return Graph(tuple(graph.nodes), counter.get_total_flops() // (2 * BATCH))
@@ -66,8 +64,8 @@ def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
 
 def shape(node: fx.Node) -> tuple[int, ...] | None:
     """The shape of the tensor that `node` gives, None if it gives anything but one tensor."""
-    meta: Any = node.meta.get("tensor_meta")
-    return tuple(meta.shape) if hasattr(meta, "shape") else None
+    found: tuple[int, ...] | None = node.meta.get("shape")
+    return found
 
 
 def place(node: fx.Node) -> str:
@@ -98,6 +96,16 @@ class _Tracer(fx.Tracer):
         if frame and frame.f_code.co_filename != __file__:
             node.meta["line"] = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
         return node
+
+
+class _Shapes(fx.Interpreter):
+    """Notes the shape of each node's tensor; torch's own ShapeProp prints the traceback of an error to stderr."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, torch.Tensor):
+            n.meta["shape"] = tuple(result.shape)
+        return result
 
 
 def _first_line(error: BaseException) -> str:

@@ -28,9 +28,8 @@ def convolution(call: Call) -> Tensor:
         call.reading.channels.unify(outputs, record.outputs, call.where)
     else:
         record = _produce(call, "conv", x.along(1), conv.out_channels, applied)
-        reason = f"has constants that {conv.groups} groups do not divide: {call.where}"
-        call.reading.channels.divide(record.inputs, conv.groups, reason)
-        call.reading.channels.divide(record.outputs, conv.groups, reason)
+        call.reading.channels.divide(record.inputs, conv.groups, call.where)
+        call.reading.channels.divide(record.outputs, conv.groups, call.where)
     record.kernel, record.vectors = math.prod(conv.kernel_size), int(conv.bias is not None)
     record.groups = 1 if record.kind == "depthwise" else conv.groups
     record.spatial = record.spatial or call.shape[2:]
@@ -57,8 +56,7 @@ def group_norm(call: Call) -> Tensor:
     """GroupNorm follows, and its groups must divide the channels."""
     group: Module = call.module
     x = call.with_channels_in(1)
-    reason = f"has constants that {group.num_groups} groups do not divide: {call.where}"
-    call.reading.channels.divide(x.along(1), group.num_groups, reason)
+    call.reading.channels.divide(x.along(1), group.num_groups, call.where)
     return _follow(call, 1)
 
 

@@ -23,8 +23,10 @@ Rule = Callable[[Call], Tensor]
 
 
 def keep(call: Call) -> Tensor:
-    """Element-wise: every dimension stays what it was."""
-    return replace(call.x, shape=call.shape) if len(call.x.shape) == len(call.shape) else call.unknown()
+    """Element-wise: every dimension stays what it was. Only `to` and `type_as` take a second tensor, for its type."""
+    if len(call.x.shape) != len(call.shape) or (len(call.tensors) > 1 and call.node.target not in ("to", "type_as")):
+        return call.unknown()
+    return replace(call.x, shape=call.shape)
 
 
 def pool(call: Call) -> Tensor:
@@ -126,7 +128,7 @@ def pad(call: Call) -> Tensor:
 
 def reduce(call: Call) -> Tensor:
     """Means, sums and the like: the reduced dimensions go, or stay with size 1."""
-    x, dims = call.x, call.arg(1, "dim", None)
+    x, dims = call.x, call.arg(1, "dim", call.kwargs.get("axis"))
     if x.dim is None or dims is None:
         return Tensor(call.shape)
     if isinstance(dims, bool):  # the `unbiased` of var and std

@@ -60,6 +60,7 @@ def trace(
     *,
     input_shape: tuple[int, ...] = (3, 32, 32),
     classes: int = 10,
+    base_width: float = 1.0,
     settings: SpaceSettings | None = None,
 ) -> Traced:
     """Read a network's space.
@@ -69,13 +70,16 @@ def trace(
             if it takes either).
         input_shape: of one example, without the batch.
         classes: the number of outputs.
+        base_width: scales every layer of a built-in network and of a function that takes `base_width`; of any other
+            network it scales the slots, as `Traced.scaled` does.
         settings: None for those in `search_spaces/` of a built-in name, and the defaults for everything else.
 
     Raises:
         UsageError: the name is unknown, the code cannot be traced, the shapes do not fit, settings name a slot that
-            does not exist, or no width is free.
+            does not exist, no width is free, or `base_width` is not positive.
     """
-    name, network = _network(model, classes)
+    models.check_base_width(base_width)
+    name, network, rest = _network(model, classes, base_width)
     _refuse_shared(name, network)
     template = copy.deepcopy(network).cpu().eval()
     read = graph.read(template, name, input_shape)
@@ -84,21 +88,24 @@ def trace(
         settings = load_settings(model) if isinstance(model, str) else SpaceSettings()
     space = assembly.assemble(reading, settings, name, input_shape, classes)
     space = assembly.with_leftovers(space, template, read)
-    return Traced(space.scaled(supernet=settings.widening) if settings.widening != 1 else space, template)
+    return Traced(space.scaled(supernet=settings.widening), template).scaled(base=rest)
 
 
-def _network(model: str | nn.Module | Callable[..., nn.Module], classes: int) -> tuple[str, nn.Module]:
+def _network(
+    model: str | nn.Module | Callable[..., nn.Module], classes: int, base_width: float
+) -> tuple[str, nn.Module, float]:
+    """The name, the network, and the part of `base_width` that it does not have yet."""
     if isinstance(model, str):
-        return model, models.create(model, classes)
+        return model, models.create(model, classes, base_width), 1.0
     if isinstance(model, nn.Module):
-        return type(model).__name__, model
+        return type(model).__name__, model, base_width
     takes = inspect.signature(model).parameters
-    known = {key: classes for key in ("classes", "num_classes") if key in takes}
-    network = model(**known)
+    known = {"classes": classes, "num_classes": classes, "base_width": base_width}
+    network = model(**{key: value for key, value in known.items() if key in takes})
     name = getattr(model, "__name__", type(model).__name__)
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name} must return a torch.nn.Module; got {type(network).__name__}")
-    return name, network
+    return name, network, 1.0 if "base_width" in takes else base_width
 
 
 def _refuse_shared(name: str, network: nn.Module) -> None:

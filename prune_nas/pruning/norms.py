@@ -30,7 +30,7 @@ def places(space: Space, network: nn.Module) -> dict[str, list[Place]]:
     found: dict[str, list[Place]] = defaultdict(list)
     modules = dict(network.named_modules())
     for layer in space.layers:
-        norm = modules[layer.name]
+        norm = modules.get(layer.name)  # what the tracer only counts may have no module of that name
         if not isinstance(norm, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)) or not norm.affine:
             continue
         start = 0

@@ -147,10 +147,14 @@ def _best(run: RunData) -> str:
         return _missing("No network yet: best.json is missing.")
     spec = shlex.quote(str(run.path / "best.json"))
     dataset = shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
+    weights = repr(str(run.path / "best.safetensors"))
     commands = (
-        f"prune-nas export {spec} --format state,python   # weights, and a model.py that needs no prune-nas\n"
-        f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n"
-        f"prune-nas transfer {shlex.quote(str(run.path))} --model MODEL --dataset {dataset}   # its rule elsewhere"
+        f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
+        "# or in Python, with the trained weights:\n"
+        "from prune_nas.search.single import read_spec, trace_spec\n"
+        "from safetensors.torch import load_file\n"
+        f"traced, widths = trace_spec(read_spec({str(run.path / 'best.json')!r}))\n"
+        f"network = traced.build(widths, seed=0); network.load_state_dict(load_file({weights}))"
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     return f"<p>best.json rebuilds the network: {macs} macs, {params} params.</p>\n<pre>{escape(commands)}</pre>"

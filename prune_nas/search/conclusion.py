@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
+from prune_nas.design.evidence import retire
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
@@ -55,7 +56,8 @@ class Curves:
 
 def conclude(run: Run, job: Search) -> None:
     """Write every derived table and JSON file of a run whose phases have ended."""
-    finals = read_table(run.file("finals.csv"), Final)
+    finals = retire(read_table(run.file("finals.csv"), Final), _digests(job))
+    write_table(run.file("finals.csv"), Final, finals)
     expenses = total(_expenses(run, job, finals))
     write_table(run.file("ledger.csv"), Expense, expenses)
     _write_widths(run, job)
@@ -67,13 +69,17 @@ def conclude(run: Run, job: Search) -> None:
         found = candidates["found"][0]
         verdicts.append(
             {
-                **verdict(budget, finals, expenses, rules.non_uniformity(job.space, found)),
+                **verdict(budget, job.limits[budget], finals, expenses, rules.non_uniformity(job.space, found)),
                 "latency": _latency(job, candidates),
             }
         )
     write_json(run.file("verdict.json"), verdicts)
     for i, budget in enumerate(job.arms):
         _write_best(run, job, budget, finals, first=i == 0, number=i)
+
+
+def _digests(job: Search) -> dict[str, dict[str, set[str]]]:
+    return {b: {arm: {w.digest for w in ws} for arm, ws in arms.items()} for b, arms in job.arms.items()}
 
 
 def changed_data(path: Path, before: str, now: str) -> UsageError:
@@ -148,11 +154,12 @@ def _latency(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Any]
 def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, first: bool, number: int) -> None:
     widths = job.arms[budget]["found"][0]
     cost = job.space.cost(widths)
-    rows = [row for row in finals if row.budget == budget and row.arm == "found" and row.schedule == "scratch-e"]
+    rows = [row for row in finals if row.budget == budget and row.arm == "found"]
     best = max(rows, key=lambda row: row.val_accuracy, default=None)
     spec = {
         "schema": SCHEMA,
         "model": job.space.model,
+        "base_width": job.config.base_width,
         "input_shape": list(job.space.input_shape),
         "classes": job.space.classes,
         "widths": dict(widths),
@@ -164,6 +171,7 @@ def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, firs
             "budget": budget,
             "arm": "found",
             "seed": best.seed if best else None,
+            "schedule": best.schedule if best else None,
             "val_accuracy": best.val_accuracy if best else None,
         },
     }

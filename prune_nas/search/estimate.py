@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from prune_nas.design.projection import project
 from prune_nas.design.space import Widths
+from prune_nas.training.loop import is_out_of_memory, place
 from prune_nas.training.precision import synchronise
 
 if TYPE_CHECKING:
@@ -27,7 +28,13 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
-    seconds = _seconds(job)
+    try:
+        seconds = _seconds(job)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
+        return
     view.say(f"estimate: about {_spoken(seconds)} if nothing is done yet; stop at any time, the same command resumes")
 
 
@@ -53,9 +60,9 @@ def _seconds(job: Search) -> float:
 def _per_image(job: Search, widths: Widths) -> float:
     """Seconds per training image of a network, the fastest of a few steps."""
     setting = job.setting
-    network = job.traced.build(widths, seed=0).to(setting.device)
+    network = place(job.traced.build(widths, seed=0), setting.device)
     network.train()
-    x, y = next(iter(setting.data.train.batches(128, device=setting.device)))
+    x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
     best = float("inf")
     for _ in range(_PROBES):
         start = time.perf_counter()

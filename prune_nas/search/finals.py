@@ -30,6 +30,11 @@ def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
     return [job for job in jobs if job.key not in done]
 
 
+def name_of(job: Job) -> str:
+    """The name of a training in `curves.csv`, in `run.json` and of its checkpoint."""
+    return f"{job.arm}/{job.schedule}/{job.widths.digest}/{job.seed}"
+
+
 class Finals:
     """Trains jobs and appends their rows; arms of equal widths share one training."""
 
@@ -116,7 +121,7 @@ class Finals:
         return network
 
     def _checkpoint(self, job: Job) -> Path:
-        return self.checkpoints / f"final-{job.arm}-{job.schedule}-{job.widths.digest}-{job.seed}.safetensors"
+        return self.checkpoints / f"final-{name_of(job).replace('/', '-')}.safetensors"
 
 
 def _training(row: Final) -> tuple[str, int, int, bool]:

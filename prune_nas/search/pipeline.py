@@ -14,12 +14,13 @@ from pathlib import Path
 
 import torch
 from optuna import Study
+from torch import Tensor
 
 from prune_nas.config import Config
 from prune_nas.design import arms as arms_of
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
-from prune_nas.design.diagnosis import diagnose
+from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import SCHEMA, Curve, TrialRow, write_table
@@ -27,8 +28,9 @@ from prune_nas.design.selection import Selection, select
 from prune_nas.design.space import Space, Widths
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.pruning import penalties
+from prune_nas.pruning.importance import gamma_scores
 from prune_nas.search import conclusion, estimate, study
-from prune_nas.search.finals import FINAL_SEEDS, Finals, owed
+from prune_nas.search.finals import FINAL_SEEDS, Finals, name_of, owed
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
@@ -75,8 +77,8 @@ def load_data(config: Config) -> Data:
 
 def trace_model(config: Config, data: Data) -> Traced:
     """The run's network at its base and supernet widths."""
-    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes))
-    return traced.scaled(base=config.base_width, supernet=config.supernet_width)
+    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes), base_width=config.base_width)
+    return traced.scaled(supernet=config.supernet_width)
 
 
 def recipe_of(config: Config, epochs: int) -> Recipe:
@@ -139,6 +141,11 @@ class Search:
         """The training curves, appended as epochs end."""
         return conclusion.Curves(self.run.file("curves.csv"))
 
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+        return recipe_of(self.config, 1).batch
+
     # Supernet -----------------------------------------------------------------------------------------------------
 
     @property
@@ -149,21 +156,36 @@ class Search:
         return penalties.strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
 
     def run_supernet(self) -> None:
-        """Train the supernet, unless its scores and weights are there."""
+        """Score the supernet's channels, unless their scores are there."""
+        target = self.run.file("scores.safetensors")
+        if not target.exists():
+            network = self.traced.build(self.space.widest, seed=self.config.seed)
+            network.load_state_dict(self._supernet_weights())
+            scores = gamma_scores(self.space, network)
+            save_scores(target, scores, penalty=self.config.penalty, strength=self.strength)
+        self.run.phase("supernet", "done")
+
+    def _supernet_weights(self) -> dict[str, Tensor]:
+        """The supernet's state; trained if its file is not there, as in a run that was published without weights."""
+        path, checkpoint = self.run.file("supernet.safetensors"), self.run.checkpoint("supernet")
+        if not path.exists():
+            self.run.phase("supernet", "running")
+            self._train_supernet()
+            self.run.phase("supernet", "done")
+        checkpoint.unlink(missing_ok=True)
+        return load_weights(path)
+
+    def _train_supernet(self) -> None:
         config, run = self.config, self.run
-        if run.file("scores.safetensors").exists() and run.file("supernet.safetensors").exists():
-            return
-        run.phase("supernet", "running")
-        checkpoint = run.checkpoint("supernet")
         with self.view.phase("supernet", config.supernet_epochs) as bar:
-            network, scores, epochs = train_supernet(
+            network, epochs = train_supernet(
                 self.traced,
                 self.setting,
                 recipe_of(config, config.supernet_epochs),
                 penalty=config.penalty,
                 strength=self.strength,
                 seed=config.seed,
-                checkpoint=checkpoint,
+                checkpoint=run.checkpoint("supernet"),
                 on_epoch=lambda epoch: self._epoch(bar, "", "supernet", epoch),
             )
         widest = self.space.cost(self.space.widest).macs
@@ -178,9 +200,6 @@ class Search:
             }
         )  # fmt: skip
         save_weights(run.file("supernet.safetensors"), network)
-        save_scores(run.file("scores.safetensors"), scores, penalty=config.penalty, strength=self.strength)
-        checkpoint.unlink(missing_ok=True)
-        run.phase("supernet", "done")
 
     # Selection and rule -------------------------------------------------------------------------------------------
 
@@ -188,21 +207,15 @@ class Search:
     def selections(self) -> dict[str, Selection]:
         """Budget -> what the scores give under it: the `pruned` arm and the study's prior."""
         scores = load_scores(self.run.file("scores.safetensors"), self.space)
-        plain = {b: select(self.space, scores, limits) for b, limits in self.limits.items()}
-        diagnosis = diagnose(self.space, scores, self.strength, plain)
+        chosen = {b: select(self.space, scores, limits, by=self.config.selection) for b, limits in self.limits.items()}
+        diagnosis = diagnose(self.space, scores, self.strength, chosen)
         self.run.note(
-            diagnosis={
-                "penalty": self.config.penalty,
-                "strength": self.strength,
-                **asdict(diagnosis),
-                "cut": {budget: selection.cut for budget, selection in plain.items()},
-            }
+            diagnosis={"penalty": self.config.penalty, "strength": self.strength, **asdict(diagnosis)},
+            cuts={b: [asdict(cut) for cut in cuts(self.space, scores, s)] for b, s in chosen.items()},
         )
         for sentence in diagnosis.sentences:
             self.view.say(f"diagnosis: {sentence}")
-        if self.config.selection == "threshold":
-            return plain
-        return {b: select(self.space, scores, limits, by="per-cost") for b, limits in self.limits.items()}
+        return chosen
 
     @cached_property
     def rules(self) -> dict[str, rules.StageMean]:
@@ -317,14 +330,16 @@ class Search:
     def run_finals(self) -> None:
         """Train what is owed, on test data that nothing before has read."""
         table = self.run.file("finals.csv")
-        left = owed(self.jobs(), table)
+        failed = self.run.record.get("failures", {})
+        left = [job for job in owed(self.jobs(), table) if name_of(job) not in failed]
         if not left:
             self.run.phase("finals", "done")
             return
         self.run.phase("finals", "running")
         test = self.setting.data.open_test().to(self.setting.device)
         self.run.note(data={**self.run.record["data"], "test": len(test)})
-        state = load_weights(self.run.file("supernet.safetensors"))
+        inherits = any(job.arm == "inherited" for job in left)
+        state = self._supernet_weights() if inherits else {}
         finals = Finals(
             self.traced,
             self.setting,
@@ -337,9 +352,17 @@ class Search:
         )
         with self.view.phase("finals", sum(job.epochs for job in left)) as bar:
             for job in left:
-                name = f"{job.arm}/{job.schedule}/{job.widths.digest}/{job.seed}"
-                finals.run(job, lambda epoch, b=job.budget, n=name: self._epoch(bar, b, n, epoch))  # type: ignore[misc]
+                self._final(finals, job, bar)
         self.run.phase("finals", "done")
+
+    def _final(self, finals: Finals, job: arms_of.Job, bar: Bar) -> None:
+        """Train one job; a training that fails is noted, and the others go on."""
+        name = name_of(job)
+        try:
+            finals.run(job, lambda epoch: self._epoch(bar, job.budget, name, epoch))
+        except (DivergedError, OutOfMemoryError) as error:
+            self.view.say(f"{name} failed and is left out of the comparison: {error}")
+            self.run.note(failures={**self.run.record.get("failures", {}), name: str(error)})
 
     def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch) -> None:
         self.curves.add(

@@ -51,14 +51,6 @@ class Run:
         """Where the training called `name` keeps its last epoch."""
         return self.path / "checkpoints" / f"{name}.safetensors"
 
-    def read_json(self, name: str) -> Any:
-        """The JSON file called `name`.
-
-        Raises:
-            PruneNasError: it is not readable as JSON.
-        """
-        return read_json(self.file(name))
-
 
 @contextlib.contextmanager
 def opened(path: Path, config: Config) -> Iterator[Run]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_nas.design.ledger import scratch_b_epochs, train_macs
+from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import Traced, trace
@@ -34,14 +35,22 @@ def read_spec(path: Path) -> dict[str, Any]:
     missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
     if missing:
         raise UsageError(f"{path} is not a spec: it lacks {', '.join(missing)}")
-    if spec.get("schema") != 1:
-        raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema 1")
+    if spec.get("schema") != SCHEMA:
+        raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema {SCHEMA}")
+    numbers = [spec["classes"], spec.get("base_width", 1.0), *spec["input_shape"]]
+    if not isinstance(spec["widths"], dict) or not all(isinstance(number, (int, float)) for number in numbers):
+        raise UsageError(f"{path} is not a spec: classes, input_shape and base_width must be numbers, widths an object")
     return dict(spec)
 
 
 def trace_spec(spec: Mapping[str, Any]) -> tuple[Traced, Widths]:
-    """The network and widths that a spec names; its base is the model as it was named, at full width."""
-    traced = trace(str(spec["model"]), input_shape=tuple(spec["input_shape"]), classes=int(spec["classes"]))
+    """The network and widths that a spec names."""
+    traced = trace(
+        str(spec["model"]),
+        input_shape=tuple(spec["input_shape"]),
+        classes=int(spec["classes"]),
+        base_width=float(spec.get("base_width", 1.0)),
+    )
     return traced, traced.space.check(spec["widths"])
 
 
@@ -69,7 +78,9 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
     traced, widths = trace_spec(read_spec(path))
     place = choose_device(device)
-    data = load(dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1])
+    data = load(
+        dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1], image_size=traced.space.input_shape[-1]
+    )
     _check(traced.space, data, path)
     setting = setting_for(data, traced, widths, place, precision)
     space = traced.space

@@ -65,12 +65,17 @@ def open_study(journal: Path, budget: Budget, prior: Widths) -> optuna.Study:
             direction="maximize",
             load_if_exists=True,
         )
-    except (json.JSONDecodeError, KeyError, AttributeError) as error:
+    except Exception as error:  # Optuna replays whatever the lines say, and fails in as many ways
         raise PruneNasError(
-            f"{journal} is damaged ({error}); move it away to have the study start again from its first trial"
+            f"{journal} is damaged ({type(error).__name__}: {error}); "
+            "move it away to have the studies start again from their first trials"
         ) from error
-    if _PRIOR not in study.user_attrs:
-        study.set_user_attr(_PRIOR, dict(prior))
+    if study.user_attrs.setdefault(_PRIOR, dict(prior)) != dict(prior):
+        raise PruneNasError(
+            f"the study in {journal} was made around other widths than the scores now give; "
+            "restore scores.safetensors, or move the journal away to have the studies start again"
+        )
+    study.set_user_attr(_PRIOR, dict(prior))
     return study
 
 

@@ -1,4 +1,4 @@
-"""The supernet phase: train the widest network with a penalty, keep its weights, score its channels."""
+"""The supernet phase: train the widest network with a penalty; keep its weights and its channels' scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
-from prune_nas.pruning.importance import gamma_scores
 from prune_nas.training.loop import Epoch, Setting, train
 from prune_nas.training.recipe import Recipe
 
@@ -38,15 +37,11 @@ def train_supernet(
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> tuple[nn.Module, Scores, list[Epoch]]:
-    """Train the network at the space's ceilings under a penalty and score its channels.
-
-    Returns:
-        The trained network, slot -> scores of shape (ceiling,), and its epochs.
-    """
+) -> tuple[nn.Module, list[Epoch]]:
+    """Train the network at the space's ceilings under a penalty; returns it and its epochs."""
     space = traced.space
     widest = traced.build(space.widest, seed=seed)
-    network, epochs = train(
+    return train(
         lambda: traced.build(space.widest, seed=seed),
         setting,
         recipe,
@@ -55,7 +50,6 @@ def train_supernet(
         on_epoch=on_epoch,
         penalty=penalties.make(penalty, space, widest, strength),
     )
-    return network, gamma_scores(space, network), epochs
 
 
 def save_scores(path: Path, scores: Scores, **about: object) -> None:

@@ -81,7 +81,7 @@ def fit(
         DivergedError: the loss became infinite or NaN.
     """
     device = setting.device
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(network, device)
     optimiser = _optimiser(network, recipe, device)
     scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
     done: list[Epoch] = []
@@ -127,7 +127,7 @@ def train(
                 epochs.append(epoch)
                 on_epoch(epoch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             continue
         return network, epochs
@@ -203,7 +203,14 @@ def _optimiser(network: nn.Module, recipe: Recipe, device: torch.device) -> torc
     )
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
+def place(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network on the device, its weights in channels_last, as all training wants it."""
+    placed: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return placed
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that a device's memory is full; on a CPU it is a plain RuntimeError."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
@@ -217,7 +224,8 @@ def _save(
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     parameters = optimiser.param_groups[0]["params"]
     for i, parameter in enumerate(parameters):
-        tensors[f"momentum.{i}"] = optimiser.state[parameter]["momentum_buffer"]
+        if (momentum := optimiser.state[parameter].get("momentum_buffer")) is not None:  # none without a gradient
+            tensors[f"momentum.{i}"] = momentum
     meta = {"schema": 1, "identity": identity, "epochs": [asdict(epoch) for epoch in done]}
     on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
@@ -237,11 +245,11 @@ def _restore(
         return []
     prefix = "network."
     state = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-    try:
-        network.load_state_dict(state)
-    except RuntimeError:  # other widths: another training's file
+    here = {name: value.shape for name, value in network.state_dict().items()}
+    if here != {name: value.shape for name, value in state.items()}:  # other widths: another training's file
         return []
+    network.load_state_dict(state)
     for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
-        buffer = tensors[f"momentum.{i}"].to(parameter)
-        optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        if (momentum := tensors.get(f"momentum.{i}")) is not None:
+            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
     return [Epoch(**epoch) for epoch in meta["epochs"]]

@@ -3,10 +3,12 @@ from dataclasses import replace
 import pytest
 from scipy import stats
 
-from prune_nas.design.evidence import Comparison, compare, interval, per_seed, summarise
+from prune_nas.design.budget import Limits
+from prune_nas.design.evidence import Comparison, compare, interval, per_seed, retire, summarise
 from prune_nas.design.records import Expense, Final
 from prune_nas.design.verdict import verdict
 
+WIDE = Limits((("macs", 100),))
 ROW = Final("macs=0.2", "found", "", "", "aaaa", 0, "scratch-e", 12, 10, 5, 0.7, 0.7, 300, 1.0)
 
 
@@ -59,11 +61,19 @@ def test_random_counts_by_seed_the_median_candidate_and_the_best_by_validation()
         )
         for row, a, v in zip(arm("random", tests, candidate=name), tests, vals, strict=True)
     ]
-    assert [row.test_accuracy for row in per_seed(rows).values()] == [0.6, 0.6]
+    assert [row.test_accuracy for row in per_seed(rows).values()] == [0.9, 0.6]  # z: the median on validation
     table = {s.arm: s for s in summarise(rows)}
     assert table["random"].candidates == 3
     assert table["random"].n == 2
     assert table["random (best)"].test_accuracy == pytest.approx(0.6)  # x: the best on validation, not on test
+
+
+def test_rows_of_replaced_candidates_are_kept_out_of_every_summary():
+    rows = [*arm("found", [0.7, 0.8], candidate="old"), *arm("found", [0.9, 0.9], candidate="new")]
+    current = retire(rows, {"macs=0.2": {"found": {"new"}}})
+    assert [row.arm for row in current] == ["former found", "former found", "found", "found"]
+    assert [s.test_accuracy for s in summarise(current)] == [0.9]
+    assert retire(current, {"macs=0.2": {"found": {"new"}}}) == current
 
 
 def test_spread_is_the_sample_standard_deviation():
@@ -83,17 +93,47 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     rows = [*base, *arm("found", [0.78, 0.79, 0.8]), *arm("uniform", [0.74, 0.75, 0.76])]
     spent = [Expense("", "supernet", "", 1, 1500, 1.0), Expense("macs=0.2", "study", "", 2, 1500, 1.0),
              Expense("other", "study", "", 2, 9000, 1.0)]  # fmt: skip
-    first = verdict("macs=0.2", rows, spent, 0.4)
+    first = verdict("macs=0.2", WIDE, rows, spent, 0.4)
     assert first["headline"].startswith("found beats uniform by 4.0 points")
     assert any("--schedules scratch-b" in s for s in first["sentences"])
     assert any("cost 3.0 trainings of the base" in s for s in first["sentences"])
     assert first["deploy"]["arm"] == "found"
     longer = arm("uniform", [0.82, 0.82, 0.82], schedule="scratch-b", epochs=60)
-    second = verdict("macs=0.2", [*rows, *longer], spent, 0.4)
+    second = verdict("macs=0.2", WIDE, [*rows, *longer], spent, 0.4)
     assert any("uniform (scratch-b)" in s and "found (scratch-e)" in s for s in second["sentences"])
     assert second["deploy"]["schedule"] == "scratch-b"
 
 
 def test_what_to_deploy_is_chosen_on_validation_alone():
     lucky = [replace(row, test_accuracy=0.99) for row in arm("taper", [0.5, 0.5])]
-    assert verdict("macs=0.2", [*lucky, *arm("found", [0.7, 0.7])], [], 0.0)["deploy"]["arm"] == "found"
+    assert verdict("macs=0.2", WIDE, [*lucky, *arm("found", [0.7, 0.7])], [], 0.0)["deploy"]["arm"] == "found"
+
+
+def test_a_net_over_the_budget_is_compared_but_never_deployed_nor_the_headline():
+    """Under params alone, the uniform net that matches found's macs has several times its parameters."""
+    limits = Limits((("params", 50),))
+    rows = [
+        *arm("found", [0.70, 0.71], params=50),
+        *arm("uniform@macs", [0.80, 0.81], params=250),
+        *arm("uniform@params", [0.60, 0.61], params=49),
+    ]
+    said = verdict(ROW.budget, limits, rows, [], 0.4)
+    assert said["headline"].startswith("found beats uniform@params")
+    assert any("loses to uniform@macs" in s for s in said["sentences"])
+    assert said["deploy"]["arm"] == "found"
+
+
+def test_test_accuracies_never_decide_what_is_deployed():
+    nets = [("x", [0.8, 0.7]), ("y", [0.7, 0.8]), ("z", [0.75, 0.75])]
+    rows = [r for name, accuracies in nets for r in arm("random", accuracies, candidate=name)]
+    deployed = set()
+    for shift in range(3):
+        tests = [rows[(i + shift) % len(rows)].test_accuracy for i in range(len(rows))]
+        moved = [replace(row, test_accuracy=a) for row, a in zip(rows, tests, strict=True)]
+        deployed.add(str(verdict("macs=0.2", WIDE, moved, [], 0.0)["deploy"]))
+    assert len(deployed) == 1
+
+
+def test_scratch_b_alone_is_compared_too():
+    rows = [*arm("found", [0.8, 0.81], schedule="scratch-b"), *arm("uniform", [0.7, 0.72], schedule="scratch-b")]
+    assert verdict("macs=0.2", WIDE, rows, [], 0.0)["headline"].startswith("found beats uniform")

@@ -42,13 +42,26 @@ def test_a_frozen_width_is_a_constant_to_others():
     assert "must equal fixed channels" in channels.reason(b.variable)
 
 
-@pytest.mark.parametrize(("times", "groups", "multiple"), [(1, 4, 4), (2, 4, 2), (4, 4, 1), (1, 6, 6)])
+@pytest.mark.parametrize(("times", "groups", "multiple"), [(1, 4, 4), (2, 4, 2), (4, 4, 1), (3, 12, 4)])
 def test_groups_divide(times, groups, multiple):
     channels, a, *_ = three()
-    channels.divide((Part(a.variable, times), Part(None, groups)), groups, "groups")
+    channels.divide((Part(a.variable, times), Part(None, groups)), groups, "conv")
     assert channels.multiple(a.variable) == multiple
-    channels.divide((a, Part(None, 1)), groups, "groups")
-    assert channels.reason(a.variable) == "groups"
+    assert channels.reason(a.variable) is None
+
+
+def test_a_width_that_groups_do_not_divide_is_frozen():
+    channels, a, _, c = three()
+    channels.divide((Part(None, 4), a, c), 6, "conv")
+    for part in (a, c):
+        assert (
+            channels.reason(part.variable) == f"its {channels.size(part)} channels are not a multiple of 6 groups: conv"
+        )
+    channels, a, b, c = three()
+    channels.divide((Part(None, 6), Part(a.variable, 3), Part(b.variable, 1), c, Part(None, 10)), 16, "conv")
+    reasons = [channels.reason(part.variable) for part in (a, b, c)]
+    assert reasons[2] is None
+    assert all("not a multiple of 16 groups: conv" in reason for reason in reasons[:2])
 
 
 @pytest.mark.parametrize("make", [networks.Residual, networks.Concat])

@@ -69,6 +69,48 @@ def test_resnet_frees_the_first_convolution_of_each_block(blocks):
     assert "8 + conv (16) + 8" in reasons["conv"]
 
 
+@pytest.mark.parametrize("name", ["vgg16", "resnet20"])
+@pytest.mark.parametrize("factor", [0.02, 0.25, 0.3, 0.5, 2])
+def test_base_width_scales_every_layer(name, factor):
+    traced = trace(name, base_width=factor)
+    assert traced.space.cost(traced.space.base) == counted(create(name, 10, factor), SHAPE)
+    widths = halves(traced.space)
+    assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SHAPE)
+    assert all(slot.floor == min(4, slot.ceiling) for slot in traced.space.slots)
+
+
+def test_half_width_vgg16_is_the_scaled_space():
+    space = trace("vgg16", base_width=0.5).space
+    assert space == trace("vgg16").scaled(base=0.5).space
+    assert space.cost(space.base) == (78_744_064, 3_684_842)
+
+
+def test_half_width_resnet20_has_half_streams_and_can_still_be_widened():
+    half = trace("resnet20", base_width=0.5)
+    network = create("resnet20", 10, base_width=0.5)
+    assert [network.get_submodule(f"stage{i}.block2.conv2").out_channels for i in (1, 2, 3)] == [8, 16, 32]
+    assert half.space.cost(half.space.base) == counted(network, SHAPE)
+    wide = half.scaled(supernet=2.0)
+    assert wide.space.base == half.space.base
+    assert [slot.ceiling for slot in wide.space.slots] == [16] * 3 + [32] * 3 + [64] * 3
+    assert wide.space.cost(wide.space.widest) == counted(wide.build(wide.space.widest, seed=0), SHAPE)
+
+
+def test_the_narrowest_resnet_still_halves_its_maps():
+    network = create("resnet20", 10, base_width=0.01).eval()
+    with torch.no_grad():
+        x = network.get_submodule("conv")(torch.zeros(1, *SHAPE))
+        for stage, size in (("stage1", 32), ("stage2", 16), ("stage3", 8)):
+            x = network.get_submodule(stage)(x)
+            assert x.shape[2:] == (size, size)
+
+
+@pytest.mark.parametrize("factor", [0, -1, float("nan")])
+def test_base_width_must_be_positive(factor):
+    with pytest.raises(UsageError, match=rf"^--base-width must be above 0; got {factor}$"):
+        create("vgg11", 10, factor)
+
+
 def test_option_a_passes_the_gradient():
     network = create("resnet20", 10)
     block = network.get_submodule("stage2.block0")
@@ -84,6 +126,6 @@ def test_other_input_sizes_work():
 
 def test_every_model_is_described_and_unknown_ones_have_neighbours():
     assert set(DESCRIPTIONS) == set(MODELS)
-    assert all("classes" in inspect.signature(make).parameters for make in MODELS.values())
+    assert all({"classes", "base_width"} == set(inspect.signature(make).parameters) for make in MODELS.values())
     with pytest.raises(UsageError, match="did you mean resnet"):
         create("resnet65", 10)

@@ -20,7 +20,7 @@ STEPS = st.lists(
         st.sampled_from(["conv", "conv", "conv", "depthwise", "double", "grouped", "add", "cat", "gate", "up"]),
         st.integers(0, 5),
         st.integers(0, 5),
-        st.sampled_from([4, 8, 12]),
+        st.sampled_from([3, 4, 6, 8, 10, 12]),
     ),
     min_size=1,
     max_size=9,
@@ -53,7 +53,7 @@ class RandomNet(nn.Module):
         if kind in ("depthwise", "double"):
             return self.block(first, width, first)
         if kind == "grouped":
-            return self.block(first, width, 2 if first % 2 == 0 else 1)
+            return self.block(first, width, max(n for n in (1, 2, 3, 4) if first % n == width % n == 0))
         if kind == "up":
             return nn.Sequential(nn.ConvTranspose2d(first, width, 1), nn.BatchNorm2d(width))
         if kind in ("add", "gate"):

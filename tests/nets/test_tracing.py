@@ -132,6 +132,8 @@ def test_frozen_dimensions_still_count():
         (lambda x: torch.einsum("nchw->nchw", x), "einsum"),
         (lambda x: x + torch.zeros(x.shape), "zeros"),
         (lambda x: torch.channel_shuffle(x, 2), "channel_shuffle"),
+        (lambda x: x.clamp(min=torch.zeros(8, 1, 1)), "clamp"),
+        (lambda x: torch.clamp(x, max=torch.ones(8, 1, 1)), "clamp"),
     ],
 )
 def test_never_followed(change, reason):
@@ -161,6 +163,9 @@ def test_never_followed(change, reason):
         lambda x: x * x.mean((2, 3)).view(x.size(0), x.size(1), 1, 1),
         lambda x: F.interpolate(F.avg_pool2d(x, 2), size=x.shape[2:]),
         lambda x: F.pad(x, (1, 1)).clamp(min=0).float(),
+        lambda x: x.clamp(0, 6).type_as(x).to(x),
+        lambda x: x * x.mean(axis=(2, 3), keepdims=True) + x.sum(axis=1, keepdim=True),
+        lambda x: x * torch.mean(x, axis=(2, 3)).view(x.size(0), x.size(1), 1, 1),
     ],
 )
 def test_followed(change):
@@ -175,6 +180,53 @@ def test_followed(change):
     traced = trace(Net, input_shape=SMALL)
     assert [slot.name for slot in traced.space.slots] == ["one.0", "two.0"]
     widths = {"one.0": 5, "two.0": 7}
+    assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SMALL)
+
+
+def test_an_operation_of_two_widths_frees_neither():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three, self.head = cbr(3, 8), cbr(3, 8), cbr(8, 8), Head(8)
+
+        def forward(self, x):
+            return self.head(self.three(self.one(x).clamp(min=self.two(x))))
+
+    space = trace(Net, input_shape=SMALL).space
+    assert [slot.name for slot in space.slots] == ["three.0"]
+    reasons = {item.dimension: item.reason for item in space.frozen}
+    assert "clamp" in reasons["one.0"]
+    assert "clamp" in reasons["two.0"]
+
+
+def test_a_mean_over_places_named_axis_keeps_the_channels():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.out = cbr(3, 8), nn.Linear(8, 10)
+
+        def forward(self, x):
+            return self.out(self.one(x).mean(axis=(2, 3)))
+
+    traced = trace(Net, input_shape=SMALL)
+    assert traced.space.cost({"one.0": 5}) == counted(traced.build({"one.0": 5}, seed=0), SMALL)
+
+
+def test_groups_that_divide_only_a_concatenation_freeze_its_parts():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two, self.three = cbr(3, 6), cbr(3, 6), cbr(3, 8)
+            self.group, self.head = nn.Conv2d(20, 8, 1, groups=4), Head(8)
+
+        def forward(self, x):
+            return self.head(self.group(torch.cat([self.one(x), self.two(x), self.three(x)], 1)))
+
+    traced = trace(Net, input_shape=SMALL)
+    assert [slot.name for slot in traced.space.slots] == ["three.0", "group"]
+    assert [item.dimension for item in traced.space.frozen] == ["one.0", "two.0", "head.linear"]
+    assert traced.space.frozen[0].reason.startswith("its 6 channels are not a multiple of 4 groups: Conv2d at group")
+    widths = {"three.0": 4, "group": 4}
     assert traced.space.cost(widths) == counted(traced.build(widths, seed=0), SMALL)
 
 
@@ -228,6 +280,30 @@ def test_scaled_keeps_base_and_supernet_apart():
     assert traced.scaled().space == traced.space
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.5, 1.5])
+def test_a_constructor_that_takes_base_width_gets_it(factor):
+    def made(classes, base_width=1.0):
+        return nn.Sequential(cbr(3, round(8 * base_width)), Head(round(8 * base_width)))
+
+    traced = trace(made, input_shape=SMALL, base_width=factor)
+    assert traced.space.base == traced.space.widest == {"0.0": round(8 * factor)}
+    assert traced.space.cost(traced.space.base) == counted(made(10, factor), SMALL)
+
+
+def test_other_networks_are_scaled_slot_by_slot():
+    for model in (networks.Residual, networks.Residual()):
+        half = trace(model, input_shape=SMALL, base_width=0.5)
+        assert half.space == trace(networks.Residual, input_shape=SMALL).scaled(base=0.5).space
+        assert half.space.cost(half.space.base) == counted(half.build(seed=0), SMALL)
+
+
+@pytest.mark.parametrize("model", ["resnet20", networks.Residual, lambda base_width: networks.Residual()])
+@pytest.mark.parametrize("factor", [0, -0.5])
+def test_base_width_must_be_positive(model, factor):
+    with pytest.raises(UsageError, match=rf"^--base-width must be above 0; got {factor}$"):
+        trace(model, input_shape=SMALL, base_width=factor)
+
+
 def test_settings_are_applied():
     settings = SpaceSettings(
         floor=8, multiple=8, freeze=("conv1_1",), slots={"conv5_2": SlotSettings(floor=64, multiple=64, ceiling=1024)}
@@ -253,6 +329,15 @@ def test_wrong_settings(settings, message):
         trace("vgg11", settings=settings)
 
 
+@pytest.mark.parametrize("shape", [(1, 32, 32), (3, 8, 8)])
+def test_an_input_that_does_not_fit_is_one_line(shape, capfd):
+    with pytest.raises(UsageError, match=f"^vgg11 does not run on an input of shape {shape[0]}x") as caught:
+        trace("vgg11", input_shape=shape)
+    assert "\n" not in str(caught.value)
+    assert "give the input shape" in str(caught.value)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_errors_name_the_repair():
     class Branches(nn.Module):
         def forward(self, x):
@@ -269,8 +354,6 @@ def test_errors_name_the_repair():
         trace("vgg91")
     with pytest.raises(UsageError, match=r"cannot trace Branches.*test_tracing.py:\d+: return x if"):
         trace(Branches)
-    with pytest.raises(UsageError, match="does not run on an input of shape 1x32x32"):
-        trace("vgg11", input_shape=(1, 32, 32))
     with pytest.raises(UsageError, match=r"one tensor of shape \(7,\).*set `classes`"):
         trace(networks.Flat(), classes=7)
     with pytest.raises(UsageError, match="no free width"):

@@ -114,8 +114,8 @@ def run_json(model: str) -> dict:
         "data": {"name": "cifar10", "fingerprint": "0a1b2c", "train": 45000, "val": 5000, "test": 10000, "classes": 10},
         "phases": {"supernet": "done", "study": "done", "finals": "running"},
         "diagnosis": {"penalty": "l1", "strength": 1e-3,
-                      "sentences": ["Gamma separates: 41 % of channels lie below 0.01."],
-                      "cut": dict(zip(BUDGETS, (0.16, 0.09), strict=True))},
+                      "sentences": ["Gamma separates: 41 % of channels lie below 0.01."]},
+        "cuts": {budget: [{"slot": "conv1_1", "kept": 20, "score": 0.1}] for budget in BUDGETS},
     }  # fmt: skip
 
 

@@ -1,10 +1,16 @@
+import json
 import subprocess
 import sys
 import time
 
 import pytest
+from safetensors.torch import load_file
 
 from prune_nas.design.records import Curve, Final, TrialRow, read_table
+from prune_nas.design.space import Widths
+from prune_nas.search import finals as finals_room
+from prune_nas.search import study
+from prune_nas.search.single import trace_spec
 from prune_nas.training import loop
 from tests.search.tiny import arguments
 
@@ -100,6 +106,63 @@ def test_more_of_everything_can_be_asked_for_later(searched, cli):
     assert finals_now[: len(finals)] == finals
     assert {(row[0], row[3]) for row in finals_now} >= {("taper", "scratch-e"), ("found", "scratch-b")}
     assert {row[2] for row in finals_now} == {1000, 1001, 1002}
+    assert len({row[1] for row in finals_now if row[0] == "found"}) == 1
+
+
+def test_a_better_candidate_replaces_found_and_its_weights(searched, cli, monkeypatch):
+    """More trials may find a better net: the rows of the former one no longer count, and best.* are the new one's."""
+    first = read_table(searched / "finals.csv", Final)
+    real = study.best
+    other = next(t[3] for t in outcome(searched)[0] if t[1] == "COMPLETE")
+    assert Widths(json.loads(other)).digest not in {row.candidate for row in first if row.arm == "found"}
+    monkeypatch.setattr(study, "best", lambda opened: Widths(json.loads(other)))
+    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    rows = read_table(searched / "finals.csv", Final)
+    spec = json.loads((searched / "best.json").read_text())
+    assert json.dumps(spec["widths"], separators=(",", ":")) == other
+    assert {row.candidate for row in rows if row.arm == "found"} == {Widths(spec["widths"]).digest}
+    assert len([row for row in rows if row.arm == "former found"]) == len([r for r in first if r.arm == "found"])
+    traced, widths = trace_spec(spec)
+    traced.build(widths, seed=0).load_state_dict(load_file(searched / "best.safetensors"))
+    monkeypatch.setattr(study, "best", real)
+    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    back = read_table(searched / "finals.csv", Final)
+    assert {r.candidate for r in back if r.arm == "found"} == {r.candidate for r in first if r.arm == "found"}
+
+
+def test_scores_are_read_again_from_the_supernet(searched, monkeypatch, cli):
+    before = (searched / "scores.safetensors").read_bytes()
+    (searched / "scores.safetensors").unlink()
+    monkeypatch.setattr(loop, "_epoch", lambda *_: pytest.fail("the supernet was trained again"))
+    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert (searched / "scores.safetensors").read_bytes() == before
+
+
+def test_a_run_published_without_weights_can_be_extended(searched, monkeypatch, cli):
+    for weights in ("supernet.safetensors", "best.safetensors"):
+        (searched / weights).unlink()
+    trained, real = [], loop._epoch
+    monkeypatch.setattr(loop, "_epoch", lambda *args: trained.append(args[2].epochs) or real(*args))
+    assert cli(*arguments(searched, seeds=3, arms="uniform"))[0] == 0
+    assert trained == [2, 2, 2, 2]  # the two uniform nets of one more seed, two epochs each
+    assert not (searched / "supernet.safetensors").exists()
+
+
+def test_a_final_that_diverges_is_left_out_and_the_others_go_on(searched, monkeypatch, cli):
+    real = finals_room.train
+
+    def unlucky(build, setting, recipe, *, seed, **options):
+        if seed == 1002 and options["checkpoint"].name.startswith("final-uniform"):
+            raise loop.DivergedError("training diverged in epoch 1")
+        return real(build, setting, recipe, seed=seed, **options)
+
+    monkeypatch.setattr(finals_room, "train", unlucky)
+    code, _, err = cli(*arguments(searched, seeds=3, arms="found,uniform"))
+    assert code == 0, err
+    assert "failed and is left out" in err
+    rows = read_table(searched / "finals.csv", Final)
+    assert {row.arm for row in rows if row.seed == 1002} == {"found"}
+    assert len(json.loads((searched / "run.json").read_text())["failures"]) == 2
 
 
 def test_another_configuration_is_refused_and_the_difference_shown(searched, cli):

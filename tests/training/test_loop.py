@@ -101,6 +101,29 @@ def test_a_checkpoint_that_is_not_this_trainings_counts_as_none(setting, tmp_pat
     assert torch.equal(state(clean), state(resumed))
 
 
+def test_a_checkpoint_of_other_widths_leaves_the_network_untouched(setting, tmp_path):
+    checkpoint = tmp_path / "c.safetensors"
+    wide = nn.Sequential(*network()[:6], nn.Linear(6, 3))
+    next(fit(wide, setting, QUICK, seed=0, checkpoint=checkpoint))
+    clean, resumed = network(), network()
+    list(fit(clean, setting, QUICK, seed=0))
+    list(fit(resumed, setting, QUICK, seed=0, checkpoint=checkpoint))
+    assert torch.equal(state(clean), state(resumed))
+
+
+def test_a_parameter_without_a_gradient_is_resumed_too(setting, tmp_path):
+    def with_idle():
+        net = network()
+        net.register_parameter("idle", nn.Parameter(torch.ones(3)))
+        return net
+
+    checkpoint, whole, resumed = tmp_path / "c.safetensors", with_idle(), with_idle()
+    list(fit(whole, setting, QUICK, seed=0))
+    next(fit(with_idle(), setting, QUICK, seed=0, checkpoint=checkpoint))
+    list(fit(resumed, setting, QUICK, seed=0, checkpoint=checkpoint))
+    assert torch.equal(state(whole), state(resumed))
+
+
 def test_a_penalty_moves_weights_and_is_seen_by_the_optimiser(setting):
     def shrink(net):
         net[1].weight.grad.add_(10.0)

@@ -9,20 +9,20 @@ from torch import nn
 from prune_nas.errors import unknown
 from prune_nas.nets.models.resnet import resnet20, resnet32, resnet56, resnet110
 from prune_nas.nets.models.vgg import vgg11, vgg13, vgg16, vgg19
+from prune_nas.nets.models.widths import check_base_width
 
-__all__ = ["DESCRIPTIONS", "MODELS", "create"]
+__all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create"]
 
 
-def create(name: str, classes: int) -> nn.Module:
-    """The network called `name`, with `classes` outputs.
+def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
+    """The network called `name`, with `classes` outputs and every layer `base_width` times as wide as published.
 
     Raises:
-        UsageError: there is no such network.
+        UsageError: there is no such network, or `base_width` is not positive.
     """
-    # Names with a prefix (torchvision:resnet18, timm:..., file.py:callable) are resolved here, before the table.
     if name not in MODELS:
         raise unknown("model", name, MODELS)
-    return MODELS[name](classes=classes)
+    return MODELS[name](classes=classes, base_width=base_width)
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -12,33 +12,35 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from prune_nas.nets.models.widths import scaled
+
 WIDTHS = (64, 128, 256, 512, 512)
 
 
-def vgg11(classes: int = 10) -> nn.Module:
+def vgg11(classes: int = 10, *, base_width: float = 1.0) -> nn.Module:
     """Eight convolutions: 1, 1, 2, 2 and 2 a stage."""
-    return _vgg((1, 1, 2, 2, 2), classes)
+    return _vgg((1, 1, 2, 2, 2), classes, base_width)
 
 
-def vgg13(classes: int = 10) -> nn.Module:
+def vgg13(classes: int = 10, *, base_width: float = 1.0) -> nn.Module:
     """Ten convolutions: two a stage."""
-    return _vgg((2, 2, 2, 2, 2), classes)
+    return _vgg((2, 2, 2, 2, 2), classes, base_width)
 
 
-def vgg16(classes: int = 10) -> nn.Module:
+def vgg16(classes: int = 10, *, base_width: float = 1.0) -> nn.Module:
     """Thirteen convolutions: 2, 2, 3, 3 and 3 a stage."""
-    return _vgg((2, 2, 3, 3, 3), classes)
+    return _vgg((2, 2, 3, 3, 3), classes, base_width)
 
 
-def vgg19(classes: int = 10) -> nn.Module:
+def vgg19(classes: int = 10, *, base_width: float = 1.0) -> nn.Module:
     """Sixteen convolutions: 2, 2, 4, 4 and 4 a stage."""
-    return _vgg((2, 2, 4, 4, 4), classes)
+    return _vgg((2, 2, 4, 4, 4), classes, base_width)
 
 
-def _vgg(convolutions: Sequence[int], classes: int) -> nn.Sequential:
+def _vgg(convolutions: Sequence[int], classes: int, base_width: float) -> nn.Sequential:
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     channels = 3
-    for stage, (count, width) in enumerate(zip(convolutions, WIDTHS, strict=True), start=1):
+    for stage, (count, width) in enumerate(zip(convolutions, scaled(WIDTHS, base_width), strict=True), start=1):
         if stage > 1:
             layers[f"pool{stage - 1}"] = nn.MaxPool2d(2)
         for i in range(1, count + 1):

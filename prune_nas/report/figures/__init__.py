@@ -110,7 +110,8 @@ def _gamma(run: RunData) -> Iterator[Drawing]:
         return
     stages = {slot.name: slot.stage for slot in run.space.slots}
     scores = {name: values for name, values in run.scores.items() if name in stages and len(values)}
-    cuts = (run.run.get("diagnosis") or {}).get("cut") or {}
+    recorded = run.run.get("cuts") or {}
+    cuts = {b: {cut["slot"]: (cut["kept"], cut["score"]) for cut in slots} for b, slots in recorded.items()}
     if scores:
         alt = f"Histograms: |gamma| of the channels of {len(set(stages.values()))} stages, with the cut of each budget"
         yield Drawing("gamma", gamma(scores, stages, cuts, run.space.stage_names), alt)

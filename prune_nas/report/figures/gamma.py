@@ -16,15 +16,17 @@ from prune_nas.report.figures import style
 BINS = 50
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
 Scores = Mapping[str, NDArray[np.floating[Any]]]
+Cuts = Mapping[str, Mapping[str, tuple[int, float]]]
 
 
-def gamma(scores: Scores, stages: Mapping[str, int], cuts: Mapping[str, float], names: Sequence[str] = ()) -> Figure:
+def gamma(scores: Scores, stages: Mapping[str, int], cuts: Cuts, names: Sequence[str] = ()) -> Figure:
     """A histogram of |gamma| a stage over one axis, with a line where each budget cuts.
 
     Args:
         scores: slot -> |gamma| of each of its channels.
         stages: slot -> its stage.
-        cuts: budget -> the |gamma| below which its selection drops channels; may be empty.
+        cuts: budget -> slot -> channels kept and the smallest |gamma| among them; may be empty. The line of a stage
+            stands at the median over its slots.
         names: the name of each stage; by default its number.
     """
     by_stage = pool(scores, stages)
@@ -33,10 +35,13 @@ def gamma(scores: Scores, stages: Mapping[str, int], cuts: Mapping[str, float], 
     edges = np.linspace(0, max(float(values.max(initial=0)) for values in by_stage.values()) or 1.0, BINS + 1)
     for axes, (stage, values) in zip(panels, by_stage.items(), strict=True):
         axes.hist(values, edges, color=style.SKY, edgecolor=style.BLUE, linewidth=0.4)
-        for line, cut in zip(_styles(len(cuts)), cuts.values(), strict=True):
-            axes.axvline(cut, color=style.VERMILION, linewidth=1.4, linestyle=line)
+        own = [[slots[slot] for slot in slots if stages.get(slot) == stage] for slots in cuts.values()]
+        for line, places in zip(_styles(len(cuts)), own, strict=True):
+            if places:
+                cut = float(np.median([score for _, score in places]))
+                axes.axvline(cut, color=style.VERMILION, linewidth=1.4, linestyle=line)
         name = names[stage] if stage < len(names) else f"stage {stage}"
-        axes.set_title(_words(name, values, cuts))
+        axes.set_title(_words(name, len(values), own))
         axes.set_yscale("log")
         axes.set_ylim(0.7, max(12, 1.3 * float(np.histogram(values, edges)[0].max())))
         axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -61,9 +66,9 @@ def pool(scores: Scores, stages: Mapping[str, int]) -> dict[int, NDArray[np.floa
     return {s: np.concatenate([scores[slot] for slot in scores if stages[slot] == s]) for s in order}
 
 
-def _words(name: str, values: NDArray[np.floating[Any]], cuts: Mapping[str, float]) -> str:
-    kept = [str(int((values >= cut).sum())) for cut in cuts.values()]
-    return f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} above the cut" if kept else "")
+def _words(name: str, channels: int, cuts: Sequence[Sequence[tuple[int, float]]]) -> str:
+    kept = [str(sum(number for number, _ in places)) for places in cuts]
+    return f"{name}: {channels} channels" + (f", {' or '.join(kept)} kept" if kept else "")
 
 
 def _styles(n: int) -> list[Any]:

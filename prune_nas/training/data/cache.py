@@ -37,12 +37,13 @@ def cached(key: str, files: Iterable[Path], build: Callable[[], Arrays]) -> Arra
     return arrays
 
 
-def fingerprint(files: Iterable[Path]) -> str:
-    """The sha256 of the files' paths, sizes in bytes and times of change, without opening them."""
+def fingerprint(files: Iterable[Path], root: Path | None = None) -> str:
+    """The sha256 of the files' paths (below `root`), sizes in bytes and times of change, without opening them."""
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
-        digest.update(f"{file}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        name = file.relative_to(root).as_posix() if root else file
+        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 

@@ -122,7 +122,7 @@ def _fingerprint(train: ImageSet, val: ImageSet) -> str:
         digest.update(f"{len(images)}\n".encode())
         digest.update(_bytes(images.labels))
         if isinstance(images, FolderImages):
-            digest.update(fingerprint(map(Path, images.paths)).encode())
+            digest.update(fingerprint(map(Path, images.paths), Path(images.root)).encode())
         else:
             digest.update(_bytes(images.pixels.permute(0, 2, 3, 1)))
     return digest.hexdigest()[:16]

@@ -22,7 +22,7 @@ def decode(path: str, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as file:
             file.draft("RGB", (size, size))  # lets a JPEG be decoded at a fraction of its size; others ignore it
-            picture = file.convert("RGB")
+            picture = _eight_bits(file).convert("RGB")
     # Pillow answers damaged files with errors of many kinds, SyntaxError and struct.error among them.
     except Exception as error:
         raise UsageError(f"{path} is not an image that can be read ({error}); replace or remove it") from error
@@ -45,6 +45,13 @@ def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
     scaled = torch.nn.functional.interpolate(nchw, (size, size), mode="bilinear", antialias=True)
     result: NDArray[np.uint8] = np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
     return result
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """The picture, from 0..65535 to 0..255 if it has 16 bits: `convert` would clip it."""
+    if picture.mode != "I" and not picture.mode.startswith("I;16"):
+        return picture
+    return Image.fromarray(np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8))
 
 
 def _centre(picture: Image.Image, size: int) -> Image.Image:

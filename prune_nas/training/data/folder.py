@@ -45,13 +45,13 @@ def open_folder(root: Path, *, name: str, image_size: int) -> Source:
     return Source(
         name=name,
         classes=classes,
-        read=partial(_read, splits, classes, image_size),
+        read=partial(_read, root, splits, classes, image_size),
         augmentation=Augmentation(padding=image_size // 8),
         has_val="val" in splits,
     )
 
 
-def _read(splits: dict[str, Path], classes: tuple[str, ...], image_size: int, split: str) -> ImageSet:
+def _read(root: Path, splits: dict[str, Path], classes: tuple[str, ...], image_size: int, split: str) -> ImageSet:
     """Every image of one split, in the order of the classes' and the files' names."""
     files: list[Path] = []
     labels: list[int] = []
@@ -62,7 +62,7 @@ def _read(splits: dict[str, Path], classes: tuple[str, ...], image_size: int, sp
         files += found
         labels += [label] * len(found)
     if len(files) * image_size**2 * 3 > MEMORY_LIMIT:
-        return FolderImages(tuple(map(str, files)), torch.tensor(labels), image_size)
+        return FolderImages(str(root), tuple(map(str, files)), torch.tensor(labels), image_size)
     key = f"folder-{place(splits[split])}-{image_size}"
     return cached(key, files, partial(_decode_all, files, labels, image_size)).images()
 

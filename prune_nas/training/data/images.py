@@ -10,8 +10,9 @@ from typing import Self, TypeAlias, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
+from prune_nas.errors import UsageError
 from prune_nas.training.data.augment import UNIT, Augmentation, Normalisation, crop_and_flip, plan_epoch
 from prune_nas.training.data.decode import decode
 
@@ -81,6 +82,8 @@ class Images:
 class FolderImages:
     """A set too large for memory: files that worker processes decode again in every epoch."""
 
+    root: str
+    """The set's folder: where it lies does not count for the fingerprint, places within it do."""
     paths: tuple[str, ...] = field(repr=False)
     labels: Tensor = field(repr=False)
     """int64 (N,), on the CPU."""
@@ -131,10 +134,13 @@ class FolderImages:
             drop_last=drop_last and len(self) >= batch_size,
             sampler=plan[0].tolist(),
             num_workers=self.workers,
+            collate_fn=_together,
             generator=torch.Generator(),  # its own: a loader without one draws from the global generator
         )
         labels = self.labels.to(device)
         for pixels, draws in zip(loader, _pieces(plan.to(device), batch_size, drop_last), strict=True):
+            if isinstance(pixels, UsageError):
+                raise pixels
             yield finish(pixels.to(device), draws[1:]), labels.index_select(0, draws[0])
 
 
@@ -142,8 +148,11 @@ ImageSet: TypeAlias = Images | FolderImages
 
 
 @final
-class _Decoded(Dataset[Tensor]):
-    """uint8 (size, size, 3) for each path."""
+class _Decoded(Dataset[Tensor | UsageError]):
+    """uint8 (size, size, 3) for each path, or what is wrong with it.
+
+    An error raised in a worker would come back with the worker's traceback in its message.
+    """
 
     def __init__(self, paths: Sequence[str], size: int) -> None:
         self.paths, self.size = paths, size
@@ -151,8 +160,20 @@ class _Decoded(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return torch.from_numpy(decode(self.paths[index], self.size))
+    def __getitem__(self, index: int) -> Tensor | UsageError:
+        try:
+            return torch.from_numpy(decode(self.paths[index], self.size))
+        except UsageError as error:
+            return error
+
+
+def _together(decoded: list[Tensor | UsageError]) -> Tensor | UsageError:
+    """A batch, or the first error in it."""
+    for one in decoded:
+        if isinstance(one, UsageError):
+            return one
+    batch: Tensor = default_collate(decoded)
+    return batch
 
 
 @final

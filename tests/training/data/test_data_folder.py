@@ -137,6 +137,15 @@ def test_decode_scales_the_short_side_and_cuts_the_centre(tmp_path):
     assert np.abs(decode(str(tmp_path / "grey.jpg"), 8).astype(int) - 77).max() <= 2
 
 
+@pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind):
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    path = tmp_path / f"grey.{kind}"
+    Image.fromarray(values).save(path)
+    pixels = decode(str(path), 256)
+    assert (pixels == np.rint(values / 257).astype(np.uint8)[:, :, None]).all()
+
+
 def test_the_second_load_reads_the_cache(make_folder, cache, monkeypatch):
     root = make_folder(train=TWO, test=TWO)
     first = load(f"folder:{root}")
@@ -178,3 +187,15 @@ def test_a_set_too_large_for_memory_stays_on_the_disk(make_folder, monkeypatch):
     assert data.mean == in_memory.mean
     assert data.val.labels.equal(in_memory.val.labels)
     assert data.fingerprint != in_memory.fingerprint
+
+
+def test_a_set_on_the_disk_may_be_moved(make_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 0)
+    root = make_folder(train=TWO, val=TWO, test=TWO)
+    first = load(f"folder:{root}").fingerprint
+    moved = root.rename(tmp_path / "moved")
+    assert load(f"folder:{moved}").fingerprint == first
+    monkeypatch.chdir(tmp_path)
+    assert load("folder:moved").fingerprint == first
+    (moved / "train" / "cat" / "000.png").rename(moved / "train" / "cat" / "zzz.png")
+    assert load(f"folder:{moved}").fingerprint != first

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from prune_nas.errors import UsageError
 from prune_nas.training.data import Augmentation, FolderImages, Images, Normalisation
 from prune_nas.training.data.augment import crop_and_flip, plan_epoch
 from prune_nas.training.data.folder import open_folder
@@ -121,6 +124,20 @@ def test_files_give_the_same_batches_as_memory(make_folder, monkeypatch):
             assert one.equal(other)
     assert torch.get_rng_state().equal(before)
     assert files.to("cpu").subset(torch.tensor([36, 0])).labels.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_file_is_named_in_one_line(make_folder, monkeypatch, workers):
+    root = make_folder(train={"a": 20, "b": 17}, test={"a": 1, "b": 1}, size=8)
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 0)
+    files = dataclasses.replace(open_folder(root, name="x", image_size=8).read("train"), workers=workers)
+    path = root / "train" / "b" / "004.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UsageError) as caught:
+        epoch(files)
+    assert str(caught.value).startswith(f"{path} is not an image that can be read (")
+    assert str(caught.value).endswith("); replace or remove it")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
