@@ -134,12 +134,33 @@ def _diagnosis(run: RunData) -> str:
     diagnosis = run.run.get("diagnosis") or {}
     if not diagnosis:
         return _missing("No diagnosis yet: the supernet has not finished.")
-    penalty = f"Penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength')}."
+    penalty = f"Penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."
     return f"<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
 
 
 def _ledger(run: RunData) -> str:
     return table(ledger_table(run.ledger)) if run.ledger else _missing("Nothing spent yet: ledger.csv is missing.")
+
+
+def _latency(run: RunData) -> str:
+    lines = [
+        f"<tr><td>{escape(str(verdict.get('budget', '')))}</td><td>{escape(str(arm))}</td>"
+        f'<td class="number">{float(m["median_ms"]):.3g}</td><td class="number">{float(m["iqr_ms"]):.2g}</td>'
+        f"<td>{escape(str(m['device']))}, {escape(str(m['threads']))} threads, {escape(str(m['dtype']))}, "
+        f"batch {escape(str(m['batch']))}</td></tr>"
+        for verdict in run.verdicts
+        for arm, m in (verdict.get("latency") or {}).items()
+    ]
+    if not lines:
+        return _missing("Not measured yet.")
+    names = (("budget", ""), ("arm", ""), ("median, ms", "number"), ("quartile range, ms", "number"), ("where", ""))
+    head = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in names)
+    rows = "\n".join(lines)
+    note = "One forward pass, the networks measured in turns on the machine that ran the search."
+    return (
+        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n'
+        f'<p class="quiet">{note}</p>'
+    )
 
 
 def _best(run: RunData) -> str:
@@ -208,6 +229,7 @@ SECTIONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
     ("The rule in words", _rule),
     ("The supernet", _diagnosis),
     ("What it cost", _ledger),
+    ("How fast it runs", _latency),
     ("Using the network", _best),
     ("What the words mean", _glossary),
     ("Configuration", _configuration),

@@ -126,6 +126,8 @@ def verdict(budget: str) -> dict:
         "headline": "found beats uniform by 0.8 points (95 % CI +0.2 to +1.4, n=3)",
         "sentences": ["Under scratch-b uniform overtakes: 82.0 %.", "Deploy uniform if you can train longer."],
         "non_uniformity": 0.21,
+        "latency": {"base": {"median_ms": 2.345, "iqr_ms": 0.1, "batch": 1, "threads": 2, "device": "cpu",
+                             "dtype": "float32", "runs": 99}},
         "comparisons": [{"left": "found", "right": "uniform", "schedule": "scratch-e", "n": 3, "difference": 0.008,
                          "low": 0.002, "high": 0.014, "outcome": "beats"}],
         "deploy": {"arm": "uniform", "schedule": "scratch-b", "val_accuracy": 0.822,

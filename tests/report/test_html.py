@@ -142,3 +142,8 @@ def test_the_report_imports_neither_torch_nor_optuna():
         "assert not heavy and not rooms, (heavy, rooms)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_latency_says_where_it_was_measured(text):
+    assert '<td class="number">2.35</td>' in text or '<td class="number">2.34</td>' in text
+    assert "cpu, 2 threads, float32, batch 1" in text
