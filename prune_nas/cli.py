@@ -58,8 +58,12 @@ def search(
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset of this size.")] = None,
-    val_size: Annotated[int | None, typer.Option(help="Validation images, cut from the training set.")] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help="At most this many training images, a stratified subset.")
+    ] = None,
+    val_size: Annotated[
+        int | None, typer.Option(help="At most this many validation images, cut from the training set.")
+    ] = None,
     recipe: Annotated[str | None, typer.Option(help="fast or paper.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,

@@ -33,7 +33,7 @@ from tests.search.tiny import arguments
         ({"no_such_flag": 1}, 2, "no-such-flag"),
         ({"epochs": -1}, 2, "--epochs"),
         ({"base-width": 0}, 2, "--base-width"),
-        ({"train-size": 5000}, 2, "5000"),
+        ({"train-size": 0}, 2, "--train-size"),
         ({"device": "gpu"}, 2, "unknown device"),
         ({"dataset": "folder:/nowhere"}, 2, "/nowhere"),
     ],

@@ -50,33 +50,30 @@ def train_and_val(labels: Indices, *, seed: int, train_size: int | None, val_siz
     Args:
         labels: (N,).
         seed: of both cuts.
-        train_size: training images; None for all that validation leaves.
-        val_size: validation images; None for a tenth of N, or, with a `train_size`, a quarter of that, at least one
-            a class, as far as N reaches.
+        train_size: the most training images; None for all that validation leaves.
+        val_size: the most validation images; None for a tenth of N, or, with a `train_size`, a quarter of that, at
+            least one a class. Where N is less than was asked for, validation gets a quarter of it at most.
 
     Raises:
-        UsageError: a size below 1, or both together above N.
+        UsageError: a size below 1, or fewer than two images.
     """
     total, classes = len(labels), len(np.unique(labels))
     if val_size is None:
         val_size = max(total // 10 if train_size is None else train_size // 4, classes)
         if train_size is not None and classes <= total - train_size:
             val_size = min(val_size, total - train_size)
-    _check(total, train_size, val_size)
+    if total < 2 or val_size < 1 or (train_size is not None and train_size < 1):
+        raise UsageError(
+            f"--train-size and --val-size must leave at least 1 image each; got {train_size} and {val_size} of {total}"
+        )
+    if (train_size or 1) + val_size > total:
+        val_size = min(val_size, max(total // 4, 1))
+        train_size = None if train_size is None else min(train_size, total - val_size)
     val = stratified(labels, val_size, np.random.default_rng([seed, 0]))
     rest = np.setdiff1d(np.arange(total), val, assume_unique=True)
     if train_size is not None:
         rest = rest[stratified(labels[rest], train_size, np.random.default_rng([seed, 1]))]
     return Split(train=rest, val=val)
-
-
-def _check(total: int, train_size: int | None, val_size: int) -> None:
-    train = 1 if train_size is None else train_size
-    if train < 1 or val_size < 1 or train + val_size > total:
-        raise UsageError(
-            f"the training images ({'the rest' if train_size is None else train_size}) and the validation images "
-            f"({val_size}) must each be at least 1 and together at most {total}; ask for fewer"
-        )
 
 
 def _apportion(sizes: Indices, count: int) -> Indices:

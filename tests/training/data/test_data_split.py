@@ -57,10 +57,20 @@ def test_default_validation_sizes(train_size, expected):
     assert (len(split.train), len(split.val)) == expected
 
 
-@pytest.mark.parametrize(("train", "val"), [(91, 10), (0, 10), (10, 0), (None, 100), (100, None), (-5, None)])
+@pytest.mark.parametrize(("train", "val"), [(0, 10), (10, 0), (-5, None)])
 def test_sizes_that_cannot_be_given(train, val):
-    with pytest.raises(UsageError, match="together at most 100"):
+    with pytest.raises(UsageError, match="at least 1 image each"):
         train_and_val(np.arange(100) % 10, seed=0, train_size=train, val_size=val)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "sizes"),
+    [(91, 10, (90, 10)), (None, 100, (75, 25)), (10_000, 2_500, (75, 25)), (100, None, (75, 25)), (10, None, (10, 10))],
+)
+def test_sizes_are_the_most_that_is_taken(train, val, sizes):
+    """A preset made for a large set serves a small one too."""
+    split = train_and_val(np.arange(100) % 10, seed=0, train_size=train, val_size=val)
+    assert (len(split.train), len(split.val)) == sizes
 
 
 def test_another_seed_gives_another_split():

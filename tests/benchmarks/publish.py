@@ -1,0 +1,62 @@
+"""Keep a run's results without its weights, with a receipt: python -m tests.benchmarks.publish RUN TARGET "COMMAND"...
+
+The target is a run directory again: a search that names it with --run goes on from there, and trains the supernet
+again only if the inherited arm is asked for.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from prune_nas.report.run_data import RunData
+from prune_nas.report.tables import ledger_table, markdown
+
+WEIGHTS = ("supernet.safetensors", "best.safetensors", "weights", "checkpoints", "best/*.safetensors", ".lock")
+
+
+def publish(run: Path, target: Path, commands: list[str]) -> None:
+    """Copy the tables, figures and report of `run` to `target` and write `README.md` with the receipt."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(run, target, ignore=shutil.ignore_patterns(*(name.rpartition("/")[2] for name in WEIGHTS)))
+    (target / "README.md").write_text(receipt(RunData(run), commands))
+
+
+def receipt(data: RunData, commands: list[str]) -> str:
+    """The commands, commit, versions, machine, n and spread, the results, the verdicts and the ledger."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    record, seeds = data.run, sorted({row.seed for row in data.finals})
+    machine, versions = record["machine"], record["versions"]
+    lines = [
+        f"# {record['config']['model']} on {record['config']['dataset']}, preset {record['config']['preset']}",
+        "",
+        "```sh",
+        *commands,
+        "```",
+        "",
+        f"- commit {commit}",
+        "- versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
+        f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; trained in "
+        f"{record['precision']['name']} on {record['device']}",
+        f"- data: {record['data']['train']} training, {record['data']['val']} validation and "
+        f"{record['data'].get('test', 0)} test images; fingerprint {record['data']['fingerprint']}",
+        f"- finals: seeds {', '.join(map(str, seeds))}; accuracies are mean and sample standard deviation over n seeds",
+        "",
+        "## Results",
+        "",
+        markdown(data.results),
+        "",
+        "## Verdicts",
+        "",
+    ]
+    for verdict in data.verdicts:
+        lines += [f"**{verdict['budget']}**: {verdict['headline']}", ""]
+        lines += [*(f"- {sentence}" for sentence in verdict["sentences"]), ""]
+    lines += ["## Ledger", "", markdown(ledger_table(data.ledger)), ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    publish(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
