@@ -75,7 +75,7 @@ class Finals:
         else:
             row = self._train(job, on_epoch)
         write_table(self.table, Final, [*rows, row])
-        self._checkpoint(job).unlink(missing_ok=True)
+        self.checkpoint(job).unlink(missing_ok=True)
         return row
 
     def weights_of(self, job: Job) -> Path:
@@ -89,7 +89,7 @@ class Finals:
             self.setting,
             self.recipe.lasting(job.epochs),
             seed=job.seed,
-            checkpoint=self._checkpoint(job),
+            checkpoint=self.checkpoint(job),
             on_epoch=on_epoch,
         )
         if job.arm == "found":
@@ -120,7 +120,8 @@ class Finals:
             inherit(self.traced.space, source, network, kept)
         return network
 
-    def _checkpoint(self, job: Job) -> Path:
+    def checkpoint(self, job: Job) -> Path:
+        """Where the job's training keeps its last epoch."""
         return self.checkpoints / f"final-{name_of(job).replace('/', '-')}.safetensors"
 
 

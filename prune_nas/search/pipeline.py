@@ -275,7 +275,7 @@ class Search:
                 recipe_of(config, config.trial_epochs),
                 seed=config.seed,
                 checkpoint=self._trial_checkpoint(budget, number),
-                on_epoch=lambda epoch: self._epoch(bar, budget, str(number), epoch),
+                on_epoch=lambda epoch: self._epoch(bar, budget, str(number), epoch, f"trial {number}"),
             )
         except (DivergedError, OutOfMemoryError) as error:
             self.view.say(f"trial {number} of {budget} failed: {error}")
@@ -357,15 +357,18 @@ class Search:
 
     def _final(self, finals: Finals, job: arms_of.Job, bar: Bar) -> None:
         """Train one job; a training that fails is noted, and the others go on."""
-        name = name_of(job)
+        name, end = name_of(job), bar.done + job.epochs
+        spoken = f"{job.arm} {job.schedule} seed {job.seed}"
         try:
-            finals.run(job, lambda epoch: self._epoch(bar, job.budget, name, epoch))
+            finals.run(job, lambda epoch: self._epoch(bar, job.budget, name, epoch, spoken))
         except (DivergedError, OutOfMemoryError) as error:
-            self.view.say(f"{name} failed and is left out of the comparison: {error}")
+            self.view.say(f"{spoken} of {job.budget} failed and is left out of the comparison: {error}")
             self.run.note(failures={**self.run.record.get("failures", {}), name: str(error)})
+            finals.checkpoint(job).unlink(missing_ok=True)
+        bar.reach(end)
 
-    def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch) -> None:
+    def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch, spoken: str = "") -> None:
         self.curves.add(
             Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
         )
-        bar.advance(f"{trial}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        bar.advance(f"{spoken or trial}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")

@@ -62,10 +62,15 @@ class Bar:
     def __init__(self, view: View, progress: Progress, task: TaskID, title: str, total: int) -> None:
         """Made by `View.phase`."""
         self._view, self._progress, self._task, self._title = view, progress, task, title
-        self._done, self._total = 0, total
+        self.done, self._total = 0, total
 
     def advance(self, note: str) -> None:
         """One more epoch is done; `note` says of what, and how it stands."""
-        self._done += 1
+        self.done += 1
         self._progress.update(self._task, advance=1, note=note)
-        self._view.plainly(f"{self._title}, {self._done} of {self._total} epochs: {note}")
+        self._view.plainly(f"{self._title}, {self.done} of {self._total} epochs: {note}")
+
+    def reach(self, epochs: int) -> None:
+        """`epochs` are done in all: some of them were not trained, since another training's result served."""
+        self._progress.update(self._task, completed=epochs)
+        self.done = epochs
