@@ -76,6 +76,8 @@ def conclude(run: Run, job: Search) -> None:
     write_json(run.file("verdict.json"), verdicts)
     for i, budget in enumerate(job.arms):
         _write_best(run, job, budget, finals, first=i == 0, number=i)
+    for leftover in run.file("checkpoints").glob("*"):  # of a training whose result was safe when the process died
+        leftover.unlink()
 
 
 def _digests(job: Search) -> dict[str, dict[str, set[str]]]:
