@@ -29,7 +29,7 @@ app = typer.Typer(
 )
 
 INTERRUPTED = 130
-_RESUMABLE = "interrupted; the same command goes on from here"
+_RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
 
 Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
@@ -73,6 +73,9 @@ def search(
     supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet.")] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates trained by the study, per budget.")] = None,
     trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
+    ] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the finals (the base's).")] = None,
@@ -252,7 +255,9 @@ def status(run: RunDir, json_: Json = False) -> None:
     typer.echo(f"{run}: {config['model']} on {config['dataset']}, budgets {'; '.join(config['budget'])}")
     for name, state in phases.items():
         typer.echo(f"  {name}: {state}")
-    typer.echo(f"  {done['trials']} trials finished of {config['trials'] * len(config['budget'])}")
+    typer.echo(
+        f"  {done['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
+    )
     typer.echo(f"  {done['finals']} final trainings finished")
 
 

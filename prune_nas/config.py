@@ -55,6 +55,7 @@ class Config(BaseModel):
     selection: Literal["per-cost", "threshold"] = "per-cost"
     supernet_epochs: Positive = 20
     trial_epochs: Positive = 6
+    finalists: Annotated[int, Field(ge=0)] = 3
     sampler: Literal["tpe", "gp", "random"] = "tpe"
     epochs: Positive = 12
     randoms: Positive = 3
@@ -114,6 +115,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "supernet_epochs": 8,
         "trials": 6,
         "trial_epochs": 4,
+        "finalists": 2,
         "epochs": 8,
         "randoms": 2,
     },

@@ -50,6 +50,7 @@ def test_the_ledger_adds_up(searched):
     spent = {phase: sum(r.train_macs for r in rows if r.phase == phase) for phase in ("supernet", "study", "finals")}
     base = json.loads((searched / "space.json").read_text())
     assert spent["study"] == sum(3 * t.macs * 200 * t.epochs for t in trials if t.state == "COMPLETE")
+    assert {t.epochs for t in trials if t.state == "COMPLETE"} == {1, 2}  # two rungs
     distinct = {(f.candidate, f.seed, f.epochs, f.arm == "inherited"): 3 * f.macs * 200 * f.epochs for f in finals}
     assert spent["finals"] == sum(distinct.values())
     assert spent["supernet"] == 3 * inspect_macs(base) * 200 * 3
@@ -62,7 +63,7 @@ def inspect_macs(space):
     return read.cost(read.widest).macs
 
 
-def test_search_json_is_the_verdict(searched, cli):
+def test_report_json_is_the_verdict(searched, cli):
     code, out, _ = cli("report", searched, "--json")
     assert code == 0
     assert json.loads(out) == json.loads((searched / "verdict.json").read_text())
@@ -214,7 +215,7 @@ def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path)
         "TRIAL_EPOCHS": 1,
         "EPOCHS": 1,
     }
-    small = {**sizes, "TRIALS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}
+    small = {**sizes, "TRIALS": 1, "FINALISTS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}
     for name, value in small.items():
         monkeypatch.setenv(f"PRUNE_NAS_{name}", str(value))
     words = [word.replace("artifacts/runs/my-run", str(searched)) for word in example]

@@ -38,10 +38,6 @@ class Limits:
         """Whether `cost` meets every bound."""
         return all(cost.of(kind) <= limit for kind, limit in self.bounds)
 
-    def load(self, cost: Cost) -> float:
-        """The fullest bound: the largest of cost / limit; at most 1 within the budget."""
-        return max(cost.of(kind) / limit for kind, limit in self.bounds)
-
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -65,11 +61,6 @@ class Budget:
 
     def __str__(self) -> str:
         return ",".join(map(str, self.bounds))
-
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The costs it bounds, in canonical order."""
-        return tuple(bound.kind for bound in self.bounds)
 
     def limits(self, space: Space) -> Limits:
         """The absolute limits for `space`, fractions being of its base.

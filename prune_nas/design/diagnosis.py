@@ -36,7 +36,7 @@ def diagnose(space: Space, scores: Scores, strength: float, selections: Mapping[
         space: whose slots were scored.
         scores: one score per channel and slot.
         strength: the lambda they were trained with.
-        selections: budget text -> the plain global-threshold selection.
+        selections: budget text -> the widths that were read from the scores under it.
     """
     pooled = np.concatenate([scores[slot.name] for slot in space.slots])
     top = max(float(np.median(scores[slot.name])) for slot in space.slots)
@@ -57,7 +57,7 @@ def diagnose(space: Space, scores: Scores, strength: float, selections: Mapping[
     for budget, selection in selections.items():
         if selection.floored:
             sentences.append(
-                f"budget {budget}: the scores alone would leave {', '.join(selection.floored)} below the floor; "
+                f"budget {budget}: their values alone would leave {', '.join(selection.floored)} below the floor; "
                 "they are kept at it"
             )
     return Diagnosis(dead, tenth, middle, separated, tuple(sentences))

@@ -105,16 +105,27 @@ def interval(differences: Sequence[float]) -> tuple[float, float] | None:
 
 
 def per_seed(finals: Iterable[Final]) -> dict[int, Final]:
-    """Seed -> its row; where a seed trained several candidates (random), the one with the median validation accuracy.
+    """Seed -> its row; where a seed trained several candidates (random), a row of their medians.
 
-    The median of an even number of candidates is the lower of the two middle ones, so that it is a real network; it
-    is found by validation accuracy, so that test accuracies never decide which network is looked at.
+    The medians are taken column by column: such a row stands for the candidates, and is no network that could be
+    chosen.
     """
     by_seed: dict[int, list[Final]] = defaultdict(list)
     for row in finals:
         by_seed[row.seed].append(row)
-    ranked = {seed: sorted(rows, key=lambda r: r.val_accuracy) for seed, rows in by_seed.items()}
-    return {seed: rows[(len(rows) - 1) // 2] for seed, rows in sorted(ranked.items())}
+    return {seed: rows[0] if len(rows) == 1 else _medians(rows) for seed, rows in sorted(by_seed.items())}
+
+
+def _medians(rows: Sequence[Final]) -> Final:
+    return replace(
+        rows[0],
+        candidate="",
+        macs=round(median(row.macs for row in rows)),
+        params=round(median(row.params for row in rows)),
+        val_accuracy=median(row.val_accuracy for row in rows),
+        test_accuracy=median(row.test_accuracy for row in rows),
+        train_macs=round(median(row.train_macs for row in rows)),
+    )
 
 
 def retire(finals: Iterable[Final], current: Mapping[str, Mapping[str, Collection[str]]]) -> list[Final]:
@@ -183,24 +194,24 @@ def summarise(finals: Iterable[Final]) -> list[Summary]:
 def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
     """The paired comparison of two groups of rows on the seeds they share; None if they share none.
 
-    Each group holds one arm under one schedule. The names carry the schedule where the two differ.
+    Each group holds one arm under one schedule. The names carry the schedules unless both are scratch-e.
     """
     ours, theirs = per_seed(left), per_seed(right)
     seeds = sorted(ours.keys() & theirs.keys())
     if not seeds:
         return None
     a, b = ours[seeds[0]], theirs[seeds[0]]
-    same = a.schedule == b.schedule
+    plain = a.schedule == b.schedule == "scratch-e"
     differences = [ours[seed].test_accuracy - theirs[seed].test_accuracy for seed in seeds]
     low, high = interval(differences) or (None, None)
     return Comparison(
-        left=a.arm if same else f"{a.arm} ({a.schedule})",
-        right=b.arm if same else f"{b.arm} ({b.schedule})",
-        schedule=a.schedule if same else f"{a.schedule} / {b.schedule}",
+        left=a.arm if plain else f"{a.arm} ({a.schedule})",
+        right=b.arm if plain else f"{b.arm} ({b.schedule})",
+        schedule=a.schedule if a.schedule == b.schedule else f"{a.schedule} / {b.schedule}",
         n=len(seeds),
         difference=fmean(differences),
         low=low,
         high=high,
-        same=all(ours[s].candidate == theirs[s].candidate and a.epochs == b.epochs for s in seeds)
+        same=all(ours[s].candidate == theirs[s].candidate != "" and a.epochs == b.epochs for s in seeds)
         and "inherited" not in (a.arm, b.arm),
     )

@@ -28,7 +28,7 @@ class Point(NamedTuple):
     t: float
 
 
-BOUNDS: Mapping[str, tuple[float, float]] = {"a": (-0.5, 1.5), "c": (0.0, 1.5), "t": (-2.0, 2.0)}
+BOUNDS: Mapping[str, tuple[float, float]] = {"a": (-0.5, 1.5), "c": (0.0, 1.5), "t": (-3.0, 3.0)}
 UNIFORM, GUIDED, PRUNED = Point(0, 0, 0), Point(1, 0, 0), Point(1, 1, 0)
 
 

@@ -124,10 +124,10 @@ def stage_means(space: Space, widths: Mapping[str, int]) -> list[float]:
 
 
 def non_uniformity(space: Space, widths: Mapping[str, int]) -> float:
-    """How far a shape is from uniform scaling: the stage means' standard deviation over their mean; 0 = uniform."""
-    means = stage_means(space, widths)
-    centre = fmean(means)
-    return math.sqrt(fmean((m - centre) ** 2 for m in means)) / centre
+    """How far a shape is from uniform scaling: the keep ratios' standard deviation over their mean; 0 = uniform."""
+    keep = space.keep(widths).values()
+    centre = fmean(keep)
+    return math.sqrt(fmean((ratio - centre) ** 2 for ratio in keep)) / centre
 
 
 def fit_taper(space: Space, limits: Limits) -> Taper:

@@ -24,16 +24,13 @@ Scores = Mapping[str, NDArray[np.float32]]
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Widths read from scores, the channels that stay, and the cut.
+    """Widths read from scores and the channels that stay.
 
-    `cut` is the smallest value that a channel kept by its score has (a score under `threshold`, a score per
-    share of the budget under `per-cost`). `floored` names the slots that the cut alone would have left below
-    their floor.
+    `floored` names the slots that their channels' values alone would have left below the floor.
     """
 
     widths: Widths
     kept: Mapping[str, tuple[int, ...]]
-    cut: float
     floored: tuple[str, ...]
 
 
@@ -55,6 +52,11 @@ def select(space: Space, scores: Scores, limits: Limits, *, by: str = "threshold
     return max((_select_at(space, scores, limits, price) for price in SELECTIONS[by](space, limits)), key=_held(scores))
 
 
+def best_channels(scores: Scores, widths: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Slot -> the indices of its `widths[slot]` channels with the highest scores, ascending; of equals the first."""
+    return {slot: tuple(sorted(np.argsort(-scores[slot], kind="stable")[:n].tolist())) for slot, n in widths.items()}
+
+
 def _held(scores: Scores) -> Callable[[Selection], float]:
     """The sum of the scores that a selection keeps: what a choice between prices is made by."""
     return lambda selection: sum(float(scores[name][list(kept)].sum()) for name, kept in selection.kept.items())
@@ -63,7 +65,6 @@ def _held(scores: Scores) -> Callable[[Selection], float]:
 def _select_at(space: Space, scores: Scores, limits: Limits, price: Mapping[str, float]) -> Selection:
     """The selection in which a channel's value is its score over its slot's price."""
     values = {slot.name: scores[slot.name].astype(np.float64) / price[slot.name] for slot in space.slots}
-    order = {name: np.argsort(-v, kind="stable") for name, v in values.items()}
     ranked = np.sort(np.concatenate(list(values.values())))[::-1]
 
     def counts(number: int) -> dict[str, int]:
@@ -82,8 +83,7 @@ def _select_at(space: Space, scores: Scores, limits: Limits, price: Mapping[str,
     own = counts(low)
     return Selection(
         widths=widths,
-        kept={name: tuple(sorted(order[name][:n].tolist())) for name, n in widths.items()},
-        cut=float(ranked[max(low - 1, 0)]),
+        kept=best_channels(scores, widths),
         floored=tuple(slot.name for slot in space.slots if own[slot.name] < slot.floor),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 from prune_nas.design.budget import Limits
@@ -14,11 +15,20 @@ from prune_nas.design.space import Cost
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
 _RIVALS = ("taper", "random", "pruned", "guided", "inherited")
+_NO_SCRATCH_B = (
+    "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
+    "add it with --schedules scratch-b --arms found,uniform"
+)
 Groups = Mapping[tuple[str, str], Sequence[Final]]
 
 
 def verdict(
-    budget: str, limits: Limits, finals: Sequence[Final], expenses: Iterable[Expense], non_uniformity: float
+    budget: str,
+    limits: Limits,
+    finals: Sequence[Final],
+    expenses: Iterable[Expense],
+    non_uniformity: float,
+    failures: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """An element of `verdict.json`.
 
@@ -28,22 +38,24 @@ def verdict(
         finals: all rows of `finals.csv`.
         expenses: all rows of `ledger.csv`.
         non_uniformity: of the found shape (`rules.non_uniformity`).
+        failures: final trainings that failed, and why.
     """
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
-    against = _comparisons(groups, limits)
+    against, longer = _comparisons(groups, limits), _at_equal_compute(groups)
     return {
         "schema": SCHEMA,
         "budget": budget,
         "headline": _headline(against),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
-            *_about_equal_compute(groups),
+            *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B]),
+            *_about_failures(failures),
             _about_shape(non_uniformity),
             *_about_search(budget, finals, expenses),
         ],
         "non_uniformity": round(non_uniformity, 4),
-        "comparisons": [{**asdict(c), "outcome": c.outcome} for c in against],
+        "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
         "deploy": _deploy(summarise(own), limits),
     }
 
@@ -70,7 +82,7 @@ def _headline(comparisons: Sequence[Comparison]) -> str:
     return first.sentence()
 
 
-def _about_equal_compute(groups: Groups) -> list[str]:
+def _at_equal_compute(groups: Groups) -> list[Comparison]:
     """What training uniform for the base's whole compute changes: at equal epochs a small net trains on less."""
     against = (("found", _MAIN), ("found", _LONG), ("base", _MAIN))
     pairs = [
@@ -79,15 +91,18 @@ def _about_equal_compute(groups: Groups) -> list[str]:
         for rival in against
         if (arm, _LONG) in groups and rival in groups
     ]
-    return [pair.sentence() for pair in pairs if pair is not None] or [
-        "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
-        "add it with --schedules scratch-b --arms found,uniform"
-    ]
+    return [pair for pair in pairs if pair is not None]
+
+
+def _about_failures(failures: Mapping[str, str]) -> list[str]:
+    return [f"{name} failed and is in no comparison: {why}" for name, why in failures.items()]
 
 
 def _about_shape(non_uniformity: float) -> str:
     tail = ": within rounding of uniform scaling" if non_uniformity < _FLAT else ""
-    return f"non-uniformity of the found shape: {non_uniformity:.2f} (stage keep ratios, deviation over mean){tail}"
+    return (
+        f"non-uniformity of the found shape: {non_uniformity:.2f} (deviation of its keep ratios over their mean){tail}"
+    )
 
 
 def _about_search(budget: str, finals: Sequence[Final], expenses: Iterable[Expense]) -> list[str]:

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
-from prune_nas.design.evidence import retire
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import verdict
-from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.errors import UsageError
 from prune_nas.nets import latency
 
 if TYPE_CHECKING:
@@ -56,8 +55,7 @@ class Curves:
 
 def conclude(run: Run, job: Search) -> None:
     """Write every derived table and JSON file of a run whose phases have ended."""
-    finals = retire(read_table(run.file("finals.csv"), Final), _digests(job))
-    write_table(run.file("finals.csv"), Final, finals)
+    finals = read_table(run.file("finals.csv"), Final)
     expenses = total(_expenses(run, job, finals))
     write_table(run.file("ledger.csv"), Expense, expenses)
     _write_widths(run, job)
@@ -69,19 +67,20 @@ def conclude(run: Run, job: Search) -> None:
         found = candidates["found"][0]
         verdicts.append(
             {
-                **verdict(budget, job.limits[budget], finals, expenses, rules.non_uniformity(job.space, found)),
+                **verdict(
+                    budget,
+                    job.limits[budget],
+                    finals,
+                    expenses,
+                    rules.non_uniformity(job.space, found),
+                    run.record.get("failures", {}),
+                ),
                 "latency": _latency(job, candidates),
             }
         )
     write_json(run.file("verdict.json"), verdicts)
     for i, budget in enumerate(job.arms):
-        _write_best(run, job, budget, finals, first=i == 0, number=i)
-    for leftover in run.file("checkpoints").glob("*"):  # of a training whose result was safe when the process died
-        leftover.unlink()
-
-
-def _digests(job: Search) -> dict[str, dict[str, set[str]]]:
-    return {b: {arm: {w.digest for w in ws} for arm, ws in arms.items()} for b, arms in job.arms.items()}
+        _write_best(run, job, budget, finals, first=i == 0, number=i + 1)
 
 
 def changed_data(path: Path, before: str, now: str) -> UsageError:
@@ -178,14 +177,12 @@ def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, firs
         },
     }
     write_json(run.file("best.json") if first else run.file(f"best/{number}.json"), spec)
-    if best is None:
-        return
-    weights = run.file(f"weights/{best.candidate}-{best.schedule}-{best.seed}.safetensors")
     target = run.file("best.safetensors") if first else run.file(f"best/{number}.safetensors")
-    if weights.exists():
-        temporary = target.with_suffix(".part")
-        target.parent.mkdir(exist_ok=True)
-        shutil.copyfile(weights, temporary)
-        temporary.replace(target)
-    elif not target.exists():
-        raise PruneNasError(f"{weights} is missing; delete the found rows of finals.csv to have it trained again")
+    weights = run.file(f"weights/{best.candidate}-{best.schedule}-{best.seed}.safetensors") if best else None
+    if weights is None or not weights.exists():  # never trained, or published without weights
+        target.unlink(missing_ok=True)
+        return
+    temporary = target.with_suffix(".part")
+    target.parent.mkdir(exist_ok=True)
+    shutil.copyfile(weights, temporary)
+    temporary.replace(target)

@@ -52,7 +52,8 @@ def _seconds(job: Search) -> float:
         kinds += config.randoms - 1 if "random" in config.arms else 0
         stretch = base_macs / space.cost(even).macs
         epochs = config.epochs * sum(stretch if s == "scratch-b" else 1 for s in config.schedules)
-        total += narrow * (config.trials * config.trial_epochs + kinds * config.seeds * epochs)
+        study = config.trials * config.trial_epochs + (config.finalists + 1) * config.epochs
+        total += narrow * (study + kinds * config.seeds * epochs)
     evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))
     return total * len(job.setting.data.train) * (1 + evaluation)
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from prune_nas.design.arms import Job
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import Final, read_table, write_table
+from prune_nas.design.selection import best_channels
 from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import Traced
+from prune_nas.pruning.importance import gamma_scores
 from prune_nas.search.supernet import save_weights
 from prune_nas.training.data import ImageSet
 from prune_nas.training.loop import Epoch, Setting, accuracy, train
 from prune_nas.training.recipe import Recipe
 
 FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the study use the run's own seed
-
-Inheritance = Mapping[str, tuple[Mapping[str, Tensor], Mapping[str, tuple[int, ...]]]]
 
 
 def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
@@ -31,8 +31,13 @@ def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
 
 
 def name_of(job: Job) -> str:
-    """The name of a training in `curves.csv`, in `run.json` and of its checkpoint."""
+    """The name of a training in `curves.csv` and `run.json`."""
     return f"{job.arm}/{job.schedule}/{job.widths.digest}/{job.seed}"
+
+
+def checkpoint_of(job: Job) -> str:
+    """The name of a job's checkpoint."""
+    return f"final-{name_of(job).replace('/', '-')}"
 
 
 class Finals:
@@ -46,9 +51,9 @@ class Finals:
         test: ImageSet,
         *,
         table: Path,
-        checkpoints: Path,
+        checkpoint: Callable[[Job], Path],
         weights: Path,
-        inheritance: Inheritance,
+        supernet: nn.Module | None,
     ) -> None:
         """Bind what every job needs.
 
@@ -58,13 +63,13 @@ class Finals:
             recipe: the base's recipe; jobs bring their own epochs.
             test: the test split.
             table: `finals.csv`.
-            checkpoints: folder for the training in progress.
+            checkpoint: where a job's training keeps its last epoch.
             weights: folder for the trained weights of the found net.
-            inheritance: budget -> the supernet's state and the kept channels, for the inherited arm.
+            supernet: the trained supernet; the inherited arm needs it.
         """
         self.traced, self.setting, self.recipe, self.test = traced, setting, recipe, test
-        self.table, self.checkpoints, self.weights = table, checkpoints, weights
-        self.inheritance = inheritance
+        self.table, self.checkpoint, self.weights = table, checkpoint, weights
+        self.supernet = supernet
 
     def run(self, job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Final:
         """Train one job, or take the row of an arm that shares its training, and append to the table."""
@@ -113,16 +118,10 @@ class Finals:
 
     def _build(self, job: Job) -> nn.Module:
         network = self.traced.build(job.widths, seed=job.seed)
-        if job.arm == "inherited":
-            state, kept = self.inheritance[job.budget]
-            source = self.traced.build(self.traced.space.widest, seed=job.seed)
-            source.load_state_dict(dict(state))
-            inherit(self.traced.space, source, network, kept)
+        if job.arm == "inherited" and self.supernet is not None:
+            kept = best_channels(gamma_scores(self.traced.space, self.supernet), job.widths)
+            inherit(self.traced.space, self.supernet, network, kept)
         return network
-
-    def checkpoint(self, job: Job) -> Path:
-        """Where the job's training keeps its last epoch."""
-        return self.checkpoints / f"final-{name_of(job).replace('/', '-')}.safetensors"
 
 
 def _training(row: Final) -> tuple[str, int, int, bool]:

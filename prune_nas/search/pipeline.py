@@ -14,23 +14,25 @@ from pathlib import Path
 
 import torch
 from optuna import Study
-from torch import Tensor
+from torch import nn
 
 from prune_nas.config import Config
 from prune_nas.design import arms as arms_of
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.diagnosis import cuts, diagnose
+from prune_nas.design.evidence import retire
 from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
-from prune_nas.design.records import SCHEMA, Curve, TrialRow, write_table
+from prune_nas.design.projection import project
+from prune_nas.design.records import SCHEMA, Curve, Final, TrialRow, read_table, write_table
 from prune_nas.design.selection import Selection, select
 from prune_nas.design.space import Space, Widths
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import gamma_scores
 from prune_nas.search import conclusion, estimate, study
-from prune_nas.search.finals import FINAL_SEEDS, Finals, name_of, owed
+from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
@@ -159,21 +161,21 @@ class Search:
         """Score the supernet's channels, unless their scores are there."""
         target = self.run.file("scores.safetensors")
         if not target.exists():
-            network = self.traced.build(self.space.widest, seed=self.config.seed)
-            network.load_state_dict(self._supernet_weights())
-            scores = gamma_scores(self.space, network)
+            scores = gamma_scores(self.space, self._supernet())
             save_scores(target, scores, penalty=self.config.penalty, strength=self.strength)
         self.run.phase("supernet", "done")
 
-    def _supernet_weights(self) -> dict[str, Tensor]:
-        """The supernet's state; trained if its file is not there, as in a run that was published without weights."""
+    def _supernet(self) -> nn.Module:
+        """The trained supernet; trained again if its file is not there, as in a run published without weights."""
         path, checkpoint = self.run.file("supernet.safetensors"), self.run.checkpoint("supernet")
         if not path.exists():
             self.run.phase("supernet", "running")
             self._train_supernet()
             self.run.phase("supernet", "done")
         checkpoint.unlink(missing_ok=True)
-        return load_weights(path)
+        network = self.traced.build(self.space.widest, seed=self.config.seed)
+        network.load_state_dict(load_weights(path))
+        return network
 
     def _train_supernet(self) -> None:
         config, run = self.config, self.run
@@ -229,16 +231,42 @@ class Search:
         self.run.phase("study", "running")
         for budget in self.config.budgets:
             self._study(budget)
+            self._finalists(budget)
         self.run.phase("study", "done")
 
-    def opened_study(self, budget: Budget) -> Study:
-        """The study of a budget."""
-        prior = self.selections[str(budget)].widths
-        return study.open_study(self.run.file("study.journal"), budget, prior)
+    def rungs(self, budget: Budget) -> tuple[Study, Study]:
+        """The two studies of a budget: short trainings of proposals, full ones of the best of them."""
+        journal, prior = self.run.file("study.journal"), self.selections[str(budget)].widths
+        return study.open_study(journal, str(budget), prior), study.open_study(journal, f"{budget} finalists", prior)
+
+    def found(self, budget: Budget) -> Widths:
+        """The best finalist; without a second rung the best trial."""
+        short, full = self.rungs(budget)
+        return study.best(full if self.config.finalists else short)
+
+    def _finalists(self, budget: Budget) -> None:
+        """The second rung: the best trials, and uniform beside them, trained as long as the base is.
+
+        Short schedules favour shapes that learn fast over shapes that end high, so the first rung alone would choose
+        the wrong net wherever the budget leaves the shape free.
+        """
+        if not self.config.finalists:
+            return
+        short, full = self.rungs(budget)
+        study.best(short)  # says why if none succeeded
+        even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
+        candidates = list(dict.fromkeys([*study.leaders(short, self.config.finalists), even]))
+        with self.view.phase(f"finalists {budget}", len(candidates) * self.config.epochs) as bar:
+            study.run_finalists(
+                full,
+                candidates,
+                lambda number, widths: self._trial(bar, str(budget), f"finalist {number}", widths, self.config.epochs),
+            )
+        self._write_trials()
 
     def _study(self, budget: Budget) -> None:
         config, limits, prior = self.config, self.limits[str(budget)], self.selections[str(budget)].widths
-        opened_study = self.opened_study(budget)
+        opened_study, _ = self.rungs(budget)
         left = max(config.trials - len(study.trained(opened_study)), 0)
         proposals = study.trials(
             opened_study,
@@ -253,45 +281,49 @@ class Search:
             study.run(
                 opened_study,
                 proposals,
-                lambda number, widths: self._trial(bar, str(budget), number, widths),
+                lambda number, widths: self._trial(bar, str(budget), f"trial {number}", widths, config.trial_epochs),
                 wanted=config.trials,
                 timeout=config.timeout,
-                on_trial=lambda trial: self._trial_told(str(budget), trial.number),
+                on_trial=lambda trial: self._write_trials(),
             )
         self._write_trials()
+        done = len(study.trained(opened_study))
+        if done < config.trials:
+            why = "the time is up" if config.timeout else "the space holds no more"
+            self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
 
     def _starts(self, limits: Limits) -> list[family.Point]:
         """Uniform, guided, pruned and the taper: the rivals are where the study begins."""
         taper = family.taper_point(self.space, rules.fit_taper(self.space, limits).ratio)
         return [family.UNIFORM, family.GUIDED, family.PRUNED, taper]
 
-    def _trial(self, bar: Bar, budget: str, number: int, widths: Widths) -> study.Outcome:
-        config = self.config
+    def _trial(self, bar: Bar, budget: str, name: str, widths: Widths, epochs: int) -> study.Outcome:
+        config, checkpoint = self.config, self.run.checkpoint(f"{name} {budget}")
         start = time.perf_counter()
         try:
-            _, epochs = train(
+            _, done = train(
                 lambda: self.traced.build(widths, seed=config.seed),
                 self.setting,
-                recipe_of(config, config.trial_epochs),
+                recipe_of(config, epochs),
                 seed=config.seed,
-                checkpoint=self._trial_checkpoint(budget, number),
-                on_epoch=lambda epoch: self._epoch(bar, budget, str(number), epoch, f"trial {number}"),
+                checkpoint=checkpoint,
+                on_epoch=lambda epoch: self._epoch(bar, budget, name, epoch),
             )
         except (DivergedError, OutOfMemoryError) as error:
-            self.view.say(f"trial {number} of {budget} failed: {error}")
-            return study.Outcome(None, config.trial_epochs, time.perf_counter() - start, str(error))
-        return study.Outcome(epochs[-1].val_accuracy, len(epochs), sum(epoch.seconds for epoch in epochs))
-
-    def _trial_checkpoint(self, budget: str, number: int) -> Path:
-        return self.run.checkpoint(f"trial-{budget}-{number}")
-
-    def _trial_told(self, budget: str, number: int) -> None:
-        """A trial's checkpoint goes only when the study knows its result: nothing is paid for twice."""
-        self._write_trials()
-        self._trial_checkpoint(budget, number).unlink(missing_ok=True)
+            self.view.say(f"{name} of {budget} failed: {error}")
+            return study.Outcome(None, epochs, time.perf_counter() - start, str(error))
+        return study.Outcome(done[-1].val_accuracy, len(done), sum(epoch.seconds for epoch in done))
 
     def _write_trials(self) -> None:
-        rows = [row for budget in self.config.budgets for row in study.rows(self.opened_study(budget), self.space)]
+        """Write `trials.csv`; a trial's checkpoint goes only now that its study knows the result."""
+        rows = []
+        for budget in self.config.budgets:
+            short, full = self.rungs(budget)
+            rows += study.rows(short, self.space, str(budget))
+            rows += study.rows(full, self.space, str(budget), first=len(short.get_trials(deepcopy=False)))
+            for name, rung in (("trial", short), ("finalist", full)):
+                for trial in study.trained(rung):
+                    self.run.checkpoint(f"{name} {trial.number} {budget}").unlink(missing_ok=True)
         write_table(self.run.file("trials.csv"), TrialRow, rows)
 
     # Finals -------------------------------------------------------------------------------------------------------
@@ -303,7 +335,7 @@ class Search:
             str(budget): arms_of.widths_of_arms(
                 self.space,
                 self.limits[str(budget)],
-                found=study.best(self.opened_study(budget)),
+                found=self.found(budget),
                 pruned=self.selections[str(budget)].widths,
                 rule=self.rules[str(budget)],
                 randoms=self.config.randoms,
@@ -329,26 +361,28 @@ class Search:
 
     def run_finals(self) -> None:
         """Train what is owed, on test data that nothing before has read."""
-        table = self.run.file("finals.csv")
+        table, jobs = self.run.file("finals.csv"), self.jobs()
+        digests = {b: {arm: {w.digest for w in ws} for arm, ws in arms.items()} for b, arms in self.arms.items()}
+        write_table(table, Final, retire(read_table(table, Final), digests))
         failed = self.run.record.get("failures", {})
-        left = [job for job in owed(self.jobs(), table) if name_of(job) not in failed]
+        left = [job for job in owed(jobs, table) if name_of(job) not in failed]
+        for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
+            self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         if not left:
             self.run.phase("finals", "done")
             return
         self.run.phase("finals", "running")
         test = self.setting.data.open_test().to(self.setting.device)
         self.run.note(data={**self.run.record["data"], "test": len(test)})
-        inherits = any(job.arm == "inherited" for job in left)
-        state = self._supernet_weights() if inherits else {}
         finals = Finals(
             self.traced,
             self.setting,
             recipe_of(self.config, self.config.epochs),
             test,
             table=table,
-            checkpoints=self.run.file("checkpoints"),
+            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
             weights=self.run.file("weights"),
-            inheritance={budget: (state, s.kept) for budget, s in self.selections.items()},
+            supernet=self._supernet() if any(job.arm == "inherited" for job in left) else None,
         )
         with self.view.phase("finals", sum(job.epochs for job in left)) as bar:
             for job in left:
@@ -364,7 +398,7 @@ class Search:
         except (DivergedError, OutOfMemoryError) as error:
             self.view.say(f"{spoken} of {job.budget} failed and is left out of the comparison: {error}")
             self.run.note(failures={**self.run.record.get("failures", {}), name: str(error)})
-            finals.checkpoint(job).unlink(missing_ok=True)
+            self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         bar.reach(end)
 
     def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch, spoken: str = "") -> None:

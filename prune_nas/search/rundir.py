@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import platform
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
@@ -49,7 +50,7 @@ class Run:
 
     def checkpoint(self, name: str) -> Path:
         """Where the training called `name` keeps its last epoch."""
-        return self.path / "checkpoints" / f"{name}.safetensors"
+        return self.path / "checkpoints" / f"{name.replace(' ', '-')}.safetensors"
 
 
 @contextlib.contextmanager
@@ -98,7 +99,7 @@ def read_json(path: Path) -> Any:
 
 
 def _create(path: Path, config: Config) -> Run:
-    run = Run(path, config, {"schema": SCHEMA, "version": version("prune-nas")})
+    run = Run(path, config, {"schema": SCHEMA, "version": version("prune-nas"), "commit": _commit()})
     run.note(
         config=config.model_dump(mode="json"),
         versions={"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
@@ -138,6 +139,22 @@ def machine() -> Mapping[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
+
+
+def _commit() -> str:
+    """The commit of the checkout that this code runs from; empty where it is none."""
+    here = Path(__file__).resolve().parent
+    try:
+        asked = subprocess.run(  # noqa: S603
+            ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return asked.stdout.strip()
 
 
 def _cpu_name() -> str:

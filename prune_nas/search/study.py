@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from prune_nas.design import family
-from prune_nas.design.budget import Budget, Limits
+from prune_nas.design.budget import Limits
 from prune_nas.design.family import Point
 from prune_nas.design.projection import project
 from prune_nas.design.records import TrialRow
@@ -50,8 +50,8 @@ class Outcome:
     error: str = ""
 
 
-def open_study(journal: Path, budget: Budget, prior: Widths) -> optuna.Study:
-    """The study of `budget` in the run's journal, created around `prior` if it is not there yet.
+def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
+    """The study called `name` in the run's journal, created around `prior` if it is not there yet.
 
     Raises:
         PruneNasError: the journal is damaged.
@@ -60,7 +60,7 @@ def open_study(journal: Path, budget: Budget, prior: Widths) -> optuna.Study:
     repair(journal)
     try:
         study = optuna.create_study(
-            study_name=str(budget),
+            study_name=name,
             storage=JournalStorage(JournalFileBackend(str(journal))),
             direction="maximize",
             load_if_exists=True,
@@ -169,14 +169,43 @@ def run(
             trial.set_user_attr("repeats", twin.number)
             study.tell(trial, twin.value, state=None if twin.value is not None else TrialState.FAIL)
             continue
-        outcome = train(trial.number, widths)
-        for name in ("epochs", "seconds", "error"):
-            trial.set_user_attr(name, getattr(outcome, name))
-        if outcome.value is None:
-            study.tell(trial, state=TrialState.FAIL)
-        else:
-            study.tell(trial, outcome.value)
+        _tell(study, trial, train(trial.number, widths))
         on_trial(study.get_trials(deepcopy=False)[trial.number])
+
+
+def run_finalists(study: optuna.Study, candidates: Sequence[Widths], train: Callable[[int, Widths], Outcome]) -> None:
+    """Train the candidates of the second rung that were not trained yet, in their order.
+
+    A finalist's trial has no parameters: nothing is proposed, and the first rung's sampler never sees its value,
+    since the two rungs train for different numbers of epochs.
+
+    Args:
+        study: the rung's own study, from `open_study`.
+        candidates: distinct widths; more may be added by a later call.
+        train: as in `run`.
+    """
+    unfinished = {t.user_attrs.get("widths"): t for t in study.get_trials(states=(TrialState.RUNNING,))}
+    done = {t.user_attrs["widths"] for t in trained(study)}
+    for widths in candidates:
+        text = widths.to_json()
+        if text in done:
+            continue
+        begun = unfinished.get(text) or unfinished.pop(None, None)
+        trial = optuna.Trial(study, begun._trial_id) if begun is not None else study.ask()
+        trial.set_user_attr("widths", text)
+        _tell(study, trial, train(trial.number, widths))
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
+    for name in ("epochs", "seconds", "error"):
+        trial.set_user_attr(name, getattr(outcome, name))
+    study.tell(trial, outcome.value, state=TrialState.FAIL if outcome.value is None else None)
+
+
+def leaders(study: optuna.Study, count: int) -> list[Widths]:
+    """The `count` candidates with the highest validation accuracy, best first; of equals the earlier."""
+    ranked = sorted((t for t in trained(study) if t.value is not None), key=lambda t: (-(t.value or 0), t.number))
+    return [Widths(json.loads(t.user_attrs["widths"])) for t in ranked[:count]]
 
 
 def trained(study: optuna.Study) -> list[FrozenTrial]:
@@ -191,26 +220,26 @@ def best(study: optuna.Study) -> Widths:
     Raises:
         PruneNasError: no trial succeeded.
     """
-    values = [t for t in trained(study) if t.value is not None]
-    if not values:
+    first = leaders(study, 1)
+    if not first:
         errors = {t.user_attrs.get("error", "") for t in trained(study)}
         raise PruneNasError(f"no trial of the study for {study.study_name} succeeded: {'; '.join(sorted(errors))}")
-    winner = max(values, key=lambda t: (t.value, -t.number))
-    return Widths(json.loads(winner.user_attrs["widths"]))
+    return first[0]
 
 
-def rows(study: optuna.Study, space: Space) -> list[TrialRow]:
-    """The study's finished and failed trials as rows of `trials.csv`."""
-    return [_row(study.study_name, space, t) for t in study.get_trials(deepcopy=False, states=_FINISHED)]
+def rows(study: optuna.Study, space: Space, budget: str, first: int = 0) -> list[TrialRow]:
+    """The study's finished and failed trials as rows of `trials.csv`, numbered from `first`."""
+    finished = study.get_trials(deepcopy=False, states=_FINISHED)
+    return [_row(budget, space, trial, first + trial.number) for trial in finished]
 
 
-def _row(budget: str, space: Space, trial: FrozenTrial) -> TrialRow:
+def _row(budget: str, space: Space, trial: FrozenTrial, number: int) -> TrialRow:
     attributes: dict[str, Any] = trial.user_attrs
     cost = space.cost(json.loads(attributes["widths"]))
     repeated = "repeats" in attributes
     return TrialRow(
         budget=budget,
-        number=trial.number,
+        number=number,
         state="REPEAT" if repeated else trial.state.name,
         value=trial.value,
         macs=cost.macs,

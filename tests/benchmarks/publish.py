@@ -7,26 +7,29 @@ again only if the inherited arm is asked for.
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import ledger_table, markdown
 
-WEIGHTS = ("supernet.safetensors", "best.safetensors", "weights", "checkpoints", "best/*.safetensors", ".lock")
+LEFT_OUT = ("supernet.safetensors", "best.safetensors", "weights", "checkpoints", ".lock")
+
+
+def _weights(folder: str, names: list[str]) -> set[str]:
+    inside_best = Path(folder).name == "best"
+    return {name for name in names if name in LEFT_OUT or (inside_best and name.endswith(".safetensors"))}
 
 
 def publish(run: Path, target: Path, commands: list[str]) -> None:
     """Copy the tables, figures and report of `run` to `target` and write `README.md` with the receipt."""
     shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(run, target, ignore=shutil.ignore_patterns(*(name.rpartition("/")[2] for name in WEIGHTS)))
+    shutil.copytree(run, target, ignore=_weights)
     (target / "README.md").write_text(receipt(RunData(run), commands))
 
 
 def receipt(data: RunData, commands: list[str]) -> str:
     """The commands, commit, versions, machine, n and spread, the results, the verdicts and the ledger."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     record, seeds = data.run, sorted({row.seed for row in data.finals})
     machine, versions = record["machine"], record["versions"]
     lines = [
@@ -36,7 +39,7 @@ def receipt(data: RunData, commands: list[str]) -> str:
         *commands,
         "```",
         "",
-        f"- commit {commit}",
+        f"- commit {record.get('commit', 'unknown')}",
         "- versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; trained in "
         f"{record['precision']['name']} on {record['device']}",

@@ -51,7 +51,7 @@ def test_only_shared_seeds_are_compared():
     assert compare(ours, [replace(row, seed=row.seed + 9) for row in arm("uniform", [0.6])]) is None
 
 
-def test_random_counts_by_seed_the_median_candidate_and_the_best_by_validation():
+def test_random_counts_by_seed_the_medians_and_the_best_by_validation():
     rows = [
         replace(row, test_accuracy=a, val_accuracy=v)
         for name, tests, vals in (
@@ -61,7 +61,10 @@ def test_random_counts_by_seed_the_median_candidate_and_the_best_by_validation()
         )
         for row, a, v in zip(arm("random", tests, candidate=name), tests, vals, strict=True)
     ]
-    assert [row.test_accuracy for row in per_seed(rows).values()] == [0.9, 0.6]  # z: the median on validation
+    assert [row.test_accuracy for row in per_seed(rows).values()] == [0.6, 0.6]
+    assert [row.test_accuracy for row in per_seed(rows[:4]).values()] == pytest.approx(
+        [0.55, 0.6]
+    )  # of two: their mean
     table = {s.arm: s for s in summarise(rows)}
     assert table["random"].candidates == 3
     assert table["random"].n == 2
@@ -102,6 +105,16 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     second = verdict("macs=0.2", WIDE, [*rows, *longer], spent, 0.4)
     assert any("uniform (scratch-b)" in s and "found (scratch-e)" in s for s in second["sentences"])
     assert second["deploy"]["schedule"] == "scratch-b"
+    both = [*longer, *arm("found", [0.84, 0.845, 0.85], schedule="scratch-b")]
+    third = verdict("macs=0.2", WIDE, [*rows, *both], spent, 0.4)
+    assert any(s.startswith("uniform (scratch-b) loses to found (scratch-b)") for s in third["sentences"])
+    assert {c["schedule"] for c in third["comparisons"]} >= {"scratch-e", "scratch-b", "scratch-b / scratch-e"}
+
+
+def test_failures_are_said():
+    rows = [*arm("found", [0.7, 0.71]), *arm("uniform", [0.6, 0.61])]
+    said = verdict("macs=0.2", WIDE, rows, [], 0.0, {"taper/scratch-e/abc/1000": "diverged"})
+    assert any("taper/scratch-e/abc/1000 failed" in s for s in said["sentences"])
 
 
 def test_what_to_deploy_is_chosen_on_validation_alone():
@@ -136,4 +149,4 @@ def test_test_accuracies_never_decide_what_is_deployed():
 
 def test_scratch_b_alone_is_compared_too():
     rows = [*arm("found", [0.8, 0.81], schedule="scratch-b"), *arm("uniform", [0.7, 0.72], schedule="scratch-b")]
-    assert verdict("macs=0.2", WIDE, rows, [], 0.0)["headline"].startswith("found beats uniform")
+    assert verdict("macs=0.2", WIDE, rows, [], 0.0)["headline"].startswith("found (scratch-b) beats uniform")

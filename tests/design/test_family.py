@@ -6,7 +6,7 @@ from prune_nas.design import family
 from prune_nas.design.budget import Budget
 from prune_nas.design.family import BOUNDS, GUIDED, PRUNED, UNIFORM, Point, shape
 from prune_nas.design.projection import project
-from prune_nas.design.rules import Taper, apply, fit_stage_mean
+from prune_nas.design.rules import Taper, apply, fit_stage_mean, fit_taper
 from tests.design.spaces import spaces, vgg
 from tests.design.test_space import named
 
@@ -46,6 +46,16 @@ def test_random_shapes_follow_from_their_seed_and_meet_the_budget(space, limits)
     assert a == b
     assert a != c
     assert limits.admits(space.cost(a))
+
+
+@pytest.mark.parametrize("text", ["macs=0.2,params=0.05", "macs=0.4,params=0.1", "macs=0.2,params=0.02"])
+def test_the_family_reaches_the_taper_of_steep_joint_budgets(space, text):
+    limits = Budget.parse(text).limits(space)
+    ratio = fit_taper(space, limits).ratio
+    point = family.taper_point(space, ratio)
+    reached = space.cost(project(space, shape(space, space.widest, point), limits))
+    taper = space.cost(apply(fit_taper(space, limits), space, limits))
+    assert reached.macs == pytest.approx(taper.macs, rel=0.05)
 
 
 def test_a_taper_steeper_than_the_family_is_clipped(space):

@@ -1,5 +1,3 @@
-import math
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,7 +11,6 @@ from prune_nas.design.rules import (
     fit_stage_mean,
     fit_taper,
     non_uniformity,
-    stage_means,
 )
 from prune_nas.design.space import Widths
 from prune_nas.errors import UsageError
@@ -57,14 +54,15 @@ def test_patterns_of_other_depths_are_refused():
         fit_stage_mean([])
 
 
-@given(spaces(), st.floats(0.3, 1.0))
-def test_uniform_shapes_are_uniform(space, share):
+@given(spaces())
+def test_the_widest_net_is_uniform(space):
     assert non_uniformity(space, space.widest) == 0
-    widths = {s.name: max(1, round(share * s.ceiling)) for s in space.slots}
-    means = stage_means(space, widths)
-    centre = sum(means) / len(means)
-    expected = math.sqrt(sum((m - centre) ** 2 for m in means) / len(means)) / centre
-    assert non_uniformity(space, widths) == pytest.approx(expected)
+
+
+def test_non_uniformity_sees_differences_within_a_stage_too():
+    space = chain([100, 100, "M", 100, 100])
+    assert non_uniformity(space, named(space, (20, 60, 20, 60))) == pytest.approx(0.5)  # mean 40, deviation 20
+    assert non_uniformity(space, named(space, (20, 20, 60, 60))) == pytest.approx(0.5)
 
 
 def test_the_tapers_are_those_of_the_measured_table():

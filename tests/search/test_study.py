@@ -24,7 +24,7 @@ def score(number, widths):
 
 def go(journal, train=score, wanted=8, sampler="tpe", seed=0, **options):
     prior = named(SPACE, PRIOR)
-    opened = study.open_study(journal, BUDGET, prior)
+    opened = study.open_study(journal, str(BUDGET), prior)
     proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=seed, sampler=sampler)
     study.run(opened, proposals, train, wanted=wanted, **options)
     return opened
@@ -41,7 +41,7 @@ def journal(tmp_path):
 
 def test_it_begins_with_the_rivals_and_every_candidate_fits(journal):
     opened = go(journal)
-    rows = study.rows(opened, SPACE)
+    rows = study.rows(opened, SPACE, str(BUDGET))
     assert [row.number for row in rows] == list(range(len(rows)))
     assert all(LIMITS.admits(SPACE.cost(json.loads(row.widths))) for row in rows)
     assert rows[0].widths == study.project(SPACE, {s.name: 1.0 for s in SPACE.slots}, LIMITS).to_json()
@@ -100,13 +100,13 @@ def test_the_same_widths_are_never_trained_twice(journal):
         return score(number, widths)
 
     prior = SPACE.widest  # a prior without a pattern: uniform, guided and pruned coincide
-    opened = study.open_study(journal, BUDGET, prior)
+    opened = study.open_study(journal, str(BUDGET), prior)
     proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=0, sampler="tpe")
     study.run(opened, proposals, remember, wanted=6)
     assert len(seen) == len(set(seen)) == 6
-    states = [row.state for row in study.rows(opened, SPACE)]
+    states = [row.state for row in study.rows(opened, SPACE, str(BUDGET))]
     assert states[:4] == ["COMPLETE", "REPEAT", "REPEAT", "COMPLETE"]
-    repeats = [row for row in study.rows(opened, SPACE) if row.state == "REPEAT"]
+    repeats = [row for row in study.rows(opened, SPACE, str(BUDGET)) if row.state == "REPEAT"]
     assert all(row.epochs == 0 and row.seconds == 0 for row in repeats)
 
 
@@ -115,7 +115,7 @@ def test_a_space_with_one_candidate_ends(journal):
 
     space = chain([4, 4], floor=4)
     limits = Budget.parse("macs=1").limits(space)
-    opened = study.open_study(journal, Budget.parse("macs=1"), space.widest)
+    opened = study.open_study(journal, "macs=1", space.widest)
     proposals = study.trials(opened, space, limits, space.widest, starts=STARTS, seed=0, sampler="random")
     study.run(opened, proposals, score, wanted=3)
     assert len(study.trained(opened)) == 1
@@ -147,7 +147,7 @@ def test_other_seeds_propose_other_candidates(tmp_path):
 
 def test_budgets_have_studies_of_their_own_in_one_journal(journal):
     first = go(journal, wanted=2)
-    other = study.open_study(journal, Budget.parse("macs=0.3"), SPACE.widest)
+    other = study.open_study(journal, "macs=0.3", SPACE.widest)
     assert other.get_trials() == []
     assert len(study.trained(first)) == len(study.trained(go(journal, wanted=2))) == 2
 
@@ -155,4 +155,41 @@ def test_budgets_have_studies_of_their_own_in_one_journal(journal):
 def test_a_study_around_other_scores_is_refused(journal):
     go(journal, wanted=1)
     with pytest.raises(PruneNasError, match="made around other widths"):
-        study.open_study(journal, BUDGET, SPACE.widest)
+        study.open_study(journal, str(BUDGET), SPACE.widest)
+
+
+def finalists(journal, candidates, train):
+    opened = study.open_study(journal, "finalists", SPACE.widest)
+    study.run_finalists(opened, candidates, train)
+    return opened
+
+
+def test_the_second_rung_is_cut_off_and_continued_and_nothing_is_trained_twice(tmp_path):
+    leaders = study.leaders(go(tmp_path / "first"), 3)
+    whole = finalists(tmp_path / "whole", leaders, score)
+    started = []
+
+    def fragile(number, widths):
+        started.append(widths)
+        if started.count(widths) == 1:
+            raise CutOffError
+        return score(number, widths)
+
+    for _ in range(9):
+        try:
+            again = finalists(tmp_path / "cut", leaders, fragile)
+        except CutOffError:
+            continue
+        break
+    assert history(again) == history(whole)
+    assert started == [w for w in leaders for _ in range(2)]
+    more = finalists(tmp_path / "cut", [*leaders, SPACE.narrowest], score)
+    assert len(study.trained(more)) == 4
+    assert study.best(more) in {*leaders, SPACE.narrowest}
+
+
+def test_leaders_are_the_best_first(journal):
+    opened = go(journal)
+    values = [score(0, widths).value for widths in study.leaders(opened, 4)]
+    assert values == sorted((t.value for t in study.trained(opened)), reverse=True)[:4]
+    assert study.leaders(opened, 1) == [study.best(opened)]

@@ -18,7 +18,7 @@ PROPOSED = "proposed"
 
 
 def study(trials: Sequence[TrialRow], origins: Mapping[int, str], limits: Mapping[str, float], budget: str) -> Figure:
-    """Validation accuracy by trial with the running best above, the share of each bound that is used below.
+    """Validation accuracy by trial and the first rung's running best above, the share of each bound used below.
 
     Args:
         trials: the trials of one budget.
@@ -39,7 +39,7 @@ def study(trials: Sequence[TrialRow], origins: Mapping[int, str], limits: Mappin
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style.grid(axes)
     lower.set_xlabel("trial")
-    done = sum(trial.value is not None for trial in trials)
+    done = sum(trial.value is not None and trial.state != "REPEAT" for trial in trials)
     title = f"{done} candidates trained under {budget}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.legend(loc="outside right upper")
@@ -66,7 +66,9 @@ def _key(widths: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
 
 
 def _values(axes: Axes, trials: Sequence[TrialRow], origins: Mapping[int, str]) -> None:
-    done = [(trial.number, 100 * trial.value) for trial in trials if trial.value is not None]
+    short = min((trial.epochs for trial in trials if trial.epochs), default=0)
+    done = [(trial.number, 100 * trial.value) for trial in trials if trial.value is not None and trial.epochs <= short]
+    longer = [(trial.number, 100 * trial.value) for trial in trials if trial.value is not None and trial.epochs > short]
     if done:
         numbers, values = zip(*done, strict=True)
         best = np.maximum.accumulate(values)
@@ -79,6 +81,10 @@ def _values(axes: Axes, trials: Sequence[TrialRow], origins: Mapping[int, str]) 
         label = "proposed by\nthe sampler" if name == PROPOSED else f"seeded: {name}"
         x, y = zip(*groups[name], strict=True)
         axes.scatter(x, y, color=colour, marker=marker, s=42, label=label, zorder=2)
+    if longer:
+        x, y = zip(*longer, strict=True)
+        label = "finalists, trained\nas long as the base"
+        axes.scatter(x, y, facecolor="none", edgecolor=style.BLACK, marker="s", s=48, label=label, zorder=2)
     failed = [trial.number for trial in trials if trial.value is None]
     if failed:
         low = [0.03] * len(failed)
