@@ -6,10 +6,13 @@ again only if the inherited arm is asked for.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
+from prune_nas.design.files import write_json
+from prune_nas.report.html import write_report
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import ledger_table, markdown
 
@@ -25,6 +28,10 @@ def publish(run: Path, target: Path, commands: list[str]) -> None:
     """Copy the tables, figures and report of `run` to `target` and write `README.md` with the receipt."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(run, target, ignore=_weights)
+    record = json.loads((target / "run.json").read_text())
+    record["config"]["data_dir"] = None  # a place on the machine that ran it
+    write_json(target / "run.json", record)
+    write_report(target)
     (target / "README.md").write_text(receipt(RunData(run), commands))
 
 
