@@ -163,6 +163,14 @@ def test_arms_of_one_cost_stand_apart_and_others_stay():
     assert places[2:] == pytest.approx([100, 150])
 
 
+def test_a_crowd_of_marks_stays_near_its_cost():
+    costs = [100.0] * 9 + [1000.0]
+    places = side_by_side(costs, [70] * 10, [72] * 10)
+    axis = np.log(10) * 1.36
+    assert np.abs(np.log(places) - np.log(costs)).max() <= 0.04 * axis + 1e-9
+    assert len(set(places)) > 3
+
+
 def test_gamma_counts_every_channel_and_draws_each_cut(run):
     stages = {slot.name: slot.stage for slot in run.space.slots}
     first, second = ({"conv1_1": (20, a), "conv1_2": (10, b)} for a, b in ((0.1, 0.2), (0.05, 0.07)))

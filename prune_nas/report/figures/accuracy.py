@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import count
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ COSTS = {"macs": "multiply-accumulates", "params": "parameters"}
 FILLS = {"scratch-e": "hollow", "scratch-b": "full", "fine-tune": "left", "rewind": "top"}
 SIZES = (8.0, 5.5, 4.0)  # of the marks of the first, second and further budgets
 APART = 0.032  # of the axis: marks whose bars overlap stand at least this far apart
+MOST = 0.04  # of the axis: no mark is drawn farther than this from its cost
 SPAN = math.log(2.5)  # the least ratio of the dearest arm to the cheapest that an axis shows
 MARGIN = 0.18  # free room at either end of an axis, of that ratio
 TICKS = {0.9: (1, 1.5, 2, 3, 5, 7), 2.0: (1, 2, 5), math.inf: (1,)}  # decades up to which these digits are ticks
@@ -62,15 +62,21 @@ def front(frame: pd.DataFrame, cost: str) -> list[int]:
 
 
 def side_by_side(costs: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[float]:
-    """Where to draw each cost: moved sideways only as far as its bar [low, high] would else touch another's."""
+    """Where to draw each cost: moved sideways where its bar [low, high] would else touch another's.
+
+    A mark moves by at most `MOST` of the axis, so that it still says what its arm costs; where that is not room
+    enough for all, marks overlap a little.
+    """
     length = _length(costs)
     placed: list[float] = []
     for cost, low, high in zip(costs, lows, highs, strict=True):
         rivals = [x for x, bottom, top in zip(placed, lows, highs, strict=False) if bottom <= high and low <= top]
         place = math.log(cost) / length
-        moves = (sign * step * APART / 4 for step in count() for sign in (1, -1))
-        move = next(move for move in moves if all(abs(place + move - x) > 0.999 * APART for x in rivals))
-        placed.append(place + move)
+        steps = range(round(4 * MOST / APART) + 1)
+        moves = [sign * step * APART / 4 for step in steps for sign in (1, -1)]
+        free = [min((abs(place + move - x) for x in rivals), default=APART) for move in moves]
+        enough = (move for move, room in zip(moves, free, strict=True) if room > 0.999 * APART)
+        placed.append(place + next(enough, moves[int(np.argmax(free))]))
     return [math.exp(x * length) for x in placed]
 
 
@@ -145,6 +151,7 @@ def _caption(arms: pd.DataFrame) -> str:
     counts = sorted(set(arms["n"]))
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return (
-        f"Marks: mean over seeds ({n}); bars: one standard deviation. Marks that would touch stand side by side.\n"
+        f"Marks: mean over seeds ({n}); bars: one standard deviation. "
+        "Marks that would touch are moved sideways a little.\n"
         "Front: no other arm has a higher validation accuracy at a lower cost; drawn at true cost and test accuracy."
     )
