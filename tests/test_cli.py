@@ -29,8 +29,8 @@ def test_the_best_net_is_rebuilt_as_the_readme_shows(searched, cli, monkeypatch)
     import torch
 
     from prune_nas.config import Config
-    from prune_nas.search.pipeline import load_data
     from prune_nas.search.rundir import read_json
+    from prune_nas.search.setup import load_data
     from prune_nas.training.loop import Setting, accuracy
     from prune_nas.training.precision import Precision
 

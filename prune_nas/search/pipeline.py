@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -22,24 +22,22 @@ from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.evidence import retire
-from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import project
-from prune_nas.design.records import SCHEMA, Curve, Final, TrialRow, read_table, write_table
+from prune_nas.design.records import Curve, Final, TrialRow, read_table, write_table
 from prune_nas.design.selection import Selection, select
 from prune_nas.design.space import Space, Widths
-from prune_nas.nets.tracing import Traced, trace
+from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import gamma_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
+from prune_nas.search.setup import load_data, recipe_of, setting_of, trace_model
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
-from prune_nas.training.data import Data, load
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, train
-from prune_nas.training.precision import Precision, choose, choose_device
-from prune_nas.training.recipe import Recipe, recipe
+from prune_nas.training.precision import choose_device
 
 
 def search(config: Config, path: Path, view: View) -> None:
@@ -57,65 +55,12 @@ def search(config: Config, path: Path, view: View) -> None:
     traced = trace_model(config, data)
     limits = {str(budget): budget.limits(traced.space) for budget in config.budgets}
     with opened(path, config) as run:
-        job = Search(run, traced, limits, _setting(run, traced, data, device, view), view)
+        job = Search(run, traced, limits, setting_of(run, traced, data, device, view), view)
         estimate.announce(job, view)
         job.run_supernet()
         job.run_studies()
         job.run_finals()
         conclusion.conclude(run, job)
-
-
-def load_data(config: Config) -> Data:
-    """The run's data set, its validation split cut by the run's seed."""
-    return load(
-        config.dataset,
-        data_dir=config.data_dir,
-        seed=config.seed,
-        train_size=config.train_size,
-        val_size=config.val_size,
-        image_size=config.image_size,
-    )
-
-
-def trace_model(config: Config, data: Data) -> Traced:
-    """The run's network at its base and supernet widths."""
-    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes), base_width=config.base_width)
-    return traced.scaled(supernet=config.supernet_width)
-
-
-def recipe_of(config: Config, epochs: int) -> Recipe:
-    """The run's recipe for a number of epochs, with the run's own batch and learning rate."""
-    plain = recipe(config.recipe, epochs)
-    return Recipe(**{**asdict(plain), "batch": config.batch or plain.batch, "lr": config.lr or plain.lr})
-
-
-def _setting(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:
-    """Data on the device, and the precision: checked once a run, then taken from `run.json`."""
-    data = replace(data, train=data.train.to(device), val=data.val.to(device))
-    batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
-    recorded = run.record.get("precision")
-    if recorded and run.record["device"] == device.type:
-        precision = Precision(recorded["name"], tuple(tuple(c) for c in recorded["checked"]))
-    else:
-        network = traced.build(traced.space.widest, seed=run.config.seed)
-        precision = choose(run.config.precision, network, batch, device)
-    about = {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "train": len(data.train),
-        "val": len(data.val),
-        "classes": list(data.classes),
-        "mean": data.mean,
-        "std": data.std,
-    }
-    before = run.record.get("data", {}).get("fingerprint", data.fingerprint)
-    if before != data.fingerprint:
-        raise conclusion.changed_data(run.path, before, data.fingerprint)
-    run.note(device=device.type, precision=precision.to_dict(), data={**run.record.get("data", {}), **about})
-    write_json(run.file("space.json"), {"schema": SCHEMA, **traced.space.to_dict()})
-    spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
-    view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
-    return Setting(data, device, precision)
 
 
 @dataclass

@@ -1,0 +1,72 @@
+"""What a run works with, made from its configuration: data, traced network, recipes, device and precision."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+
+import torch
+
+from prune_nas.config import Config
+from prune_nas.design.files import write_json
+from prune_nas.design.records import SCHEMA
+from prune_nas.nets.tracing import Traced, trace
+from prune_nas.search import conclusion
+from prune_nas.search.progress import View
+from prune_nas.search.rundir import Run
+from prune_nas.training.data import Data, load
+from prune_nas.training.loop import Setting
+from prune_nas.training.precision import Precision, choose
+from prune_nas.training.recipe import Recipe, recipe
+
+
+def load_data(config: Config) -> Data:
+    """The run's data set, its validation split cut by the run's seed."""
+    return load(
+        config.dataset,
+        data_dir=config.data_dir,
+        seed=config.seed,
+        train_size=config.train_size,
+        val_size=config.val_size,
+        image_size=config.image_size,
+    )
+
+
+def trace_model(config: Config, data: Data) -> Traced:
+    """The run's network at its base and supernet widths."""
+    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes), base_width=config.base_width)
+    return traced.scaled(supernet=config.supernet_width)
+
+
+def recipe_of(config: Config, epochs: int) -> Recipe:
+    """The run's recipe for a number of epochs, with the run's own batch and learning rate."""
+    plain = recipe(config.recipe, epochs)
+    return Recipe(**{**asdict(plain), "batch": config.batch or plain.batch, "lr": config.lr or plain.lr})
+
+
+def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:
+    """Data on the device, and the precision: checked once a run, then taken from `run.json`."""
+    data = replace(data, train=data.train.to(device), val=data.val.to(device))
+    batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
+    recorded = run.record.get("precision")
+    if recorded and run.record["device"] == device.type:
+        precision = Precision(recorded["name"], tuple(tuple(c) for c in recorded["checked"]))
+    else:
+        network = traced.build(traced.space.widest, seed=run.config.seed)
+        precision = choose(run.config.precision, network, batch, device)
+    about = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "train": len(data.train),
+        "val": len(data.val),
+        "classes": list(data.classes),
+        "mean": data.mean,
+        "std": data.std,
+    }
+    before = run.record.get("data", {}).get("fingerprint", data.fingerprint)
+    if before != data.fingerprint:
+        raise conclusion.changed_data(run.path, before, data.fingerprint)
+    run.note(device=device.type, precision=precision.to_dict(), data={**run.record.get("data", {}), **about})
+    write_json(run.file("space.json"), {"schema": SCHEMA, **traced.space.to_dict()})
+    spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
+    view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
+    return Setting(data, device, precision)
