@@ -53,7 +53,10 @@ def search(
     data_dir: DataDir = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Trainings beside each other, a number [default: auto, one a CPU core].")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
@@ -76,6 +79,7 @@ def search(
     finalists: Annotated[
         int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
     ] = None,
+    finalist_seeds: Annotated[int | None, typer.Option(help="Seeds that the finalists are trained with.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the finals (the base's).")] = None,

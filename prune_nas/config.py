@@ -56,6 +56,7 @@ class Config(BaseModel):
     supernet_epochs: Positive = 20
     trial_epochs: Positive = 6
     finalists: Annotated[int, Field(ge=0)] = 3
+    finalist_seeds: Positive = 2
     sampler: Literal["tpe", "gp", "random"] = "tpe"
     epochs: Positive = 12
     randoms: Positive = 3
@@ -67,6 +68,7 @@ class Config(BaseModel):
     arms: tuple[str, ...] = ARMS
     timeout: Factor | None = None
     device: str = "auto"
+    workers: Positive | None = None
     threads: Positive | None = None
     data_dir: Path | None = None
 
@@ -87,6 +89,11 @@ class Config(BaseModel):
                 raise unknown(info.field_name.rstrip("s"), name, known)
         return tuple(dict.fromkeys(names))
 
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _auto(cls, value: Any) -> Any:
+        return None if value == "auto" else value
+
     @property
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets, parsed."""
@@ -104,7 +111,7 @@ class Config(BaseModel):
         return f"{safe}-{digest}"
 
 
-CHANGEABLE = ("preset", "trials", "seeds", "schedules", "arms", "timeout", "device", "threads", "data_dir")
+CHANGEABLE = ("preset", "trials", "seeds", "schedules", "arms", "timeout", "device", "workers", "threads", "data_dir")
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {

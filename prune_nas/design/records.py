@@ -41,7 +41,10 @@ class Final:
 
 @dataclass(frozen=True, slots=True)
 class TrialRow:
-    """A row of `trials.csv`: one training of one candidate by the study; `value` is its validation accuracy."""
+    """A row of `trials.csv`: one training of one candidate by the study; `value` is its validation accuracy.
+
+    `worker` is the number of the process that trained it, empty where there was one; `seed` the training's.
+    """
 
     budget: str
     number: int
@@ -53,6 +56,7 @@ class TrialRow:
     seconds: float
     worker: str
     widths: str
+    seed: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,7 +73,7 @@ def conclude(run: Run, job: Search) -> None:
                     finals,
                     expenses,
                     rules.non_uniformity(job.space, found),
-                    run.record.get("failures", {}),
+                    {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
                 ),
                 "latency": _latency(job, candidates),
             }
@@ -107,6 +107,9 @@ def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
             continue
         seen.add(training)
         yield Expense(final.budget, "finals", final.arm, 1, final.train_macs, final.seconds)
+    for failure in run.record.get("failures", {}).values():
+        spent = train_macs(failure["macs"], images, failure["epochs"])
+        yield Expense(failure["budget"], "finals", failure["arm"], 1, spent, failure["seconds"])
 
 
 def _write_widths(run: Run, job: Search) -> None:
@@ -178,7 +181,7 @@ def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, firs
     }
     write_json(run.file("best.json") if first else run.file(f"best/{number}.json"), spec)
     target = run.file("best.safetensors") if first else run.file(f"best/{number}.safetensors")
-    weights = run.file(f"weights/{best.candidate}-{best.schedule}-{best.seed}.safetensors") if best else None
+    weights = run.file(f"weights/{best.candidate}-{best.epochs}-{best.seed}.safetensors") if best else None
     if weights is None or not weights.exists():  # never trained, or published without weights
         target.unlink(missing_ok=True)
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+import torch
 from torch.nn import functional as F
 
 from prune_nas.design.projection import project
@@ -35,32 +36,39 @@ def announce(job: Search, view: View) -> None:
             raise
         view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
         return
-    view.say(f"estimate: about {_spoken(seconds)} if nothing is done yet; stop at any time, the same command resumes")
+    workers, _ = job.size
+    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
+    view.say(
+        f"estimate: about {_spoken(seconds)}{beside} if nothing is done yet; stop at any time, the same command resumes"
+    )
 
 
 def _seconds(job: Search) -> float:
+    """The supernet alone with every thread, then everything else on as many workers as there are."""
     config, space = job.config, job.space
-    wide = _per_image(job, space.widest)
-    base = wide if space.widest == space.base else _per_image(job, space.base)
-    total = wide * config.supernet_epochs
-    total += base * config.seeds * config.epochs if "base" in config.arms else 0
+    workers, threads = job.size
+    total = _per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs
+    if "base" in config.arms:
+        total += _per_image(job, space.base, threads) * config.seeds * config.epochs / workers
     base_macs = space.cost(space.base).macs
     for limits in job.limits.values():
         even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
-        narrow = _per_image(job, even)
         kinds = sum(2 if arm == "uniform" and len(limits.bounds) == 1 else 1 for arm in config.arms if arm != "base")
         kinds += config.randoms - 1 if "random" in config.arms else 0
         stretch = base_macs / space.cost(even).macs
         epochs = config.epochs * sum(stretch if s == "scratch-b" else 1 for s in config.schedules)
-        study = config.trials * config.trial_epochs + (config.finalists + 1) * config.epochs
-        total += narrow * (study + kinds * config.seeds * epochs)
+        second = (config.finalists + 1) * config.finalist_seeds * config.epochs if config.finalists else 0
+        study = config.trials * config.trial_epochs + second
+        total += _per_image(job, even, threads) * (study + kinds * config.seeds * epochs) / workers
     evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))
     return total * len(job.setting.data.train) * (1 + evaluation)
 
 
-def _per_image(job: Search, widths: Widths) -> float:
-    """Seconds per training image of a network, the fastest of a few steps."""
+def _per_image(job: Search, widths: Widths, threads: int) -> float:
+    """Seconds per training image of a network on so many threads, the fastest of a few steps."""
     setting = job.setting
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
     network = place(job.traced.build(widths, seed=0), setting.device)
     network.train()
     x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
@@ -72,6 +80,7 @@ def _per_image(job: Search, widths: Widths) -> float:
         loss.backward()
         synchronise(setting.device)
         best = min(best, time.perf_counter() - start)
+    torch.set_num_threads(before)
     return best / len(y)
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-
-from torch import nn
 
 from prune_nas.design.arms import Job
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import Final, read_table, write_table
-from prune_nas.design.selection import best_channels
-from prune_nas.nets.inherit import inherit
-from prune_nas.nets.tracing import Traced
-from prune_nas.pruning.importance import gamma_scores
-from prune_nas.search.supernet import save_weights
-from prune_nas.training.data import ImageSet
-from prune_nas.training.loop import Epoch, Setting, accuracy, train
-from prune_nas.training.recipe import Recipe
+from prune_nas.design.space import Space
+from prune_nas.search.work import Result, Training
 
-FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the study use the run's own seed
+FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the first rung use the run's own seed
+FINALIST_SEEDS = 500  # the second rung's seeds from here on
+
+Key = tuple[str, int, int, bool]
 
 
 def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
     """The jobs that have no row yet."""
-    done = {(r.budget, r.arm, r.candidate, r.seed, r.schedule, r.epochs) for r in read_table(table, Final)}
+    done = {_key(row) for row in read_table(table, Final)}
     return [job for job in jobs if job.key not in done]
 
 
@@ -41,64 +34,96 @@ def checkpoint_of(job: Job) -> str:
 
 
 class Finals:
-    """Trains jobs and appends their rows; arms of equal widths share one training."""
+    """The finals as a source of trainings; arms of equal widths share one, and its result makes a row for each."""
 
     def __init__(
         self,
-        traced: Traced,
-        setting: Setting,
-        recipe: Recipe,
-        test: ImageSet,
+        space: Space,
+        jobs: Sequence[Job],
         *,
         table: Path,
+        images: int,
         checkpoint: Callable[[Job], Path],
         weights: Path,
-        supernet: nn.Module | None,
+        on_failure: Callable[[Job, Result], None],
     ) -> None:
         """Bind what every job needs.
 
         Args:
-            traced: the network.
-            setting: data, device and precision.
-            recipe: the base's recipe; jobs bring their own epochs.
-            test: the test split.
+            space: of all jobs.
+            jobs: those that are owed, in the order in which their rows are wanted.
             table: `finals.csv`.
+            images: training images, for the ledger.
             checkpoint: where a job's training keeps its last epoch.
             weights: folder for the trained weights of the found net.
-            supernet: the trained supernet; the inherited arm needs it.
+            on_failure: called where a training failed: it leaves no row.
         """
-        self.traced, self.setting, self.recipe, self.test = traced, setting, recipe, test
-        self.table, self.checkpoint, self.weights = table, checkpoint, weights
-        self.supernet = supernet
+        self._space, self._table, self._images = space, table, images
+        self._checkpoint, self._weights, self._on_failure = checkpoint, weights, on_failure
+        self._groups: dict[Key, list[Job]] = {}
+        for job in jobs:
+            self._groups.setdefault(job.training, []).append(job)
+        self._share(read_table(table, Final))
+        self._left = list(self._groups)
 
-    def run(self, job: Job, on_epoch: Callable[[Epoch], None] = lambda epoch: None) -> Final:
-        """Train one job, or take the row of an arm that shares its training, and append to the table."""
-        rows = read_table(self.table, Final)
-        twin = next((r for r in rows if _training(r) == job.training), None)
-        if twin is not None and (job.arm != "found" or self.weights_of(job).exists()):
-            row = replace(twin, budget=job.budget, arm=job.arm, schedule=job.schedule)
-        else:
-            row = self._train(job, on_epoch)
-        write_table(self.table, Final, [*rows, row])
-        self.checkpoint(job).unlink(missing_ok=True)
-        return row
+    @property
+    def epochs(self) -> int:
+        """Epochs that are still to be trained, or to be continued."""
+        return sum(self._groups[key][0].epochs for key in self._left)
 
-    def weights_of(self, job: Job) -> Path:
-        """Where a found net's weights are kept."""
-        return self.weights / f"{job.widths.digest}-{job.schedule}-{job.seed}.safetensors"
+    @property
+    def inherits(self) -> bool:
+        """Whether any training starts from the supernet's weights."""
+        return any(self._groups[key][0].arm == "inherited" for key in self._left)
 
-    def _train(self, job: Job, on_epoch: Callable[[Epoch], None]) -> Final:
-        cost = self.traced.space.cost(job.widths)
-        network, epochs = train(
-            partial(self._build, job),
-            self.setting,
-            self.recipe.lasting(job.epochs),
+    def ask(self) -> Training | None:
+        """The next training, in the jobs' order; None at the end."""
+        if not self._left:
+            return None
+        group = self._groups[self._left.pop(0)]
+        job = group[0]
+        return Training(
+            budget=job.budget,
+            name=name_of(job),
+            spoken=f"{job.arm} {job.schedule} seed {job.seed}",
+            widths=job.widths,
             seed=job.seed,
-            checkpoint=self.checkpoint(job),
-            on_epoch=on_epoch,
+            epochs=job.epochs,
+            checkpoint=self._checkpoint(job),
+            inherits=job.arm == "inherited",
+            tests=True,
+            weights=next((self._weights_of(job) for job in group if job.arm == "found"), None),
         )
-        if job.arm == "found":
-            save_weights(self.weights_of(job), network)
+
+    def tell(self, training: Training, result: Result) -> None:
+        """Append a row for every arm that the training serves, then drop its checkpoint."""
+        key = (training.widths.digest, training.seed, training.epochs, training.inherits)
+        group = self._groups[key]
+        if result.val_accuracy is None or result.test_accuracy is None:
+            self._on_failure(group[0], result)
+        else:
+            self._append([self._row(job, result.val_accuracy, result.test_accuracy, result.seconds) for job in group])
+        training.checkpoint.unlink(missing_ok=True)
+
+    def _share(self, rows: Sequence[Final]) -> None:
+        """Give the jobs whose training has a row already, from another arm, theirs."""
+        trained = {_training(row): row for row in rows}
+        for key in [key for key in self._groups if key in trained]:
+            group = self._groups[key]
+            if any(job.arm == "found" and not self._weights_of(job).exists() for job in group):
+                continue
+            row = trained[key]
+            self._append([self._row(job, row.val_accuracy, row.test_accuracy, row.seconds) for job in group])
+            del self._groups[key]
+
+    def _append(self, rows: Sequence[Final]) -> None:
+        write_table(self._table, Final, [*read_table(self._table, Final), *rows])
+
+    def _weights_of(self, job: Job) -> Path:
+        return self._weights / f"{job.widths.digest}-{job.epochs}-{job.seed}.safetensors"
+
+    def _row(self, job: Job, val_accuracy: float, test_accuracy: float, seconds: float) -> Final:
+        cost = self._space.cost(job.widths)
         return Final(
             budget=job.budget,
             arm=job.arm,
@@ -110,19 +135,16 @@ class Finals:
             epochs=job.epochs,
             macs=cost.macs,
             params=cost.params,
-            val_accuracy=epochs[-1].val_accuracy,
-            test_accuracy=accuracy(network, self.test, self.setting),
-            train_macs=train_macs(cost.macs, len(self.setting.data.train), job.epochs),
-            seconds=round(sum(epoch.seconds for epoch in epochs), 3),
+            val_accuracy=val_accuracy,
+            test_accuracy=test_accuracy,
+            train_macs=train_macs(cost.macs, self._images, job.epochs),
+            seconds=seconds,
         )
 
-    def _build(self, job: Job) -> nn.Module:
-        network = self.traced.build(job.widths, seed=job.seed)
-        if job.arm == "inherited" and self.supernet is not None:
-            kept = best_channels(gamma_scores(self.traced.space, self.supernet), job.widths)
-            inherit(self.traced.space, self.supernet, network, kept)
-        return network
+
+def _key(row: Final) -> tuple[str, str, str, int, str, int]:
+    return row.budget, row.arm, row.candidate, row.seed, row.schedule, row.epochs
 
 
-def _training(row: Final) -> tuple[str, int, int, bool]:
+def _training(row: Final) -> Key:
     return row.candidate, row.seed, row.epochs, row.arm == "inherited"

@@ -6,10 +6,11 @@ command again does exactly what is missing.
 
 from __future__ import annotations
 
-import time
+import contextlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -31,12 +32,14 @@ from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import gamma_scores
 from prune_nas.search import conclusion, estimate, study
-from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed
+from prune_nas.search.crew import Alone, Crew, Workers
+from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
-from prune_nas.search.setup import load_data, recipe_of, setting_of, trace_model
+from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
-from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, train
+from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.training.loop import Epoch, Setting
 from prune_nas.training.precision import choose_device
 
 
@@ -57,9 +60,10 @@ def search(config: Config, path: Path, view: View) -> None:
     with opened(path, config) as run:
         job = Search(run, traced, limits, setting_of(run, traced, data, device, view), view)
         estimate.announce(job, view)
-        job.run_supernet()
-        job.run_studies()
-        job.run_finals()
+        with contextlib.closing(job.crew):
+            job.run_supernet()
+            job.run_studies()
+            job.run_finals()
         conclusion.conclude(run, job)
 
 
@@ -92,6 +96,28 @@ class Search:
     def batch(self) -> int:
         """Images a step."""
         return recipe_of(self.config, 1).batch
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Workers, and the threads of each."""
+        return crew_size(self.config, self.setting.device)
+
+    @cached_property
+    def crew(self) -> Crew:
+        """What trains everything but the supernet; a worker starts when it is first needed."""
+        workers, threads = self.size
+        supernet = self.run.file("supernet.safetensors")
+        if workers == 1:
+            return Alone(Workplace(self.config, self.traced, self.setting, supernet))
+        briefing = {
+            "config": self.config.model_dump(mode="json"),
+            "threads": threads,
+            "device": str(self.setting.device),
+            "precision": self.setting.precision.name,
+            "fingerprint": self.setting.data.fingerprint,
+            "supernet": str(supernet),
+        }
+        return Workers(workers, briefing)
 
     # Supernet -----------------------------------------------------------------------------------------------------
 
@@ -133,7 +159,7 @@ class Search:
                 strength=self.strength,
                 seed=config.seed,
                 checkpoint=run.checkpoint("supernet"),
-                on_epoch=lambda epoch: self._epoch(bar, "", "supernet", epoch),
+                on_epoch=lambda epoch: self._supernet_epoch(bar, epoch),
             )
         widest = self.space.cost(self.space.widest).macs
         run.note(
@@ -147,6 +173,10 @@ class Search:
             }
         )  # fmt: skip
         save_weights(run.file("supernet.safetensors"), network)
+
+    def _supernet_epoch(self, bar: Bar, epoch: Epoch) -> None:
+        self._curve("", "supernet", epoch)
+        bar.advance(f"epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
 
     # Selection and rule -------------------------------------------------------------------------------------------
 
@@ -172,11 +202,11 @@ class Search:
     # Study --------------------------------------------------------------------------------------------------------
 
     def run_studies(self) -> None:
-        """One Optuna study per budget, until each has its trials."""
+        """One Optuna study per budget, until each has its trials; then the second rung of each."""
         self.run.phase("study", "running")
-        for budget in self.config.budgets:
-            self._study(budget)
-            self._finalists(budget)
+        self._first_rungs()
+        if self.config.finalists:
+            self._second_rungs()
         self.run.phase("study", "done")
 
     def rungs(self, budget: Budget) -> tuple[Study, Study]:
@@ -189,30 +219,23 @@ class Search:
         short, full = self.rungs(budget)
         return study.best(full if self.config.finalists else short)
 
-    def _finalists(self, budget: Budget) -> None:
-        """The second rung: the best trials, and uniform beside them, trained as long as the base is.
-
-        Short schedules favour shapes that learn fast over shapes that end high, so the first rung alone would choose
-        the wrong net wherever the budget leaves the shape free.
-        """
-        if not self.config.finalists:
-            return
-        short, full = self.rungs(budget)
-        study.best(short)  # says why if none succeeded
-        even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
-        candidates = list(dict.fromkeys([*study.leaders(short, self.config.finalists), even]))
-        with self.view.phase(f"finalists {budget}", len(candidates) * self.config.epochs) as bar:
-            study.run_finalists(
-                full,
-                candidates,
-                lambda number, widths: self._trial(bar, str(budget), f"finalist {number}", widths, self.config.epochs),
-            )
+    def _first_rungs(self) -> None:
+        config = self.config
+        opened_studies = {budget: self.rungs(budget)[0] for budget in config.budgets}
+        left = sum(max(config.trials - len(study.trained(s)), 0) for s in opened_studies.values())
+        lanes = math.ceil(self.size[0] / len(opened_studies))
+        with self.view.phase("study", left * config.trial_epochs) as bar:
+            sources = [self._trials(budget, opened_studies[budget], lanes, bar) for budget in config.budgets]
+            self.crew.run(sources, partial(self._epoch, bar))
         self._write_trials()
+        for budget, opened_study in opened_studies.items():
+            done = len(study.trained(opened_study))
+            if done < config.trials:
+                why = "the time is up" if config.timeout else "the space holds no more"
+                self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
 
-    def _study(self, budget: Budget) -> None:
+    def _trials(self, budget: Budget, opened_study: Study, lanes: int, bar: Bar) -> study.Trials:
         config, limits, prior = self.config, self.limits[str(budget)], self.selections[str(budget)].widths
-        opened_study, _ = self.rungs(budget)
-        left = max(config.trials - len(study.trained(opened_study)), 0)
         proposals = study.trials(
             opened_study,
             self.space,
@@ -222,51 +245,70 @@ class Search:
             seed=config.seed,
             sampler=config.sampler,
         )
-        with self.view.phase(f"study {budget}", left * config.trial_epochs) as bar:
-            study.run(
-                opened_study,
-                proposals,
-                lambda number, widths: self._trial(bar, str(budget), f"trial {number}", widths, config.trial_epochs),
-                wanted=config.trials,
-                timeout=config.timeout,
-                on_trial=lambda trial: self._write_trials(),
-            )
-        self._write_trials()
-        done = len(study.trained(opened_study))
-        if done < config.trials:
-            why = "the time is up" if config.timeout else "the space holds no more"
-            self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
+        return study.Trials(
+            opened_study,
+            proposals,
+            lambda number, widths: self._training(budget, f"trial {number}", widths, config.seed, config.trial_epochs),
+            wanted=config.trials,
+            lanes=lanes,
+            timeout=config.timeout,
+            on_trial=lambda training, result: self._after_trial(bar, training, result),
+        )
 
     def _starts(self, limits: Limits) -> list[family.Point]:
         """Uniform, guided, pruned and the taper: the rivals are where the study begins."""
         taper = family.taper_point(self.space, rules.fit_taper(self.space, limits).ratio)
         return [family.UNIFORM, family.GUIDED, family.PRUNED, taper]
 
-    def _trial(self, bar: Bar, budget: str, name: str, widths: Widths, epochs: int) -> study.Outcome:
-        config, checkpoint = self.config, self.run.checkpoint(f"{name} {budget}")
-        start = time.perf_counter()
-        try:
-            _, done = train(
-                lambda: self.traced.build(widths, seed=config.seed),
-                self.setting,
-                recipe_of(config, epochs),
-                seed=config.seed,
-                checkpoint=checkpoint,
-                on_epoch=lambda epoch: self._epoch(bar, budget, name, epoch),
+    def _second_rungs(self) -> None:
+        """The best trials, and uniform beside them, trained as long as the base is, on seeds of their own.
+
+        Short schedules favour shapes that learn fast over shapes that end high, and the seed that chose a candidate
+        flatters it: the first rung alone would choose the wrong net wherever the budget leaves the shape free.
+        """
+        config = self.config
+        seeds = [FINALIST_SEEDS + config.seed + i for i in range(config.finalist_seeds)]
+        bars: list[Bar] = []
+        sources = []
+        for budget in config.budgets:
+            short, full = self.rungs(budget)
+            study.best(short)  # says why if none succeeded
+            even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
+            candidates = list(dict.fromkeys([even, *study.leaders(short, config.finalists)]))
+            sources.append(
+                study.Finalists(
+                    full,
+                    candidates,
+                    seeds,
+                    lambda number, widths, seed, budget=budget: self._training(  # type: ignore[misc]
+                        budget, f"finalist {number}", widths, seed, config.epochs
+                    ),
+                    on_trial=lambda training, result: self._after_trial(bars[0], training, result),
+                )
             )
-        except (DivergedError, OutOfMemoryError) as error:
-            self.view.say(f"{name} of {budget} failed: {error}")
-            return study.Outcome(None, epochs, time.perf_counter() - start, str(error))
-        return study.Outcome(done[-1].val_accuracy, len(done), sum(epoch.seconds for epoch in done))
+        with self.view.phase("finalists", sum(source.left for source in sources) * config.epochs) as bar:
+            bars.append(bar)
+            self.crew.run(sources, partial(self._epoch, bar))
+        self._write_trials()
+
+    def _training(self, budget: Budget, name: str, widths: Widths, seed: int, epochs: int) -> Training:
+        checkpoint = self.run.checkpoint(f"{name} {budget}")
+        return Training(str(budget), name, f"{name} of {budget}", widths, seed, epochs, checkpoint)
+
+    def _after_trial(self, bar: Bar, training: Training, result: Result) -> None:
+        if result.error:
+            self.view.say(f"{training.spoken} failed: {result.error}")
+            bar.skip(training.epochs - result.epochs)
+        self._write_trials()
 
     def _write_trials(self) -> None:
         """Write `trials.csv`; a trial's checkpoint goes only now that its study knows the result."""
         rows = []
         for budget in self.config.budgets:
             short, full = self.rungs(budget)
-            rows += study.rows(short, self.space, str(budget))
-            rows += study.rows(full, self.space, str(budget), first=len(short.get_trials(deepcopy=False)))
-            for name, rung in (("trial", short), ("finalist", full)):
+            first = len(short.get_trials(deepcopy=False))
+            for name, rung, offset in (("trial", short, 0), ("finalist", full, first)):
+                rows += study.rows(rung, self.space, str(budget), seed=self.config.seed, first=offset)
                 for trial in study.trained(rung):
                     self.run.checkpoint(f"{name} {trial.number} {budget}").unlink(missing_ok=True)
         write_table(self.run.file("trials.csv"), TrialRow, rows)
@@ -313,41 +355,51 @@ class Search:
         left = [job for job in owed(jobs, table) if name_of(job) not in failed]
         for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
             self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
-        if not left:
-            self.run.phase("finals", "done")
-            return
-        self.run.phase("finals", "running")
-        test = self.setting.data.open_test().to(self.setting.device)
-        self.run.note(data={**self.run.record["data"], "test": len(test)})
-        finals = Finals(
-            self.traced,
-            self.setting,
-            recipe_of(self.config, self.config.epochs),
-            test,
-            table=table,
-            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
-            weights=self.run.file("weights"),
-            supernet=self._supernet() if any(job.arm == "inherited" for job in left) else None,
-        )
-        with self.view.phase("finals", sum(job.epochs for job in left)) as bar:
-            for job in left:
-                self._final(finals, job, bar)
+        if left:
+            self._train_finals(left, table)
         self.run.phase("finals", "done")
 
-    def _final(self, finals: Finals, job: arms_of.Job, bar: Bar) -> None:
-        """Train one job; a training that fails is noted, and the others go on."""
-        name, end = name_of(job), bar.done + job.epochs
-        spoken = f"{job.arm} {job.schedule} seed {job.seed}"
-        try:
-            finals.run(job, lambda epoch: self._epoch(bar, job.budget, name, epoch, spoken))
-        except (DivergedError, OutOfMemoryError) as error:
-            self.view.say(f"{spoken} of {job.budget} failed and is left out of the comparison: {error}")
-            self.run.note(failures={**self.run.record.get("failures", {}), name: str(error)})
-            self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
-        bar.reach(end)
+    def _train_finals(self, left: Sequence[arms_of.Job], table: Path) -> None:
+        self.run.phase("finals", "running")
+        bars: list[Bar] = []
+        finals = Finals(
+            self.space,
+            left,
+            table=table,
+            images=len(self.setting.data.train),
+            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
+            weights=self.run.file("weights"),
+            on_failure=lambda job, result: self._failed(bars[0], job, result),
+        )
+        if finals.inherits:
+            self._supernet()
+        self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
+        with self.view.phase("finals", finals.epochs) as bar:
+            bars.append(bar)
+            self.crew.run([finals], partial(self._epoch, bar))
 
-    def _epoch(self, bar: Bar, budget: str, trial: str, epoch: Epoch, spoken: str = "") -> None:
+    def _failed(self, bar: Bar, job: arms_of.Job, result: Result) -> None:
+        """Note a final that failed; the others go on."""
+        self.view.say(
+            f"{job.arm} {job.schedule} seed {job.seed} of {job.budget} failed and is left out of the comparison: "
+            f"{result.error}"
+        )
+        failure = {
+            "error": result.error,
+            "budget": job.budget,
+            "arm": job.arm,
+            "macs": self.space.cost(job.widths).macs,
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+        }
+        self.run.note(failures={**self.run.record.get("failures", {}), name_of(job): failure})
+        bar.skip(job.epochs - result.epochs)
+
+    def _epoch(self, bar: Bar, training: Training, epoch: Epoch) -> None:
+        self._curve(training.budget, training.name, epoch)
+        bar.advance(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+
+    def _curve(self, budget: str, trial: str, epoch: Epoch) -> None:
         self.curves.add(
             Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
         )
-        bar.advance(f"{spoken or trial}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")

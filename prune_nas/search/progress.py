@@ -70,7 +70,7 @@ class Bar:
         self._progress.update(self._task, advance=1, note=note)
         self._view.plainly(f"{self._title}, {self.done} of {self._total} epochs: {note}")
 
-    def reach(self, epochs: int) -> None:
-        """`epochs` are done in all: some of them were not trained, since another training's result served."""
-        self._progress.update(self._task, completed=epochs)
-        self.done = epochs
+    def skip(self, epochs: int) -> None:
+        """`epochs` fewer are to be done than was thought, since a training failed."""
+        self._total -= epochs
+        self._progress.update(self._task, total=self._total)

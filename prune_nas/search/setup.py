@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import asdict, replace
 
 import torch
@@ -17,6 +19,8 @@ from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision, choose
 from prune_nas.training.recipe import Recipe, recipe
+
+_MOST_WORKERS = 8
 
 
 def load_data(config: Config) -> Data:
@@ -43,9 +47,25 @@ def recipe_of(config: Config, epochs: int) -> Recipe:
     return Recipe(**{**asdict(plain), "batch": config.batch or plain.batch, "lr": config.lr or plain.lr})
 
 
+def on_device(data: Data, device: torch.device) -> Data:
+    """The data with its training and validation splits on the device."""
+    return replace(data, train=data.train.to(device), val=data.val.to(device))
+
+
+def crew_size(config: Config, device: torch.device) -> tuple[int, int]:
+    """Workers, and the CPU threads of each: as asked for, else a thread a worker up to eight workers on a CPU.
+
+    On a GPU one process trains at a time unless more are asked for.
+    """
+    cores = config.threads or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
+    usual = min(cores, _MOST_WORKERS) if device.type == "cpu" else 1
+    workers = config.workers or usual
+    return workers, max(cores // workers, 1)
+
+
 def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:
     """Data on the device, and the precision: checked once a run, then taken from `run.json`."""
-    data = replace(data, train=data.train.to(device), val=data.val.to(device))
+    data = on_device(data, device)
     batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
     recorded = run.record.get("precision")
     if recorded and run.record["device"] == device.type:

@@ -9,10 +9,11 @@ continues from the last epoch.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import optuna
@@ -28,6 +29,7 @@ from prune_nas.design.projection import project
 from prune_nas.design.records import TrialRow
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import PruneNasError
+from prune_nas.search.work import Result, Training
 
 SAMPLERS: Mapping[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, n_startup_trials=6),
@@ -38,16 +40,6 @@ _DISTRIBUTIONS = {name: FloatDistribution(low, high) for name, (low, high) in fa
 _FINISHED = (TrialState.COMPLETE, TrialState.FAIL)
 _PATIENCE = 20  # proposals per wanted trial, most of them repeats, after which a study counts as exhausted
 _PRIOR = "prior"
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What training one candidate gave: accuracy on validation (None if it failed), epochs and seconds."""
-
-    value: float | None
-    epochs: int
-    seconds: float
-    error: str = ""
 
 
 def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
@@ -134,78 +126,148 @@ def _seed(seed: int, number: int) -> int:
     return (seed * 1_000_003 + number) % 2**32
 
 
-def run(
-    study: optuna.Study,
-    proposals: Iterator[tuple[optuna.Trial, Widths]],
-    train: Callable[[int, Widths], Outcome],
-    *,
-    wanted: int,
-    timeout: float | None = None,
-    on_trial: Callable[[FrozenTrial], None] = lambda trial: None,
-) -> None:
-    """Train proposals until `wanted` different candidates were trained in all, earlier calls included.
+class Trials:
+    """The study as a source of trainings: proposals until `wanted` different candidates were trained.
 
-    A candidate whose widths were trained before is told the earlier value and costs nothing; a training that fails
-    is recorded and the study goes on.
-
-    Args:
-        study: from `open_study`.
-        proposals: from `trials`.
-        train: trains the widths of a trial's number; reports failure in its outcome.
-        wanted: trained candidates, failures included; a global target.
-        timeout: seconds after which no further trial is begun.
-        on_trial: called with every finished trial.
+    A candidate whose widths were trained before, or are being trained, is a repeat and costs nothing; a training that
+    fails is recorded and the study goes on.
     """
-    start = time.monotonic()
-    budget_of_proposals = _PATIENCE * max(wanted, 1)
-    while len(trained(study)) < wanted and len(study.get_trials(deepcopy=False)) < budget_of_proposals:
-        if timeout is not None and time.monotonic() - start > timeout:
-            return
-        trial, widths = next(proposals)
-        known = {t.user_attrs["widths"]: t for t in trained(study)}
-        text = widths.to_json()
-        trial.set_user_attr("widths", text)
-        if (twin := known.get(text)) is not None:
-            trial.set_user_attr("repeats", twin.number)
-            study.tell(trial, twin.value, state=None if twin.value is not None else TrialState.FAIL)
-            continue
-        _tell(study, trial, train(trial.number, widths))
-        on_trial(study.get_trials(deepcopy=False)[trial.number])
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        proposals: Iterator[tuple[optuna.Trial, Widths]],
+        training: Callable[[int, Widths], Training],
+        *,
+        wanted: int,
+        lanes: int = 1,
+        timeout: float | None = None,
+        on_trial: Callable[[Training, Result], None] = lambda training, result: None,
+    ) -> None:
+        """Bind the study.
+
+        Args:
+            study: from `open_study`.
+            proposals: from `trials`.
+            training: the training of a trial's number and widths.
+            wanted: trained candidates, failures included; a global target over all calls.
+            lanes: trainings begun before the first of them is told; with more, a proposal knows fewer results.
+            timeout: seconds from now after which no further trial is begun.
+            on_trial: called after every finished trial.
+        """
+        self._study, self._proposals, self._training = study, proposals, training
+        self._wanted, self._lanes, self._on_trial = wanted, lanes, on_trial
+        self._end = math.inf if timeout is None else time.monotonic() + timeout
+        self._running: dict[str, optuna.Trial] = {}
+
+    def ask(self) -> Training | None:
+        """The next candidate's training; None while the lanes are full, and at the end."""
+        while len(self._running) < self._lanes and self._open():
+            trial, widths = next(self._proposals)
+            text = widths.to_json()
+            trial.set_user_attr("widths", text)
+            values = {t.user_attrs["widths"]: (t.number, t.value) for t in trained(self._study)}
+            values |= {text: (running.number, None) for text, running in self._running.items()}
+            if text not in values:
+                self._running[text] = trial
+                return self._training(trial.number, widths)
+            twin, value = values[text]
+            trial.set_user_attr("repeats", twin)
+            self._study.tell(trial, value, state=None if value is not None else TrialState.FAIL)
+        return None
+
+    def tell(self, training: Training, result: Result) -> None:
+        """Record the oldest training's result."""
+        _tell(self._study, self._running.pop(training.widths.to_json()), result)
+        self._on_trial(training, result)
+
+    def _open(self) -> bool:
+        proposed = len(self._study.get_trials(deepcopy=False))
+        return (
+            len(trained(self._study)) + len(self._running) < self._wanted
+            and proposed < _PATIENCE * self._wanted
+            and time.monotonic() < self._end
+        )
 
 
-def run_finalists(study: optuna.Study, candidates: Sequence[Widths], train: Callable[[int, Widths], Outcome]) -> None:
-    """Train the candidates of the second rung that were not trained yet, in their order.
+class Finalists:
+    """The second rung as a source of trainings: every candidate once with every seed.
 
     A finalist's trial has no parameters: nothing is proposed, and the first rung's sampler never sees its value,
     since the two rungs train for different numbers of epochs.
-
-    Args:
-        study: the rung's own study, from `open_study`.
-        candidates: distinct widths; more may be added by a later call.
-        train: as in `run`.
     """
-    unfinished = {t.user_attrs.get("widths"): t for t in study.get_trials(states=(TrialState.RUNNING,))}
-    done = {t.user_attrs["widths"] for t in trained(study)}
-    for widths in candidates:
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        candidates: Sequence[Widths],
+        seeds: Sequence[int],
+        training: Callable[[int, Widths, int], Training],
+        *,
+        on_trial: Callable[[Training, Result], None] = lambda training, result: None,
+    ) -> None:
+        """Bind the rung.
+
+        Args:
+            study: the rung's own study, from `open_study`.
+            candidates: distinct widths; more may be added by a later call.
+            seeds: fresh ones: the first rung's own seed favours what it chose.
+            training: the training of a trial's number, widths and seed.
+            on_trial: called after every finished trial.
+        """
+        self._study, self._training, self._on_trial = study, training, on_trial
+        self._unfinished = {_candidate(t): t for t in study.get_trials(states=(TrialState.RUNNING,))}
+        done = {_candidate(t) for t in trained(study)}
+        self._left = [(w, s) for s in seeds for w in candidates if (w.to_json(), s) not in done]
+        self._running: dict[tuple[str, int], optuna.Trial] = {}
+
+    @property
+    def left(self) -> int:
+        """Trainings not begun yet."""
+        return len(self._left)
+
+    def ask(self) -> Training | None:
+        """The next training, seed by seed; None at the end."""
+        if not self._left:
+            return None
+        widths, seed = self._left.pop(0)
         text = widths.to_json()
-        if text in done:
-            continue
-        begun = unfinished.get(text) or unfinished.pop(None, None)
-        trial = optuna.Trial(study, begun._trial_id) if begun is not None else study.ask()
-        trial.set_user_attr("widths", text)
-        _tell(study, trial, train(trial.number, widths))
+        begun = self._unfinished.get((text, seed)) or self._unfinished.pop(("", -1), None)
+        trial = optuna.Trial(self._study, begun._trial_id) if begun is not None else self._study.ask()
+        trial.set_user_attr("candidate", {"widths": text, "seed": seed})
+        self._running[text, seed] = trial
+        return self._training(trial.number, widths, seed)
+
+    def tell(self, training: Training, result: Result) -> None:
+        """Record a result."""
+        trial = self._running.pop((training.widths.to_json(), training.seed))
+        trial.set_user_attr("widths", training.widths.to_json())
+        _tell(self._study, trial, result)
+        self._on_trial(training, result)
 
 
-def _tell(study: optuna.Study, trial: optuna.Trial, outcome: Outcome) -> None:
-    for name in ("epochs", "seconds", "error"):
-        trial.set_user_attr(name, getattr(outcome, name))
-    study.tell(trial, outcome.value, state=TrialState.FAIL if outcome.value is None else None)
+def _candidate(trial: FrozenTrial) -> tuple[str, int]:
+    chosen = trial.user_attrs.get("candidate", {"widths": "", "seed": -1})
+    return chosen["widths"], chosen["seed"]
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, result: Result) -> None:
+    for name in ("epochs", "seconds", "error", "worker"):
+        trial.set_user_attr(name, getattr(result, name))
+    value = result.val_accuracy
+    study.tell(trial, value, state=TrialState.FAIL if value is None else None)
 
 
 def leaders(study: optuna.Study, count: int) -> list[Widths]:
-    """The `count` candidates with the highest validation accuracy, best first; of equals the earlier."""
-    ranked = sorted((t for t in trained(study) if t.value is not None), key=lambda t: (-(t.value or 0), t.number))
-    return [Widths(json.loads(t.user_attrs["widths"])) for t in ranked[:count]]
+    """The `count` candidates with the highest mean validation accuracy, best first; of equals the earlier.
+
+    A candidate any of whose trainings failed is not among them.
+    """
+    values: dict[str, list[float | None]] = {}
+    for trial in trained(study):
+        values.setdefault(trial.user_attrs["widths"], []).append(trial.value)
+    means = {text: fmean(v for v in vs if v is not None) for text, vs in values.items() if None not in vs}
+    return [Widths(json.loads(text)) for text in sorted(means, key=lambda text: -means[text])[:count]]
 
 
 def trained(study: optuna.Study) -> list[FrozenTrial]:
@@ -215,7 +277,7 @@ def trained(study: optuna.Study) -> list[FrozenTrial]:
 
 
 def best(study: optuna.Study) -> Widths:
-    """The widths with the highest validation accuracy; of equals the first.
+    """The widths with the highest mean validation accuracy; of equals the first.
 
     Raises:
         PruneNasError: no trial succeeded.
@@ -227,13 +289,16 @@ def best(study: optuna.Study) -> Widths:
     return first[0]
 
 
-def rows(study: optuna.Study, space: Space, budget: str, first: int = 0) -> list[TrialRow]:
-    """The study's finished and failed trials as rows of `trials.csv`, numbered from `first`."""
+def rows(study: optuna.Study, space: Space, budget: str, *, seed: int, first: int = 0) -> list[TrialRow]:
+    """The study's finished and failed trials as rows of `trials.csv`, numbered from `first`.
+
+    `seed` is that of every training but the finalists', which have their own.
+    """
     finished = study.get_trials(deepcopy=False, states=_FINISHED)
-    return [_row(budget, space, trial, first + trial.number) for trial in finished]
+    return [_row(budget, space, trial, first + trial.number, seed) for trial in finished]
 
 
-def _row(budget: str, space: Space, trial: FrozenTrial, number: int) -> TrialRow:
+def _row(budget: str, space: Space, trial: FrozenTrial, number: int, seed: int) -> TrialRow:
     attributes: dict[str, Any] = trial.user_attrs
     cost = space.cost(json.loads(attributes["widths"]))
     repeated = "repeats" in attributes
@@ -246,6 +311,7 @@ def _row(budget: str, space: Space, trial: FrozenTrial, number: int) -> TrialRow
         params=cost.params,
         epochs=0 if repeated else attributes["epochs"],
         seconds=0.0 if repeated else round(attributes["seconds"], 3),
-        worker="",
+        worker=attributes.get("worker", ""),
         widths=attributes["widths"],
+        seed=attributes.get("candidate", {"seed": seed})["seed"],
     )

@@ -79,7 +79,7 @@ class Recipe:
 
 RECIPES: Mapping[str, Recipe] = {
     "paper": Recipe("paper", 160, 0.1, "step", batch=64, weight_decay=1e-4, nesterov=False),
-    "fast": Recipe("fast", 20, 0.1, "one-cycle", batch=128, weight_decay=5e-4, nesterov=True, label_smoothing=0.1),
+    "fast": Recipe("fast", 20, 0.1, "one-cycle", batch=64, weight_decay=5e-4, nesterov=True, label_smoothing=0.1),
 }
 
 

@@ -4,14 +4,14 @@ from prune_nas.design.files import write_bytes, write_json
 from prune_nas.design.records import Curve, TrialRow, read_table, write_table
 from prune_nas.errors import PruneNasError
 
-TRIAL = TrialRow("macs=0.2,params=0.05", 3, "FAIL", None, 10, 5, 6, 1.5, "", '{"a":1,"b":2}')
+TRIAL = TrialRow("macs=0.2,params=0.05", 3, "FAIL", None, 10, 5, 6, 1.5, "", '{"a":1,"b":2}', 0)
 
 
 def test_tables_round_trip(tmp_path):
     path = tmp_path / "trials.csv"
     write_table(path, TrialRow, [TRIAL])
     assert read_table(path, TrialRow) == [TRIAL]
-    assert path.read_text().splitlines()[0] == "budget,number,state,value,macs,params,epochs,seconds,worker,widths"
+    assert path.read_text().splitlines()[0] == "budget,number,state,value,macs,params,epochs,seconds,worker,widths,seed"
 
 
 def test_a_missing_table_is_empty(tmp_path):

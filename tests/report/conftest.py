@@ -86,7 +86,7 @@ def trial_rows(space: Space) -> list[TrialRow]:
             value = None if number == 9 else round(0.79 - 0.04 * (slope + 0.3) ** 2 - 0.001 * (number % 3), 4)
             state = "fail" if value is None else "complete"
             cost = space.cost(widths)
-            rows.append(TrialRow(budget, number, state, value, *cost, 20, 30.0, "w0", widths.to_json()))
+            rows.append(TrialRow(budget, number, state, value, *cost, 20, 30.0, "1", widths.to_json(), 0))
     return rows
 
 

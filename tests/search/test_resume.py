@@ -6,11 +6,10 @@ import time
 import pytest
 from safetensors.torch import load_file, save_file
 
-from prune_nas.design.records import Curve, Final, TrialRow, read_table
+from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Widths
 from prune_nas.pruning.importance import gamma_scores
-from prune_nas.search import finals as finals_room
-from prune_nas.search import study
+from prune_nas.search import study, work
 from prune_nas.search.single import trace_spec
 from prune_nas.training import loop
 from tests.benchmarks.publish import publish
@@ -157,14 +156,14 @@ def test_a_run_published_without_weights_can_be_extended(searched, monkeypatch, 
 def test_inherited_channels_are_those_of_the_supernet_at_hand(searched, monkeypatch, cli):
     """A supernet that was trained again may rank its channels otherwise: its own best ones are kept."""
     seen = []
-    real = finals_room.inherit
+    real = work.inherit
 
     def watched(space, source, target, kept):
         scores = gamma_scores(space, source)
         seen.append(all(min(scores[s][list(k)]) >= sorted(scores[s])[-len(k)] for s, k in kept.items()))
         return real(space, source, target, kept)
 
-    monkeypatch.setattr(finals_room, "inherit", watched)
+    monkeypatch.setattr(work, "inherit", watched)
     net = load_file(searched / "supernet.safetensors")
     save_file(
         {k: v.flip(0).contiguous() if "norm" in k and v.ndim else v for k, v in net.items()},
@@ -175,20 +174,23 @@ def test_inherited_channels_are_those_of_the_supernet_at_hand(searched, monkeypa
 
 
 def test_a_final_that_diverges_is_left_out_and_the_others_go_on(searched, monkeypatch, cli):
-    real = finals_room.train
+    real = work.train
 
     def unlucky(build, setting, recipe, *, seed, **options):
         if seed == 1002 and options["checkpoint"].name.startswith("final-found"):
             raise loop.DivergedError("training diverged in epoch 1")
         return real(build, setting, recipe, seed=seed, **options)
 
-    monkeypatch.setattr(finals_room, "train", unlucky)
-    code, _, err = cli(*arguments(searched, seeds=3, arms="found,uniform"))
+    monkeypatch.setattr(work, "train", unlucky)
+    code, _, err = cli(*arguments(searched, seeds=3, arms="found,taper"))
     assert code == 0, err
     assert "failed and is left out" in err
     rows = read_table(searched / "finals.csv", Final)
-    assert {row.arm for row in rows if row.seed == 1002} == {"uniform@macs", "uniform@params"}
-    assert len(json.loads((searched / "run.json").read_text())["failures"]) == 1
+    assert {row.arm for row in rows if row.seed == 1002} == {"taper"}
+    (failure,) = json.loads((searched / "run.json").read_text())["failures"].values()
+    assert (failure["arm"], failure["epochs"], failure["error"]) == ("found", 1, "training diverged in epoch 1")
+    spent = {row.arm: row.trainings for row in read_table(searched / "ledger.csv", Expense) if row.phase == "finals"}
+    assert spent["found"] == 3  # two of the run before, and the one that failed
 
 
 def test_another_configuration_is_refused_and_the_difference_shown(searched, cli):

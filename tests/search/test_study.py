@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 from optuna.trial import TrialState
@@ -7,6 +8,7 @@ from prune_nas.design import family
 from prune_nas.design.budget import Budget
 from prune_nas.errors import PruneNasError
 from prune_nas.search import study
+from prune_nas.search.work import Result, Training
 from tests.design.spaces import vgg
 from tests.design.test_family import PRIOR
 from tests.design.test_space import named
@@ -17,17 +19,55 @@ LIMITS = BUDGET.limits(SPACE)
 STARTS = [family.UNIFORM, family.GUIDED, family.PRUNED, family.Point(0, 0, -1)]
 
 
-def score(number, widths):
+def score(training):
     """A cheap stand-in for training: the share of channels in the first stages."""
-    return study.Outcome(sum(list(widths.values())[:4]) / sum(widths.values()), epochs=1, seconds=0.0)
+    widths = training.widths
+    return Result(sum(list(widths.values())[:4]) / sum(widths.values()), epochs=1, seconds=0.0)
 
 
-def go(journal, train=score, wanted=8, sampler="tpe", seed=0, **options):
-    prior = named(SPACE, PRIOR)
+def order(number, widths, seed=0):
+    return Training(str(BUDGET), f"trial {number}", f"trial {number}", widths, seed, 1, Path(f"{number}"))
+
+
+def drive(source, train):
+    while (training := source.ask()) is not None:
+        source.tell(training, train(training))
+
+
+def drive_many(source, train, order_of):
+    """What a crew of many workers does: they end in any order, and are told in the order in which they were asked."""
+    asked = []
+    while True:
+        while (training := source.ask()) is not None:
+            asked.append(training)
+        if not asked:
+            return
+        results = {t.name: train(t) for t in order_of(asked)}
+        oldest = asked.pop(0)
+        source.tell(oldest, results[oldest.name])
+
+
+def go(
+    journal,
+    train=score,
+    wanted=8,
+    sampler="tpe",
+    seed=0,
+    drive=drive,
+    space=SPACE,
+    limits=LIMITS,
+    prior=None,
+    **options,
+):
+    prior = prior or named(SPACE, PRIOR)
     opened = study.open_study(journal, str(BUDGET), prior)
-    proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=seed, sampler=sampler)
-    study.run(opened, proposals, train, wanted=wanted, **options)
+    proposals = study.trials(opened, space, limits, prior, starts=STARTS, seed=seed, sampler=sampler)
+    drive(study.Trials(opened, proposals, order, wanted=wanted, **options), train)
     return opened
+
+
+def rows(opened, space=SPACE):
+    return study.rows(opened, space, str(BUDGET), seed=0)
 
 
 def history(opened):
@@ -41,10 +81,10 @@ def journal(tmp_path):
 
 def test_it_begins_with_the_rivals_and_every_candidate_fits(journal):
     opened = go(journal)
-    rows = study.rows(opened, SPACE, str(BUDGET))
-    assert [row.number for row in rows] == list(range(len(rows)))
-    assert all(LIMITS.admits(SPACE.cost(json.loads(row.widths))) for row in rows)
-    assert rows[0].widths == study.project(SPACE, {s.name: 1.0 for s in SPACE.slots}, LIMITS).to_json()
+    table = rows(opened)
+    assert [row.number for row in table] == list(range(len(table)))
+    assert all(LIMITS.admits(SPACE.cost(json.loads(row.widths))) for row in table)
+    assert table[0].widths == study.project(SPACE, {s.name: 1.0 for s in SPACE.slots}, LIMITS).to_json()
     assert len(study.trained(opened)) == 8
 
 
@@ -57,11 +97,11 @@ def test_cut_off_in_every_trial_it_proposes_what_it_would_have(tmp_path, sampler
     whole = go(tmp_path / "whole.journal", sampler=sampler)
     started = []
 
-    def fragile(number, widths):
-        started.append(number)
-        if started.count(number) == 1:
+    def fragile(training):
+        started.append(training.name)
+        if started.count(training.name) == 1:
             raise CutOffError
-        return score(number, widths)
+        return score(training)
 
     for _ in range(99):
         try:
@@ -95,18 +135,16 @@ def test_a_damaged_journal_is_refused_with_the_repair(journal, line):
 def test_the_same_widths_are_never_trained_twice(journal):
     seen = []
 
-    def remember(number, widths):
-        seen.append(widths)
-        return score(number, widths)
+    def remember(training):
+        seen.append(training.widths)
+        return score(training)
 
-    prior = SPACE.widest  # a prior without a pattern: uniform, guided and pruned coincide
-    opened = study.open_study(journal, str(BUDGET), prior)
-    proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=0, sampler="tpe")
-    study.run(opened, proposals, remember, wanted=6)
+    # a prior without a pattern: uniform, guided and pruned coincide
+    opened = go(journal, train=remember, wanted=6, prior=SPACE.widest)
     assert len(seen) == len(set(seen)) == 6
-    states = [row.state for row in study.rows(opened, SPACE, str(BUDGET))]
+    states = [row.state for row in rows(opened)]
     assert states[:4] == ["COMPLETE", "REPEAT", "REPEAT", "COMPLETE"]
-    repeats = [row for row in study.rows(opened, SPACE, str(BUDGET)) if row.state == "REPEAT"]
+    repeats = [row for row in rows(opened) if row.state == "REPEAT"]
     assert all(row.epochs == 0 and row.seconds == 0 for row in repeats)
 
 
@@ -115,22 +153,22 @@ def test_a_space_with_one_candidate_ends(journal):
 
     space = chain([4, 4], floor=4)
     limits = Budget.parse("macs=1").limits(space)
-    opened = study.open_study(journal, "macs=1", space.widest)
-    proposals = study.trials(opened, space, limits, space.widest, starts=STARTS, seed=0, sampler="random")
-    study.run(opened, proposals, score, wanted=3)
+    opened = go(journal, wanted=3, sampler="random", space=space, limits=limits, prior=space.widest)
     assert len(study.trained(opened)) == 1
 
 
 def test_failures_are_recorded_and_never_best(journal):
-    def unlucky(number, widths):
-        return study.Outcome(None, 1, 0.0, "diverged") if number % 2 else score(number, widths)
+    failed = Result(None, 1, 0.0, error="diverged")
+
+    def unlucky(training):
+        return failed if int(training.name.split()[1]) % 2 else score(training)
 
     opened = go(journal, train=unlucky, wanted=6)
     assert [t.state for t in study.trained(opened)].count(TrialState.FAIL) == 3
     values = {t.user_attrs["widths"]: t.value for t in study.trained(opened) if t.value is not None}
     assert study.best(opened).to_json() == max(values, key=values.get)
     with pytest.raises(PruneNasError, match="diverged"):
-        study.best(go(journal.with_name("all"), train=lambda *_: study.Outcome(None, 1, 0.0, "diverged"), wanted=2))
+        study.best(go(journal.with_name("all"), train=lambda _: failed, wanted=2))
 
 
 def test_trials_is_a_global_target_and_time_ends_it_early(journal):
@@ -158,9 +196,9 @@ def test_a_study_around_other_scores_is_refused(journal):
         study.open_study(journal, str(BUDGET), SPACE.widest)
 
 
-def finalists(journal, candidates, train):
+def finalists(journal, candidates, train, seeds=(500, 501)):
     opened = study.open_study(journal, "finalists", SPACE.widest)
-    study.run_finalists(opened, candidates, train)
+    drive(study.Finalists(opened, candidates, seeds, order), train)
     return opened
 
 
@@ -169,11 +207,11 @@ def test_the_second_rung_is_cut_off_and_continued_and_nothing_is_trained_twice(t
     whole = finalists(tmp_path / "whole", leaders, score)
     started = []
 
-    def fragile(number, widths):
-        started.append(widths)
-        if started.count(widths) == 1:
+    def fragile(training):
+        started.append((training.widths, training.seed))
+        if started.count(started[-1]) == 1:
             raise CutOffError
-        return score(number, widths)
+        return score(training)
 
     for _ in range(9):
         try:
@@ -182,14 +220,63 @@ def test_the_second_rung_is_cut_off_and_continued_and_nothing_is_trained_twice(t
             continue
         break
     assert history(again) == history(whole)
-    assert started == [w for w in leaders for _ in range(2)]
+    assert started == [(w, s) for s in (500, 501) for w in leaders for _ in range(2)]
+    assert [row.seed for row in rows(again)] == [500, 500, 500, 501, 501, 501]
     more = finalists(tmp_path / "cut", [*leaders, SPACE.narrowest], score)
-    assert len(study.trained(more)) == 4
+    assert len(study.trained(more)) == 8
     assert study.best(more) in {*leaders, SPACE.narrowest}
+
+
+def test_the_best_finalist_has_the_best_mean_and_no_failure(tmp_path):
+    a, b, c = study.leaders(go(tmp_path / "first"), 3)
+    values = {(a, 500): 0.9, (a, 501): 0.5, (b, 500): 0.72, (b, 501): 0.7, (c, 500): 0.99, (c, 501): None}
+
+    def given(training):
+        value = values[training.widths, training.seed]
+        return Result(value, 1, 0.0, error="" if value else "diverged")
+
+    opened = finalists(tmp_path / "second", [a, b, c], given)
+    assert study.best(opened) == b
+    assert study.leaders(opened, 3) == [b, a]
+
+
+@pytest.mark.parametrize("lanes", [2, 3])
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_what_several_workers_propose_depends_on_their_number_never_on_timing(tmp_path, lanes, sampler):
+    def many(order_of):
+        return lambda source, train: drive_many(source, train, order_of)
+
+    options = {"lanes": lanes, "sampler": sampler, "wanted": 9}
+    forward = go(tmp_path / "a", drive=many(list), **options)
+    backward = go(tmp_path / "b", drive=many(lambda asked: asked[::-1]), **options)
+    assert history(forward) == history(backward)
+    assert len(study.trained(forward)) == 9
+    cut, started = tmp_path / "c", []
+
+    def fragile(training):
+        started.append(training.name)
+        if len(started) % 4 == 3:
+            raise CutOffError
+        return score(training)
+
+    for _ in range(99):
+        try:
+            again = go(cut, train=fragile, drive=many(list), **options)
+        except CutOffError:
+            continue
+        break
+    assert history(again) == history(forward)
+
+
+def test_widths_in_training_are_not_begun_again_beside_it(journal):
+    """Without a pattern uniform, guided and pruned coincide: with four lanes they are proposed while one trains."""
+    opened = go(journal, prior=SPACE.widest, wanted=4, lanes=4, drive=lambda s, t: drive_many(s, t, list))
+    assert len({row.widths for row in rows(opened) if row.state != "REPEAT"}) == 4
+    assert [row.state for row in rows(opened)][:4] == ["COMPLETE", "REPEAT", "REPEAT", "COMPLETE"]
 
 
 def test_leaders_are_the_best_first(journal):
     opened = go(journal)
-    values = [score(0, widths).value for widths in study.leaders(opened, 4)]
+    values = [score(order(0, widths)).val_accuracy for widths in study.leaders(opened, 4)]
     assert values == sorted((t.value for t in study.trained(opened)), reverse=True)[:4]
     assert study.leaders(opened, 1) == [study.best(opened)]

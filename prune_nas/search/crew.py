@@ -1,0 +1,209 @@
+"""Who does the trainings: this process, or several workers beside each other.
+
+Small networks do not fill two cores: the threads of one training wait for each other at every layer. Trainings of
+one thread each, side by side, do more work in the same time, and a study of several budgets, its finalists and the
+finals have trainings enough. A crew asks its sources for trainings and tells them the results **in the order in which
+it asked**, however long each took: what a study proposes next depends on the number of workers, never on timing.
+
+A worker is a process of its own that reads orders and writes answers as lines of JSON (`prune_nas.search.worker`). It
+ends as soon as its parent does; one that dies is replaced and its training goes on from its last epoch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from prune_nas.errors import PruneNasError
+from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.training.loop import Epoch
+
+OnEpoch = Callable[[Training, Epoch], None]
+_TRIES = 3  # a training whose worker died this often counts as failed
+_PATIENCE = 10  # seconds that a worker has to end by itself
+
+
+class Source(Protocol):
+    """Where trainings come from: a study, its finalists, the finals."""
+
+    def ask(self) -> Training | None:
+        """The next training, or None while there is none to begin (a later result may change that)."""
+
+    def tell(self, training: Training, result: Result) -> None:
+        """Take a result; called once for each training, in the order in which they were asked for."""
+
+
+class Crew(Protocol):
+    """What does trainings."""
+
+    def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
+        """Do everything that the sources ask for."""
+
+    def close(self) -> None:
+        """Let the workers go."""
+
+
+class Alone:
+    """This process does one training after another."""
+
+    def __init__(self, workplace: Workplace) -> None:
+        """Work at `workplace`."""
+        self._workplace = workplace
+
+    def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
+        """Do everything that the sources ask for, source by source."""
+        for source in sources:
+            while (training := source.ask()) is not None:
+                source.tell(training, self._workplace.perform(training, lambda e, t=training: on_epoch(t, e)))  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Nothing to let go."""
+
+
+@dataclass(slots=True)
+class _Task:
+    training: Training
+    tries: int = 1
+    result: Result | None = None
+
+
+class Workers:
+    """Several processes that train beside each other."""
+
+    def __init__(self, count: int, briefing: dict[str, Any]) -> None:
+        """Make `count` workers when they are first needed; `briefing` is what each is told first."""
+        self._briefing = briefing
+        self._inbox: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
+        self._free = [str(number + 1) for number in reversed(range(count))]
+        self._hired: dict[str, _Worker] = {}
+        self._busy: dict[str, _Task] = {}
+
+    def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
+        """Do everything that the sources ask for; the earlier source goes first where both have work."""
+        lines: list[tuple[Source, deque[_Task]]] = [(source, deque()) for source in sources]
+        while True:
+            while self._free and (task := _next(lines)) is not None:
+                self._give(self._free.pop(), task)
+            if not self._busy:
+                return
+            self._listen(on_epoch)
+            for source, asked in lines:
+                while asked and (result := asked[0].result) is not None:
+                    source.tell(asked.popleft().training, result)
+
+    def close(self) -> None:
+        """End every worker; a training in progress keeps its last epoch."""
+        for worker in self._hired.values():
+            worker.end()
+        self._hired.clear()
+
+    def _give(self, name: str, task: _Task) -> None:
+        worker = self._hired.get(name)
+        if worker is None:
+            worker = self._hired[name] = _Worker(name, self._briefing, self._inbox)
+        self._busy[name] = task
+        worker.order(task.training.to_dict())
+
+    def _listen(self, on_epoch: OnEpoch) -> None:
+        worker, answer = self._inbox.get()
+        if self._hired.get(worker.name) is not worker:
+            return  # the last words of one that was replaced
+        task = self._busy.get(worker.name)
+        if answer is None:
+            self._lost(worker, task)
+        elif answer["kind"] == "epoch" and task is not None:
+            on_epoch(task.training, Epoch(**answer["epoch"]))
+        elif answer["kind"] == "result" and task is not None:
+            task.result = replace(Result(**answer["result"]), worker=worker.name)
+            self._release(worker.name)
+        elif answer["kind"] == "error":
+            raise _as_error(answer)
+
+    def _lost(self, worker: _Worker, task: _Task | None) -> None:
+        status = worker.end()
+        del self._hired[worker.name]
+        if task is None:
+            return
+        if task.tries < _TRIES:
+            task.tries += 1
+            self._give(worker.name, task)
+            return
+        error = f"its worker process ended {_TRIES} times, last with status {status} (-9: out of memory, or killed)"
+        task.result = Result(None, 0, 0.0, error=error, worker=worker.name)
+        self._release(worker.name)
+
+    def _release(self, name: str) -> None:
+        del self._busy[name]
+        self._free.append(name)
+
+
+def _next(lines: Sequence[tuple[Source, deque[_Task]]]) -> _Task | None:
+    for source, asked in lines:
+        if (training := source.ask()) is not None:
+            asked.append(_Task(training))
+            return asked[-1]
+    return None
+
+
+class _Worker:
+    """One process, and a thread that puts its answers into the inbox; None there means that it ended."""
+
+    def __init__(
+        self, name: str, briefing: dict[str, Any], inbox: SimpleQueue[tuple[_Worker, dict[str, Any] | None]]
+    ) -> None:
+        self.name = name
+        threads = {"OMP_NUM_THREADS": str(briefing["threads"])}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "prune_nas.search.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **threads},
+        )
+        threading.Thread(target=self._read, args=(inbox,), daemon=True).start()
+        self.order(briefing)
+
+    def order(self, order: dict[str, Any]) -> None:
+        """Write one line; a worker that has ended says so through the inbox."""
+        with contextlib.suppress(BrokenPipeError):
+            assert self._process.stdin is not None  # noqa: S101  (a pipe was asked for)
+            self._process.stdin.write(json.dumps(order) + "\n")
+            self._process.stdin.flush()
+
+    def end(self) -> int:
+        """Close its orders, which ends it, and return its exit status."""
+        with contextlib.suppress(BrokenPipeError):
+            assert self._process.stdin is not None  # noqa: S101
+            self._process.stdin.close()
+        try:
+            return self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+    def _read(self, inbox: SimpleQueue[tuple[_Worker, dict[str, Any] | None]]) -> None:
+        for line in self._process.stdout or ():
+            try:
+                inbox.put((self, json.loads(line)))
+            except json.JSONDecodeError:  # a line that its end cut off
+                break
+        inbox.put((self, None))
+
+
+def _as_error(answer: dict[str, Any]) -> Exception:
+    if answer["errno"] is not None:
+        return OSError(answer["errno"], answer["message"], answer["file"])
+    if answer["exit_code"] is None:
+        return RuntimeError(f"in a worker:\n{answer['message']}")
+    error = PruneNasError(answer["message"])
+    error.exit_code = answer["exit_code"]
+    return error

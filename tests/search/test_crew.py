@@ -1,0 +1,171 @@
+"""Several workers: real processes, killed and cut off as they are where people use them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from prune_nas.design.records import Curve, TrialRow, read_table
+from prune_nas.search.crew import Alone, Workers
+from prune_nas.search.setup import crew_size
+from tests.search.test_resume import outcome, waits_for
+from tests.search.tiny import arguments
+
+TWO = {"workers": 2, "threads": 2, "arms": "found,uniform,inherited"}
+
+
+def children(pid):
+    """The processes whose parent is `pid`."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = stat.read_text()
+        except OSError:
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            found.append(int(stat.parent.name))
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def searched_by_two(tmp_path_factory):
+    run = tmp_path_factory.mktemp("two") / "run"
+    command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_two_workers_do_a_whole_search(searched_by_two):
+    rows = read_table(searched_by_two / "trials.csv", TrialRow)
+    assert {row.worker for row in rows if row.state == "COMPLETE"} == {"1", "2"}
+    epochs = Counter((r.budget, r.trial, r.epoch) for r in read_table(searched_by_two / "curves.csv", Curve))
+    assert set(epochs.values()) == {1}
+    assert list((searched_by_two / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.parametrize("phase", ["study", "finals"])
+def test_the_parent_killed_takes_its_workers_along_and_the_search_ends_the_same(tmp_path, searched_by_two, phase):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not waits_for(run, phase):
+        assert process.poll() is None, f"it ended before it could be killed in {phase}"
+        time.sleep(0.02)
+    workers = children(process.pid)
+    process.kill()
+    process.wait()
+    deadline = time.monotonic() + 20
+    while any(map(alive, workers)):
+        assert time.monotonic() < deadline, "a worker outlived its parent"
+        time.sleep(0.05)
+    subprocess.run(command, check=True, capture_output=True)
+    assert outcome(run) == outcome(searched_by_two)
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, searched_by_two):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not waits_for(run, "study"):
+        time.sleep(0.02)
+    for worker in children(process.pid):
+        os.kill(worker, signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert outcome(run) == outcome(searched_by_two)
+
+
+class Once:
+    """A source of one training that no worker can do."""
+
+    def __init__(self, training):
+        self.training, self.result = training, None
+
+    def ask(self):
+        training, self.training = self.training, None
+        return training
+
+    def tell(self, training, result):
+        self.result = result
+
+
+def briefing(run):
+    from prune_nas.config import Config
+    from tests.search.tiny import SETTINGS
+
+    names = {k.replace("-", "_"): v for k, v in SETTINGS.items() if k not in ("preset", "budget")}
+    config = Config(**names, budget=("macs=0.4",))
+    return {"config": config.model_dump(mode="json"), "threads": 1, "device": "cpu", "precision": "fp32",
+            "fingerprint": "", "supernet": str(run / "supernet.safetensors")}  # fmt: skip
+
+
+def test_a_training_whose_worker_dies_three_times_has_failed(tmp_path, monkeypatch):
+    from tests.search.test_study import SPACE, order
+
+    monkeypatch.setattr(sys, "executable", "/bin/false")  # a worker that ends at once, as one that memory kills
+    crew, source = Workers(2, briefing(tmp_path)), Once(order(0, SPACE.widest))
+    crew.run([source], lambda training, epoch: None)
+    crew.close()
+    assert source.result.val_accuracy is None
+    assert "ended 3 times" in source.result.error
+
+
+def test_what_goes_wrong_in_a_worker_is_said_by_the_parent(tmp_path):
+    from prune_nas.errors import PruneNasError
+    from tests.search.test_study import SPACE, order
+
+    crew = Workers(1, briefing(tmp_path))
+    with pytest.raises(PruneNasError, match="data set changed") as caught:
+        crew.run([Once(order(0, SPACE.widest))], lambda training, epoch: None)
+    crew.close()
+    assert caught.value.exit_code == 2
+
+
+def test_how_many_workers(monkeypatch):
+    import torch
+
+    from prune_nas.config import Config
+
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    plain = Config(model="m", dataset="d", threads=6)
+    assert crew_size(plain, cpu) == (6, 1)
+    assert crew_size(plain.model_copy(update={"threads": 64}), cpu) == (8, 8)
+    assert crew_size(plain, gpu) == (1, 6)
+    assert crew_size(Config(model="m", dataset="d", threads=6, workers="4"), cpu) == (4, 1)
+    assert crew_size(Config(model="m", dataset="d", threads=1, workers="auto"), cpu) == (1, 1)
+
+
+def test_alone_asks_each_source_until_it_has_no_more():
+    class Place:
+        def perform(self, training, on_epoch):
+            on_epoch(f"epoch of {training}")
+            return f"result of {training}"
+
+    class Listed:
+        def __init__(self, *trainings):
+            self.left, self.told = list(trainings), []
+
+        def ask(self):
+            return self.left.pop(0) if self.left else None
+
+        def tell(self, training, result):
+            self.told.append((training, result))
+
+    first, second, epochs = Listed("a", "b"), Listed("c"), []
+    Alone(Place()).run([first, second], lambda training, epoch: epochs.append((training, epoch)))
+    assert first.told == [("a", "result of a"), ("b", "result of b")]
+    assert second.told == [("c", "result of c")]
+    assert epochs == [(t, f"epoch of {t}") for t in "abc"]
