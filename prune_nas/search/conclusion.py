@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
+from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import verdict
-from prune_nas.errors import UsageError
 from prune_nas.nets import latency
+from prune_nas.search.finals import training_of, weights_of
 
 if TYPE_CHECKING:
     from prune_nas.search.pipeline import Search
@@ -79,16 +80,11 @@ def conclude(run: Run, job: Search) -> None:
             }
         )
     write_json(run.file("verdict.json"), verdicts)
-    for i, budget in enumerate(job.arms):
-        _write_best(run, job, budget, finals, first=i == 0, number=i + 1)
-
-
-def changed_data(path: Path, before: str, now: str) -> UsageError:
-    """The error for a run whose data set is no longer what it was."""
-    return UsageError(
-        f"{path} was run on other data (fingerprint {before} there, {now} now); "
-        "restore the data set or name another --run"
-    )
+    for i, said in enumerate(verdicts):
+        chosen = said["deploy"] or {"arm": "found", "schedule": ""}
+        for name, arm, schedule in (("best", "found", ""), ("deploy", chosen["arm"], chosen["schedule"])):
+            rows = [r for key, rows in by_arm(finals).items() if _is(key, said["budget"], arm, schedule) for r in rows]
+            _write_net(run, job, said["budget"], rows, name if i == 0 else f"{name}/{i + 1}")
 
 
 def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
@@ -101,7 +97,7 @@ def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
         yield Expense(row.budget, "study", "", trainings, train_macs(row.macs, images, row.epochs), row.seconds)
     seen = set()
     for final in finals:
-        training = final.candidate, final.seed, final.epochs, final.arm == "inherited"
+        training = training_of(final)
         if training in seen:  # an arm of the same widths shares this training
             yield Expense(final.budget, "finals", final.arm, 0, 0, 0.0)
             continue
@@ -155,11 +151,16 @@ def _latency(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Any]
     return {arm: asdict(m) for arm, m in measured.items()}
 
 
-def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, first: bool, number: int) -> None:
-    widths = job.arms[budget]["found"][0]
-    cost = job.space.cost(widths)
-    rows = [row for row in finals if row.budget == budget and row.arm == "found"]
+def _is(key: tuple[str, str, str], budget: str, arm: str, schedule: str) -> bool:
+    return key[:2] == (budget, arm) and schedule in ("", key[2])
+
+
+def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str) -> None:
+    """Write `<name>.json`, the spec of the rows' network, and `<name>.safetensors`: its seed best on validation."""
     best = max(rows, key=lambda row: row.val_accuracy, default=None)
+    known = {w.digest: w for candidates in job.arms[budget].values() for w in candidates}
+    widths = known[best.candidate] if best else job.arms[budget]["found"][0]
+    cost = job.space.cost(widths)
     spec = {
         "schema": SCHEMA,
         "model": job.space.model,
@@ -173,19 +174,18 @@ def _write_best(run: Run, job: Search, budget: str, finals: list[Final], *, firs
         "source": {
             "run": run.path.name,
             "budget": budget,
-            "arm": "found",
+            "arm": best.arm if best else "found",
             "seed": best.seed if best else None,
             "schedule": best.schedule if best else None,
             "val_accuracy": best.val_accuracy if best else None,
         },
     }
-    write_json(run.file("best.json") if first else run.file(f"best/{number}.json"), spec)
-    target = run.file("best.safetensors") if first else run.file(f"best/{number}.safetensors")
-    weights = run.file(f"weights/{best.candidate}-{best.epochs}-{best.seed}.safetensors") if best else None
+    write_json(run.file(f"{name}.json"), spec)
+    target = run.file(f"{name}.safetensors")
+    weights = run.file("weights") / weights_of(training_of(best)) if best else None
     if weights is None or not weights.exists():  # never trained, or published without weights
         target.unlink(missing_ok=True)
         return
     temporary = target.with_suffix(".part")
-    target.parent.mkdir(exist_ok=True)
     shutil.copyfile(weights, temporary)
     temporary.replace(target)

@@ -33,6 +33,12 @@ def checkpoint_of(job: Job) -> str:
     return f"final-{name_of(job).replace('/', '-')}"
 
 
+def weights_of(training: Key) -> str:
+    """The file of a training's weights in the run's `weights/`."""
+    digest, seed, epochs, inherits = training
+    return f"{digest}-{epochs}-{seed}{'-inherited' if inherits else ''}.safetensors"
+
+
 class Finals:
     """The finals as a source of trainings; arms of equal widths share one, and its result makes a row for each."""
 
@@ -55,7 +61,7 @@ class Finals:
             table: `finals.csv`.
             images: training images, for the ledger.
             checkpoint: where a job's training keeps its last epoch.
-            weights: folder for the trained weights of the found net.
+            weights: folder for the trained weights, the base's left out.
             on_failure: called where a training failed: it leaves no row.
         """
         self._space, self._table, self._images = space, table, images
@@ -92,7 +98,7 @@ class Finals:
             checkpoint=self._checkpoint(job),
             inherits=job.arm == "inherited",
             tests=True,
-            weights=next((self._weights_of(job) for job in group if job.arm == "found"), None),
+            weights=None if job.arm == "base" else self._weights / weights_of(job.training),
         )
 
     def tell(self, training: Training, result: Result) -> None:
@@ -107,10 +113,10 @@ class Finals:
 
     def _share(self, rows: Sequence[Final]) -> None:
         """Give the jobs whose training has a row already, from another arm, theirs."""
-        trained = {_training(row): row for row in rows}
+        trained = {training_of(row): row for row in rows}
         for key in [key for key in self._groups if key in trained]:
             group = self._groups[key]
-            if any(job.arm == "found" and not self._weights_of(job).exists() for job in group):
+            if any(job.arm == "found" for job in group) and not (self._weights / weights_of(key)).exists():
                 continue
             row = trained[key]
             self._append([self._row(job, row.val_accuracy, row.test_accuracy, row.seconds) for job in group])
@@ -118,9 +124,6 @@ class Finals:
 
     def _append(self, rows: Sequence[Final]) -> None:
         write_table(self._table, Final, [*read_table(self._table, Final), *rows])
-
-    def _weights_of(self, job: Job) -> Path:
-        return self._weights / f"{job.widths.digest}-{job.epochs}-{job.seed}.safetensors"
 
     def _row(self, job: Job, val_accuracy: float, test_accuracy: float, seconds: float) -> Final:
         cost = self._space.cost(job.widths)
@@ -146,5 +149,6 @@ def _key(row: Final) -> tuple[str, str, str, int, str, int]:
     return row.budget, row.arm, row.candidate, row.seed, row.schedule, row.epochs
 
 
-def _training(row: Final) -> Key:
+def training_of(row: Final) -> Key:
+    """What identifies the training of a row: arms of equal widths share one."""
     return row.candidate, row.seed, row.epochs, row.arm == "inherited"

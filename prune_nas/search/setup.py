@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
 from prune_nas.config import Config
 from prune_nas.design.files import write_json
 from prune_nas.design.records import SCHEMA
+from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import Traced, trace
-from prune_nas.search import conclusion
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import Run
 from prune_nas.training.data import Data, load
@@ -84,9 +85,17 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
     }
     before = run.record.get("data", {}).get("fingerprint", data.fingerprint)
     if before != data.fingerprint:
-        raise conclusion.changed_data(run.path, before, data.fingerprint)
+        raise _changed_data(run.path, before, data.fingerprint)
     run.note(device=device.type, precision=precision.to_dict(), data={**run.record.get("data", {}), **about})
     write_json(run.file("space.json"), {"schema": SCHEMA, **traced.space.to_dict()})
     spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
     view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
     return Setting(data, device, precision)
+
+
+def _changed_data(path: Path, before: str, now: str) -> UsageError:
+    """The error for a run whose data set is no longer what it was."""
+    return UsageError(
+        f"{path} was run on other data (fingerprint {before} there, {now} now); "
+        "restore the data set or name another --run"
+    )
