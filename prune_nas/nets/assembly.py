@@ -59,7 +59,8 @@ def with_leftovers(space: Space, network: nn.Module, graph: Graph) -> Space:
     called = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
     layers, frozen = list(space.layers), list(space.frozen)
     for path, module in network.named_modules():
-        count = sum(parameter.numel() for parameter in module.parameters(recurse=False))
+        own = module.named_parameters(prefix=path, recurse=False)
+        count = sum(parameter.numel() for name, parameter in own if name not in known)
         if path in known or not count:
             continue
         label = path or "the network's own parameters"

@@ -6,11 +6,13 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import nn
 
 from prune_nas.design.space import Layer, Space, size
 from prune_nas.errors import UsageError
 from prune_nas.nets.initialise import initialise
+from prune_nas.nets.reading import PARAMETER
 
 Module = Any  # a torch.nn module whose kind its layer tells
 
@@ -30,10 +32,20 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: in
     widths = space.check(widths)
     network = copy.deepcopy(template)
     for layer in space.layers:
-        if layer.kind != "fixed":
+        if layer.kind == PARAMETER:
+            owner, _, own = layer.name.rpartition(".")
+            setattr(network.get_submodule(owner), own, _stretched(network, layer, size(layer.outputs, widths)))
+        elif layer.kind != "fixed":
             old = network.get_submodule(layer.name)
             network.set_submodule(layer.name, _resized(old, layer, widths))
     return initialise(network, seed).train()
+
+
+def _stretched(network: nn.Module, layer: Layer, outputs: int) -> nn.Parameter:
+    """A parameter with one number a channel, at another number of channels; its own numbers, in turn."""
+    old = network.get_parameter(layer.name)
+    dim = max(range(old.ndim), key=lambda i: old.shape[i])
+    return nn.Parameter(old.detach().index_select(dim, torch.arange(outputs) % old.shape[dim]), old.requires_grad)
 
 
 def _resized(old: Module, layer: Layer, widths: Mapping[str, int]) -> nn.Module:

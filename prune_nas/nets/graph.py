@@ -19,6 +19,7 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from prune_nas.errors import UsageError
+from prune_nas.nets.layers import LAYERS
 
 BATCH = 2  # with 1, a batch would look like a dimension that broadcasts
 
@@ -87,6 +88,9 @@ def _slow_attention() -> Iterator[None]:
 
 class _Tracer(fx.Tracer):
     """Notes the innermost line outside torch for each node; fx's own notes hold whole stacks and take seconds."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)

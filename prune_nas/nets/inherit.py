@@ -39,6 +39,10 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
     state: dict[str, Tensor] = {}
     for key, value in source.state_dict().items():
         path, _, what = key.rpartition(".")
+        if key in layers:  # a bare parameter with one number a channel
+            dim = max(range(value.ndim), key=lambda i: value.shape[i])
+            state[key] = value.index_select(dim, torch.tensor(_indices(space, layers[key].outputs, kept)))
+            continue
         counted = path in layers and value.ndim > 0  # `num_batches_tracked` has no channels
         state[key] = _kept(space, layers[path], what, value, kept, source) if counted else value
     target.load_state_dict(state)

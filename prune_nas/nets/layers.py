@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
 
 from prune_nas.nets.channels import Part, Parts, fixed
 from prune_nas.nets.reading import Call, Record, Tensor
@@ -64,6 +65,11 @@ def layer_norm(call: Call) -> Tensor:
     """LayerNorm over the last dimension alone follows it; over more than that it is not followed."""
     layer: Module = call.module
     return _follow(call, len(call.shape) - 1) if len(layer.normalized_shape) == 1 else call.unknown()
+
+
+def layer_norm_2d(call: Call) -> Tensor:
+    """ConvNeXt's LayerNorm of the channels in dimension 1, between two permutes."""
+    return _follow(call, 1)
 
 
 def prelu(call: Call) -> Tensor:
@@ -129,5 +135,6 @@ LAYERS: dict[type[nn.Module], Callable[[Call], Tensor]] = {
     nn.InstanceNorm3d: norm,
     nn.GroupNorm: group_norm,
     nn.LayerNorm: layer_norm,
+    LayerNorm2d: layer_norm_2d,
     nn.PReLU: prelu,
 }

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.ops import stochastic_depth
 
 from prune_nas.nets.channels import Part, Parts
 from prune_nas.nets.reading import Call, Number, Tensor
@@ -44,12 +45,12 @@ def binary(call: Call) -> Tensor:
         return call.freeze("meets channels in another dimension")
     (home,) = homes
     met: list[Parts] = []
-    for one in tensors:
+    for one in sorted(tensors, key=lambda one: one.parameter is not None):
         dim = home - (n - len(one.shape))
         if dim < 0:
             continue
         if one.shape[dim] == call.shape[home]:
-            met.append(one.along(dim))
+            met.append(call.carried(one, dim, met[0]) if met else one.along(dim))
         else:
             call.reading.channels.freeze(one.along(dim), f"its one channel is broadcast over others: {call.where}")
     for other in met[1:]:
@@ -233,6 +234,7 @@ _REDUCTIONS = "mean sum amax amin var std"
 
 FUNCTIONS: dict[Any, Rule] = {
     **_table(keep, *(getattr(F, name) for name in [*_ACTIVATIONS.split(), *_DROPOUTS.split(), "softmax", "normalize"])),
+    **_table(keep, stochastic_depth),
     **_table(keep, *(getattr(torch, name) for name in _UNARIES.split()), torch.relu_, F.relu_, operator.neg),
     **_table(pool, *(getattr(F, name) for name in _POOLS), F.interpolate),
     **_table(binary, *(getattr(torch, name) for name in _BINARIES.split())),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,17 +10,21 @@ from torch import fx, nn
 
 from prune_nas.nets.channels import Channels, Part, Parts, fixed
 
+PARAMETER = "parameter"  # the kind of a bare parameter with one number a channel, such as ConvNeXt's layer_scale
+
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor of the forward pass: its shape at batch 2, and the dimension that holds channels, if it has one.
 
-    Without such a dimension (`dim` None) every size is constant. Only `dim` may have free parts.
+    Without such a dimension (`dim` None) every size is constant. Only `dim` may have free parts. `parameter` is the
+    name of the network's own tensor that it is, if it is one.
     """
 
     shape: tuple[int, ...]
     dim: int | None = None
     parts: Parts = ()
+    parameter: str | None = None
 
     def along(self, dim: int) -> Parts:
         """The parts of dimension `dim`."""
@@ -60,8 +65,9 @@ class Record:
 
 @dataclass
 class Reading:
-    """Everything that is known of a network so far."""
+    """Everything that is known of a network so far; `parameters` are the names of all that it has."""
 
+    parameters: frozenset[str] = frozenset()
     channels: Channels = field(default_factory=Channels)
     records: dict[str, Record] = field(default_factory=dict)
 
@@ -104,6 +110,16 @@ class Call:
     def variables(self) -> frozenset[int]:
         """The free variables that any argument has or depends on."""
         return self.sizes.union(*(self.reading.channels.free(one.parts) for one in self.tensors))
+
+    def carried(self, x: Tensor, dim: int, parts: Parts) -> Parts:
+        """The parts of dimension `dim` of `x` where it meets `parts`: a parameter with one number each follows them."""
+        width = x.shape[dim]
+        if x.parameter not in self.reading.parameters or width == 1 or math.prod(x.shape) != width:
+            return x.along(dim)
+        records = self.reading.records
+        if x.parameter not in records:
+            records[x.parameter] = Record(x.parameter, PARAMETER, fixed(0), parts, vectors=1, level=self.level)
+        return records[x.parameter].outputs
 
     def arg(self, index: int, name: str, default: Any) -> Any:
         """An argument by position or by name."""

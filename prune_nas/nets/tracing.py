@@ -9,7 +9,6 @@ never guessed.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
@@ -18,6 +17,7 @@ from torch import nn
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets import assembly, build, graph, models, walk
+from prune_nas.nets.models import sources
 from prune_nas.nets.settings import SpaceSettings, load_settings
 
 
@@ -66,8 +66,8 @@ def trace(
     """Read a network's space.
 
     Args:
-        model: a built-in name, a network, or a function that makes one (called with `classes` or `num_classes`
-            if it takes either).
+        model: a built-in name, one that says where the network comes from (`nets.models.sources`), a network, or a
+            function that makes one (called with `classes` or `num_classes` if it takes either).
         input_shape: of one example, without the batch.
         classes: the number of outputs.
         base_width: scales every layer of a built-in network and of a function that takes `base_width`; of any other
@@ -95,17 +95,14 @@ def _network(
     model: str | nn.Module | Callable[..., nn.Module], classes: int, base_width: float
 ) -> tuple[str, nn.Module, float]:
     """The name, the network, and the part of `base_width` that it does not have yet."""
-    if isinstance(model, str):
-        return model, models.create(model, classes, base_width), 1.0
     if isinstance(model, nn.Module):
         return type(model).__name__, model, base_width
-    takes = inspect.signature(model).parameters
-    known = {"classes": classes, "num_classes": classes, "base_width": base_width}
-    network = model(**{key: value for key, value in known.items() if key in takes})
-    name = getattr(model, "__name__", type(model).__name__)
-    if not isinstance(network, nn.Module):
-        raise UsageError(f"{name} must return a torch.nn.Module; got {type(network).__name__}")
-    return name, network, 1.0 if "base_width" in takes else base_width
+    if not isinstance(model, str):
+        name = getattr(model, "__name__", type(model).__name__)
+        return name, *sources.call(model, name, classes, base_width)
+    if sources.is_named(model):
+        return model, *sources.make(model, classes, base_width)
+    return model, models.create(model, classes, base_width), 1.0
 
 
 def _refuse_shared(name: str, network: nn.Module) -> None:

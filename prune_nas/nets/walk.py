@@ -24,7 +24,7 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
     Raises:
         UsageError: the network does not give one tensor of shape (N, classes).
     """
-    reading = Reading()
+    reading = Reading(frozenset(name for name, _ in network.named_parameters()))
     values: dict[fx.Node, Tensor | Number] = {}
     levels: dict[fx.Node, int] = {}
     for node in operations.nodes:
@@ -54,7 +54,7 @@ def _apply(call: Call) -> Tensor | Number:
     if graph.shape(node) is None:
         return number(call)
     if node.op in ("placeholder", "get_attr"):
-        return Tensor(call.shape)
+        return Tensor(call.shape, parameter=str(node.target) if node.op == "get_attr" else None)
     if call.module is not None and type(call.module) in LAYERS:
         return LAYERS[type(call.module)](call)
     if not call.variables:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.convnext import LayerNorm2d
+from torchvision.ops import StochasticDepth
 
 
 def cbr(inputs, outputs, **kwargs):
@@ -132,4 +134,23 @@ class Tokens(nn.Module):
         return self.out(x.mean(1))
 
 
-ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens)
+class Scaled(nn.Module):
+    """ConvNeXt's ways: LayerNorm2d, a bare parameter with one number a channel, stochastic depth."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), LayerNorm2d(8)
+        self.depth = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.up, self.down = nn.Linear(8, 20), nn.Linear(20, 8)
+        self.scale = nn.Parameter(torch.full((8, 1, 1), 0.1))
+        self.shift = nn.Parameter(torch.full((1, 8, 1, 1), 0.2))
+        self.drop = StochasticDepth(0.2, "row")
+        self.head = Head(8)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        y = self.down(F.gelu(self.up(self.depth(x).permute(0, 2, 3, 1)))).permute(0, 3, 1, 2)
+        return self.head(x + self.drop(self.scale * y) + self.shift)
+
+
+ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled)

@@ -49,7 +49,19 @@ def test_arguments_of_layers_survive():
     ).replace("(6, eps", "(4, eps").replace("in_features=6", "in_features=4")
 
 
-@pytest.mark.parametrize("make", [networks.Grouped, networks.Tokens, networks.Depthwise])
+def test_a_bare_parameter_keeps_its_numbers_and_is_inherited():
+    traced = trace(networks.Scaled, input_shape=SMALL)
+    narrow, wide = traced.build({"stem": 5, "up": 6}, seed=0), traced.build({"stem": 11, "up": 6}, seed=0)
+    assert narrow.scale.shape == (5, 1, 1)
+    assert wide.shift.shape == (1, 11, 1, 1)
+    assert wide.shift.eq(0.2).all()
+    source = traced.build(seed=0)
+    source.scale.data = torch.arange(8.0).reshape(8, 1, 1)
+    inherit(traced.space, source, narrow, {"stem": [7, 1, 2, 5, 0], "up": range(6)})
+    assert narrow.scale.flatten().tolist() == [7, 1, 2, 5, 0]
+
+
+@pytest.mark.parametrize("make", [networks.Grouped, networks.Tokens, networks.Depthwise, networks.Scaled])
 def test_inheriting_everything_is_a_copy(make):
     traced = trace(make, input_shape=SMALL)
     source, target = traced.build(seed=1), traced.build(seed=2)

@@ -38,6 +38,9 @@ def test_cost_is_what_torch_counts(name):
         ("resnet20", 0.27e6, 40.6e6),
         ("resnet56", 0.853e6, 125.5e6),
         ("resnet110", 1.728e6, 252.9e6),
+        ("preresnet164", 1.703e6, 247.6e6),
+        ("densenet40", 1.06e6, 282.9e6),
+        ("mobilenetv2", 2.237e6, 88.0e6),
     ],
 )
 def test_published_totals(name, params, macs):

@@ -67,6 +67,14 @@ def test_depthwise_ties_and_gate_joins():
     assert layers["project.0"].inputs == (Segment("expand.0", 2),)
 
 
+def test_a_parameter_with_one_number_a_channel_follows():
+    space = trace(networks.Scaled, input_shape=SMALL).space
+    layers = {layer.name: layer for layer in space.layers}
+    assert [slot.name for slot in space.slots] == ["stem", "up"]
+    assert layers["scale"].outputs == layers["shift"].outputs == layers["norm"].outputs == (Segment("stem", 1),)
+    assert [item.dimension for item in space.frozen] == ["head.linear"]
+
+
 def test_flatten_repeats_each_channel():
     layers = {layer.name: layer for layer in trace(networks.Flat, input_shape=SMALL).space.layers}
     assert layers["hidden"].inputs == (Segment("body.1.0", 4),)
@@ -103,7 +111,7 @@ def test_frozen_dimensions_still_count():
         def __init__(self):
             super().__init__()
             self.one, self.two, self.head = cbr(3, 8), cbr(8, 8), Head(8)
-            self.scale = nn.Parameter(torch.ones(1, 8, 1, 1))
+            self.scale = nn.Parameter(torch.ones(1, 8, 8, 8))
             self.unused = nn.Linear(3, 3)
             self.free = cbr(8, 5)
             self.back = cbr(5, 8)

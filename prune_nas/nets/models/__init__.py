@@ -1,4 +1,4 @@
-"""The built-in networks: ordinary PyTorch, without any width plumbing."""
+"""The built-in networks: ordinary PyTorch, without any width plumbing; `sources` has all others."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from torch import nn
 
 from prune_nas.errors import unknown
+from prune_nas.nets.models.densenet import densenet40
+from prune_nas.nets.models.mobilenet import mobilenetv2
+from prune_nas.nets.models.preresnet import preresnet164
 from prune_nas.nets.models.resnet import resnet20, resnet32, resnet56, resnet110
 from prune_nas.nets.models.vgg import vgg11, vgg13, vgg16, vgg19
 from prune_nas.nets.models.widths import check_base_width
@@ -15,7 +18,7 @@ __all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create"]
 
 
 def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
-    """The network called `name`, with `classes` outputs and every layer `base_width` times as wide as published.
+    """The built-in network called `name`, with `classes` outputs, every layer `base_width` times as wide as published.
 
     Raises:
         UsageError: there is no such network, or `base_width` is not positive.
@@ -34,6 +37,9 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "resnet32": resnet32,
     "resnet56": resnet56,
     "resnet110": resnet110,
+    "preresnet164": preresnet164,
+    "densenet40": densenet40,
+    "mobilenetv2": mobilenetv2,
 }
 
 DESCRIPTIONS: dict[str, str] = {
@@ -45,4 +51,7 @@ DESCRIPTIONS: dict[str, str] = {
     "resnet32": "CIFAR ResNet-32 with option-A shortcuts, 0.46M parameters",
     "resnet56": "CIFAR ResNet-56 with option-A shortcuts, 0.85M parameters",
     "resnet110": "CIFAR ResNet-110 with option-A shortcuts, 1.73M parameters",
+    "preresnet164": "pre-activation bottleneck ResNet-164 for 32x32 images, 1.70M parameters",
+    "densenet40": "DenseNet-40 with growth 12 for 32x32 images, 1.06M parameters",
+    "mobilenetv2": "MobileNetV2 for 32x32 images, 2.24M parameters",
 }
