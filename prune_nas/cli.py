@@ -170,6 +170,9 @@ def inspect(
 def train(
     spec: Annotated[Path, typer.Argument(help="A spec such as a run's best.json.")],
     dataset: Dataset,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of scratch-e.")] = 20,
     recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
     schedule: Annotated[str, typer.Option(help="scratch-e or scratch-b.")] = "scratch-e",
@@ -191,6 +194,7 @@ def train(
     results = train_spec(
         spec,
         dataset,
+        model=model,
         epochs=epochs,
         recipe_name=recipe,
         schedule=schedule,

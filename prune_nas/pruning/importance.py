@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
-from prune_nas.design.space import Space
+from prune_nas.design.space import Slot, Space
 from prune_nas.pruning.norms import gamma, places
+
+Scores = dict[str, NDArray[np.float32]]
 
 
 @torch.no_grad()
-def gamma_scores(space: Space, network: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """The mean of |gamma| over a slot's norms, one score a channel.
+def channel_scores(space: Space, network: nn.Module) -> Scores:
+    """One score a channel: the mean of |gamma| over its slot's BatchNorms, or the weights' norm where it has none.
+
+    A weight's norm has no measure in common with gamma, nor with another layer's. So the channels of a slot without a
+    gamma are ranked by the L2 norm of the weights that produce them, over the layer's mean, and scaled so that their
+    mean score is the mean over all channels that have a gamma: such a slot is cut about as hard as the others are. If
+    no slot has a gamma, that mean is 1, and every layer is cut about alike.
 
     Returns:
         Slot -> array of shape (ceiling,), float32.
-
-    Raises:
-        UsageError: a slot has no BatchNorm with a gamma.
     """
-    scores = {}
-    for slot, spots in places(space, network).items():
+    scores: dict[str, Tensor] = {}
+    for name, spots in places(space, network).items():
         per_norm = [gamma(network, spot).abs().float().reshape(-1, spot.times).mean(1) for spot in spots]
-        scores[slot] = torch.stack(per_norm).mean(0).cpu().numpy()
-    return scores
+        scores[name] = torch.stack(per_norm).mean(0).cpu()
+    level = float(torch.cat(list(scores.values())).mean()) if scores else 1.0
+    for slot in space.slots:
+        if slot.name not in scores:
+            scores[slot.name] = level * _relative_norms(slot, network)
+    return {slot.name: scores[slot.name].numpy() for slot in space.slots}
+
+
+def _relative_norms(slot: Slot, network: nn.Module) -> Tensor:
+    """The L2 norms of the weights behind each channel over their mean, averaged over the slot's layers."""
+    per_layer = []
+    for name in slot.layers:
+        layer: Any = network.get_submodule(name)
+        weight: Tensor = layer.weight.float()
+        if getattr(layer, "transposed", False):  # (in, out / groups, *kernel)
+            weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+        norms = weight.flatten(1).norm(dim=1).cpu()
+        per_layer.append(norms / norms.mean().clamp_min(torch.finfo(norms.dtype).tiny))
+    return torch.stack(per_layer).mean(0)

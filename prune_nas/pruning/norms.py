@@ -9,7 +9,6 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from prune_nas.design.space import Space
-from prune_nas.errors import UsageError
 
 
 class Place(NamedTuple):
@@ -24,8 +23,7 @@ class Place(NamedTuple):
 def places(space: Space, network: nn.Module) -> dict[str, list[Place]]:
     """Slot -> where its channels are scaled by a BatchNorm's gamma, in a network at the space's ceilings.
 
-    Raises:
-        UsageError: a slot has no BatchNorm with a gamma, so that there is nothing to penalise or score.
+    A slot without such a BatchNorm, as the middle of a squeeze-and-excitation, is not among them.
     """
     found: dict[str, list[Place]] = defaultdict(list)
     modules = dict(network.named_modules())
@@ -39,12 +37,6 @@ def places(space: Space, network: nn.Module) -> dict[str, list[Place]]:
             if slot is not None:
                 found[slot].append(Place(layer.name, start, start + width, times))
             start += width
-    bare = [slot.name for slot in space.slots if slot.name not in found]
-    if bare:
-        raise UsageError(
-            f"{space.model}: no BatchNorm scales the channels of {', '.join(bare[:5])}; "
-            "the l1 penalties need one gamma a channel; freeze these slots in the search space's TOML file"
-        )
     return dict(found)
 
 

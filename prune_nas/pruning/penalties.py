@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from prune_nas.design.space import Space
-from prune_nas.errors import unknown
+from prune_nas.errors import UsageError, unknown
 from prune_nas.pruning.norms import Places, places
 from prune_nas.training.recipe import Recipe
 
@@ -32,27 +32,35 @@ def strength_for(recipe: Recipe, images: int) -> float:
     return max(PAPER_STRENGTH, _PULL / recipe.travel(images))
 
 
-def check(name: str) -> str:
-    """`name`, if there is such a penalty.
+def check(name: str, space: Space, network: nn.Module) -> Places:
+    """Where the penalty called `name` acts on a network; nowhere for `none`.
 
     Raises:
-        UsageError: there is not.
+        UsageError: there is no such penalty, or no slot has a gamma that it could act on.
     """
     if name not in PENALTIES:
         raise unknown("penalty", name, PENALTIES)
-    return name
+    if name == "none":
+        return {}
+    found = places(space, network)
+    if not found:
+        raise UsageError(
+            f"--penalty {name} acts on BatchNorm's gamma, and no free width of {space.model} has one; "
+            "use --penalty none: its channels are then scored by the norms of their weights"
+        )
+    return found
 
 
 def make(name: str, space: Space, network: nn.Module, strength: float) -> Penalty | None:
     """The penalty called `name` at `strength` (lambda) for a network at the space's ceilings; None for `none`.
 
     Raises:
-        UsageError: there is no such penalty, or a slot has no gamma.
+        UsageError: there is no such penalty, or no slot has a gamma that it could act on.
     """
-    weights = PENALTIES[check(name)](space)
+    found = check(name, space, network)
+    weights = PENALTIES[name](space)
     if weights is None:
         return None
-    found: Places = places(space, network)
 
     @torch.no_grad()
     def penalise(model: nn.Module) -> None:

@@ -30,7 +30,7 @@ from prune_nas.design.selection import Selection, select
 from prune_nas.design.space import Space, Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
-from prune_nas.pruning.importance import gamma_scores
+from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
@@ -52,10 +52,10 @@ def search(config: Config, path: Path, view: View) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
     recipe_of(config, config.epochs)
-    penalties.check(config.penalty)
     device = choose_device(config.device)
     data = load_data(config)
     traced = trace_model(config, data)
+    penalties.check(config.penalty, traced.space, traced.template)
     limits = {str(budget): budget.limits(traced.space) for budget in config.budgets}
     with opened(path, config) as run:
         job = Search(run, traced, limits, setting_of(run, traced, data, device, view), view)
@@ -132,7 +132,7 @@ class Search:
         """Score the supernet's channels, unless their scores are there."""
         target = self.run.file("scores.safetensors")
         if not target.exists():
-            scores = gamma_scores(self.space, self._supernet())
+            scores = channel_scores(self.space, self._supernet())
             save_scores(target, scores, penalty=self.config.penalty, strength=self.strength)
         self.run.phase("supernet", "done")
 

@@ -11,6 +11,7 @@ from prune_nas.design.ledger import scratch_b_epochs, train_macs
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
+from prune_nas.nets.models import sources
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import read_json
@@ -43,10 +44,22 @@ def read_spec(path: Path) -> dict[str, Any]:
     return dict(spec)
 
 
-def trace_spec(spec: Mapping[str, Any]) -> tuple[Traced, Widths]:
-    """The network and widths that a spec names."""
+def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Traced, Widths]:
+    """The network and widths that a spec names.
+
+    Args:
+        spec: from `read_spec`.
+        model: where the network comes from; None for what the spec says, unless that is Python code: a file that was
+            read must not have code run.
+
+    Raises:
+        UsageError: the spec names Python code and `model` is None, or the widths do not fit the network.
+    """
+    named = str(spec["model"]) if model is None else model
+    if model is None and sources.runs_code(named):
+        raise UsageError(f"this spec names Python code, {named}; if you trust it, say so with --model {named}")
     traced = trace(
-        str(spec["model"]),
+        named,
         input_shape=tuple(spec["input_shape"]),
         classes=int(spec["classes"]),
         base_width=float(spec.get("base_width", 1.0)),
@@ -58,6 +71,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     path: Path,
     dataset: str,
     *,
+    model: str | None = None,
     epochs: int,
     recipe_name: str,
     schedule: str,
@@ -76,7 +90,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     """
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
-    traced, widths = trace_spec(read_spec(path))
+    traced, widths = trace_spec(read_spec(path), model)
     place = choose_device(device)
     data = load(
         dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1], image_size=traced.space.input_shape[-1]

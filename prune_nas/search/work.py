@@ -15,7 +15,7 @@ from prune_nas.design.selection import best_channels
 from prune_nas.design.space import Widths
 from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import Traced
-from prune_nas.pruning.importance import gamma_scores
+from prune_nas.pruning.importance import channel_scores
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.supernet import load_weights, save_weights
 from prune_nas.training.data import ImageSet
@@ -118,6 +118,6 @@ class Workplace:
     def _build(self, training: Training) -> nn.Module:
         network = self.traced.build(training.widths, seed=training.seed)
         if training.inherits:
-            kept = best_channels(gamma_scores(self.traced.space, self.supernet), training.widths)
+            kept = best_channels(channel_scores(self.traced.space, self.supernet), training.widths)
             inherit(self.traced.space, self.supernet, network, kept)
         return network

@@ -5,7 +5,7 @@ from torch import nn
 from prune_nas.design.space import Segment
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
-from prune_nas.pruning.importance import gamma_scores
+from prune_nas.pruning.importance import channel_scores
 from prune_nas.pruning.norms import places
 from prune_nas.pruning.penalties import PAPER_STRENGTH, make, strength_for
 from prune_nas.training.recipe import recipe
@@ -50,7 +50,7 @@ def test_scores_are_the_mean_of_absolute_gammas(traced):
         net.na.weight.fill_(-0.3)
         net.nb.weight.copy_(torch.arange(6.0))
         net.wide.weight.copy_(torch.arange(10.0))
-    scores = gamma_scores(traced.space, net)
+    scores = channel_scores(traced.space, net)
     assert scores["a"].tolist() == pytest.approx([(0.3 + 2 * i) / 3 for i in range(6)])
     assert scores["c"].tolist() == pytest.approx([(0.5 + 6 + i) / 2 for i in range(4)])
 
@@ -88,10 +88,41 @@ def test_no_penalty_is_none_and_a_wrong_name_is_named(traced):
         make("l1-mac", traced.space, net, 1.0)
 
 
-def test_a_slot_without_gamma_is_an_error_that_names_it():
+def test_a_network_without_any_gamma_is_an_error_with_the_repair():
     bare = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)))
-    with pytest.raises(UsageError, match="BatchNorm"):
+    with pytest.raises(UsageError, match="use --penalty none"):
         make("l1", bare.space, bare.build(seed=0), 1e-4)
+    assert make("none", bare.space, bare.build(seed=0), 1e-4) is None
+
+
+def test_a_slot_without_gamma_is_scored_by_its_weights_at_the_level_of_the_others():
+    class Gated(nn.Module):
+        """A squeeze-and-excitation's middle has no norm; a transposed convolution's weight lies the other way."""
+
+        def __init__(self):
+            super().__init__()
+            self.a, self.n = nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6)
+            self.squeeze, self.excite = nn.Conv2d(6, 4, 1), nn.Conv2d(4, 6, 1)
+            self.up = nn.ConvTranspose2d(6, 4, 2, stride=2, groups=2)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x):
+            x = self.n(self.a(x))
+            x = x * torch.sigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+            return self.head(self.up(x).mean((2, 3)))
+
+    traced = trace(Gated(), classes=2)
+    net = traced.build(seed=0)
+    with torch.no_grad():
+        net.n.weight.copy_(torch.arange(6.0))
+        for i in range(4):
+            net.squeeze.weight[i] = i + 1
+            net.up.weight[:, i % 2][3 * (i // 2) : 3 * (i // 2) + 3] = 4 - i
+    scores = channel_scores(traced.space, net)
+    assert list(scores) == [slot.name for slot in traced.space.slots] == ["a", "squeeze", "up"]
+    assert scores["a"].tolist() == pytest.approx([0, 1, 2, 3, 4, 5])
+    assert scores["squeeze"].tolist() == pytest.approx([2.5 * x for x in (0.4, 0.8, 1.2, 1.6)])  # 2.5: gamma's mean
+    assert scores["up"].tolist() == pytest.approx([2.5 * x for x in (1.6, 1.2, 0.8, 0.4)])
 
 
 def test_lambda_grows_as_the_schedule_shrinks_down_to_the_papers():

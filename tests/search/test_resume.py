@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Widths
-from prune_nas.pruning.importance import gamma_scores
+from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import study, work
 from prune_nas.search.single import trace_spec
 from prune_nas.training import loop
@@ -159,7 +159,7 @@ def test_inherited_channels_are_those_of_the_supernet_at_hand(searched, monkeypa
     real = work.inherit
 
     def watched(space, source, target, kept):
-        scores = gamma_scores(space, source)
+        scores = channel_scores(space, source)
         seen.append(all(min(scores[s][list(k)]) >= sorted(scores[s])[-len(k)] for s, k in kept.items()))
         return real(space, source, target, kept)
 
