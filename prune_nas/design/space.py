@@ -114,7 +114,8 @@ class Slot:
 
     `stage` is the index of its feature-map size (0 = the first), `depth` in [0, 1] its place within the stage,
     `layers` the conv and linear layers that produce its channels. Widths run from `floor` to `ceiling`, the
-    supernet's width, in steps of `multiple`.
+    supernet's width, in steps of `multiple`. The channels of a `shuffled` slot have no identity that could be followed:
+    its width is free, but no channel of the supernet can be kept.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Slot:
     floor: int
     multiple: int
     layers: tuple[str, ...]
+    shuffled: bool = False
 
     def snap(self, width: float) -> int:
         """The allowed width nearest to `width`; halves go up."""

@@ -3,6 +3,10 @@
 Every width that a layer chooses for itself is a variable. A dimension is a sequence of parts, each a variable
 whose channels appear `times` in a row, or `times` constant channels. Operations unify dimensions part by part.
 Parts that do not line up, and everything unified with a constant, are frozen: a frozen variable counts as a constant.
+
+A dimension that is cut into equal pieces makes its variable a sequence of them (`cut`). Where a cut takes the pieces
+of channels that were interleaved before, as ShuffleNet's blocks do, the pieces have the right sizes, but which channel
+is which is lost: such a class is `shuffled`, free in its width and in nothing else.
 """
 
 from __future__ import annotations
@@ -38,6 +42,7 @@ class _Class:
     sources: list[tuple[int, str]]
     multiple: int = 1
     reason: str | None = None
+    shuffled: bool = False
 
 
 class Channels:
@@ -46,6 +51,7 @@ class Channels:
     def __init__(self) -> None:
         self._parents: list[int] = []
         self._classes: dict[int, _Class] = {}
+        self._pieces: dict[int, tuple[Part, int]] = {}  # a variable that was cut: one piece, and how many there are
 
     def new(self, width: int, source: str) -> Part:
         """A variable of its own for the `width` channels that the layer `source` produces."""
@@ -55,15 +61,17 @@ class Channels:
         return Part(variable, 1)
 
     def root(self, variable: int) -> int:
-        """The variable that stands for the class of `variable`."""
+        """The variable that stands for the class of `variable`; of one that was cut, for the class of its pieces."""
         while self._parents[variable] != variable:
             self._parents[variable] = self._parents[self._parents[variable]]
             variable = self._parents[variable]
+        if variable in self._pieces and (piece := self._pieces[variable][0].variable) is not None:
+            return self.root(piece)
         return variable
 
     def roots(self) -> list[int]:
         """One variable a class, in the order of their first sources."""
-        return sorted(self._classes)
+        return sorted(self._classes, key=lambda root: self._classes[root].sources)
 
     def width(self, variable: int) -> int:
         """The traced width."""
@@ -77,6 +85,10 @@ class Channels:
         """Every allowed width is a multiple of this."""
         return self._classes[self.root(variable)].multiple
 
+    def shuffled(self, variable: int) -> bool:
+        """Whether these channels lost their order somewhere."""
+        return self._classes[self.root(variable)].shuffled
+
     def reason(self, variable: int) -> str | None:
         """Why the width is frozen, or None where it is free."""
         return self._classes[self.root(variable)].reason
@@ -88,7 +100,8 @@ class Channels:
 
     def size(self, part: Part) -> int:
         """The traced number of channels of one part."""
-        return part.times if part.variable is None else part.times * self.width(part.variable)
+        whole = self._whole((part,))
+        return sum(one.times if one.variable is None else one.times * self.width(one.variable) for one in whole)
 
     def freeze(self, parts: Parts, reason: str) -> None:
         """Fix every free variable of `parts` at its traced width; the first reason stays."""
@@ -105,7 +118,7 @@ class Channels:
             groups: of the layer that it enters or leaves.
             where: that layer, for the reasons of what gets frozen.
         """
-        for part in parts:
+        for part in self._whole(parts):
             if self.size(part) % groups:
                 size = self.size(part)
                 self.freeze((part,), f"its {size} channels are not a multiple of {groups} groups: {where}")
@@ -133,6 +146,64 @@ class Channels:
                 continue
             self.freeze(left + right, f"parts do not line up: {self._meet(left, right)}, in {where}")
 
+    def cut(self, parts: Parts, count: int, where: str) -> list[Parts]:
+        """Cut a dimension into `count` equal pieces, and demand that they are equal at every width.
+
+        Args:
+            parts: a dimension whose traced size is a multiple of `count`.
+            count: of pieces.
+            where: the operation that cuts, for the reasons of what gets frozen.
+
+        Returns:
+            The pieces in their order, frozen where no boundary lies at the cuts.
+        """
+        whole = self._whole(parts)
+        if len(whole) == 1 and whole[0].variable is not None and self.free(whole):
+            return self._cut_one(whole[0], count, where)
+        each = sum(map(self.size, whole)) // count
+        pieces: list[list[Part]] = [[]]
+        for part in whole:
+            if sum(map(self.size, pieces[-1])) == each:
+                pieces.append([])
+            pieces[-1].append(part)
+        if any(sum(map(self.size, piece)) != each for piece in pieces):
+            self.freeze(whole, f"its parts do not lie in {count} equal pieces: {where}")
+            return [fixed(each)] * count
+        for piece in pieces[1:]:
+            self.unify(tuple(pieces[0]), tuple(piece), where)
+        return [self._whole(tuple(piece)) for piece in pieces]
+
+    def _cut_one(self, part: Part, count: int, where: str) -> list[Parts]:
+        root = self.root(part.variable or 0)
+        one = self._classes[root]
+        if part.times % count == 0:  # interleaved before: the pieces have the right sizes and mixed channels
+            one.shuffled = True
+            return [(Part(root, part.times // count),)] * count
+        if part.times > 1 or one.width % count:
+            self.freeze((part,), f"its channels do not lie in {count} equal pieces: {where}")
+            return [fixed(self.size(part) // count)] * count
+        piece = Part(len(self._parents), 1)
+        self._parents.append(len(self._parents))
+        del self._classes[root]
+        multiple = one.multiple // math.gcd(one.multiple, count)
+        self._classes[piece.variable or 0] = _Class(one.width // count, one.sources, multiple, None, one.shuffled)
+        self._pieces[root] = piece, count
+        return [(piece,)] * count
+
+    def _whole(self, parts: Parts) -> Parts:
+        """`parts` with every variable that was cut replaced by its pieces."""
+        found: list[Part] = []
+        for part in parts:
+            root = part.variable
+            while root is not None and self._parents[root] != root:
+                root = self._parents[root]
+            if root is None or root not in self._pieces:
+                found.append(part)
+                continue
+            piece, count = self._pieces[root]
+            found += self._whole((Part(piece.variable, piece.times * part.times),) * count)
+        return tuple(found)
+
     def extent(self, parts: Parts, names: Mapping[int, str]) -> Extent:
         """`parts` as an extent: free variables by slot name, everything else as constants.
 
@@ -141,7 +212,7 @@ class Channels:
             names: root variable -> slot name.
         """
         segments: list[Segment] = []
-        for part in parts:
+        for part in self._whole(parts):
             if part.variable is not None and self.reason(part.variable) is None:
                 segments.append(Segment(names[self.root(part.variable)], part.times))
             elif segments and segments[-1].slot is None:
@@ -159,11 +230,12 @@ class Channels:
         one, other = self._classes[first], self._classes.pop(second)
         one.sources = sorted(one.sources + other.sources)
         one.multiple = math.lcm(one.multiple, other.multiple)
+        one.shuffled = one.shuffled or other.shuffled
         self._parents[second] = first
 
     def _runs(self, a: Parts, b: Parts) -> Iterator[tuple[Parts, Parts]]:
         """Cut both dimensions at the places where both have a boundary."""
-        left, right = list(a), list(b)
+        left, right = list(self._whole(a)), list(self._whole(b))
         while left and right:
             one, other = [left.pop(0)], [right.pop(0)]
             while (ahead := sum(map(self.size, one)) - sum(map(self.size, other))) != 0:

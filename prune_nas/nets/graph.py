@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.models.shufflenetv2 import channel_shuffle
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.layers import LAYERS
@@ -88,6 +89,9 @@ def _slow_attention() -> Iterator[None]:
 
 class _Tracer(fx.Tracer):
     """Notes the innermost line outside torch for each node; fx's own notes hold whole stacks and take seconds."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=(channel_shuffle,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)

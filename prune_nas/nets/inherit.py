@@ -29,8 +29,13 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
         `target`.
 
     Raises:
-        UsageError: a slot is missing, or an index does not exist.
+        UsageError: a slot is missing or shuffled, or an index does not exist.
     """
+    if mixed := [slot.name for slot in space.slots if slot.shuffled]:
+        raise UsageError(
+            f"{space.model} shuffles the channels of {', '.join(mixed[:3])}, so that no channel of a wider network "
+            "can be followed into a narrower one; leave out the inherited arm"
+        )
     space.check({slot: len(indices) for slot, indices in kept.items()})
     for slot in space.slots:
         if not all(0 <= channel < slot.ceiling for channel in kept[slot.name]):

@@ -15,10 +15,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torchvision.models.shufflenetv2 import channel_shuffle
 from torchvision.ops import stochastic_depth
 
 from prune_nas.nets.channels import Part, Parts
-from prune_nas.nets.reading import Call, Number, Tensor
+from prune_nas.nets.reading import Call, Number, Pieces, Tensor
 
 Rule = Callable[[Call], Tensor]
 
@@ -176,10 +177,35 @@ def index(call: Call) -> Tensor:
     return replace(x, shape=call.shape, dim=home + x.dim - source)
 
 
+def chunk(call: Call) -> Pieces | Number:
+    """Equal pieces: of another dimension, with the channels whole; of the channels, which are cut."""
+    x, count, dim = call.x, call.arg(1, "chunks", None), call.arg(2, "dim", 0)
+    if x.dim is None or not isinstance(count, int) or not isinstance(dim, int) or x.shape[dim] % count:
+        return number(call)
+    dim %= len(x.shape)
+    shape = tuple(size // count if i == dim else size for i, size in enumerate(x.shape))
+    if dim != x.dim:
+        return Pieces((replace(x, shape=shape),) * count)
+    cut = call.reading.channels.cut(x.parts, count, call.where)
+    return Pieces(tuple(Tensor(shape, x.dim, parts) for parts in cut))
+
+
+def shuffle(call: Call) -> Tensor:
+    """Channel shuffle: the channels of equal pieces take turns, so that each stands as many times in a row."""
+    x = call.with_channels_in(1)
+    groups = call.module.groups if isinstance(call.module, nn.ChannelShuffle) else call.arg(1, "groups", None)
+    if x.dim is None or not isinstance(groups, int):
+        return call.unknown()
+    pieces = call.reading.channels.cut(x.parts, groups, call.where)
+    if len(pieces[0]) != 1:
+        return call.unknown()
+    return Tensor(call.shape, 1, _repeat(pieces[0], groups))
+
+
 def number(call: Call) -> Number:
     """What gives no tensor: sizes and arithmetic on them, which remember the widths that they depend on.
 
-    Several tensors at once, as from `chunk`, are not followed.
+    Several tensors at once, but for those from `chunk`, are not followed.
     """
     first, target = call.arg(0, "input", None), call.node.target
     if isinstance(first, Number) and first.shape_of is not None and target is operator.getitem:
@@ -241,6 +267,7 @@ FUNCTIONS: dict[Any, Rule] = {
     **_table(binary, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow),
     **_table(binary, operator.iadd, operator.isub, operator.imul, operator.itruediv),
     **_table(cat, torch.cat, torch.concat),
+    **_table(shuffle, channel_shuffle, F.channel_shuffle, torch.channel_shuffle),
     **_table(flatten, torch.flatten),
     **_table(view, torch.reshape),
     **_table(pad, F.pad),
@@ -277,6 +304,7 @@ MODULES: dict[type[nn.Module], Rule] = {
     **_table(keep, *(getattr(nn, name) for name in _ACTIVATION_MODULES.split())),
     **_table(pool, *(getattr(nn, name) for name in _POOL_MODULES)),
     **_table(flatten, nn.Flatten),
+    **_table(shuffle, nn.ChannelShuffle),
 }
 
 # The rules for which a width may come in as a number: as a size that `view` checks, or as a mere factor.

@@ -42,6 +42,13 @@ class Number:
     shape_of: Tensor | None = None
 
 
+@dataclass(frozen=True)
+class Pieces:
+    """Several tensors at once, as `chunk` gives them."""
+
+    tensors: tuple[Tensor, ...]
+
+
 @dataclass
 class Record:
     """One layer with parameters, as `prune_nas.design.space.Layer` but with parts in the place of extents.
@@ -146,6 +153,8 @@ class Call:
 def _flat(value: Any) -> list[Any]:
     if isinstance(value, dict):
         return _flat(list(value.values()))
+    if isinstance(value, Pieces):
+        return list(value.tensors)
     if isinstance(value, slice):
         return _flat([value.start, value.stop, value.step])
     if isinstance(value, (tuple, list)):

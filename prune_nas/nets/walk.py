@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from prune_nas.errors import UsageError
 from prune_nas.nets import graph
 from prune_nas.nets.layers import LAYERS, convolution, linear
-from prune_nas.nets.operations import FUNCTIONS, METHODS, MODULES, SIZE_RULES, number
-from prune_nas.nets.reading import Call, Number, Reading, Tensor
+from prune_nas.nets.operations import FUNCTIONS, METHODS, MODULES, SIZE_RULES, chunk, number
+from prune_nas.nets.reading import Call, Number, Pieces, Reading, Tensor
 
 OUTPUT_REASON = "the network's output (classes)"
 
@@ -25,7 +27,7 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
         UsageError: the network does not give one tensor of shape (N, classes).
     """
     reading = Reading(frozenset(name for name, _ in network.named_parameters()))
-    values: dict[fx.Node, Tensor | Number] = {}
+    values: dict[fx.Node, Tensor | Number | Pieces] = {}
     levels: dict[fx.Node, int] = {}
     for node in operations.nodes:
         if node.op == "output":
@@ -40,7 +42,11 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
 
 
 def _call(
-    node: fx.Node, module: nn.Module | None, level: int, values: Mapping[fx.Node, Tensor | Number], reading: Reading
+    node: fx.Node,
+    module: nn.Module | None,
+    level: int,
+    values: Mapping[fx.Node, Tensor | Number | Pieces],
+    reading: Reading,
 ) -> Call:
     args: Any = fx.node.map_arg(node.args, lambda one: values[one])  # type: ignore[arg-type, return-value]
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda one: values[one])  # type: ignore[arg-type, return-value]
@@ -48,11 +54,18 @@ def _call(
     return Call(node, args, kwargs, graph.shape(node) or (), module, level, where, reading)
 
 
-def _apply(call: Call) -> Tensor | Number:
+def _apply(call: Call) -> Tensor | Number | Pieces:
     """The result of one operation by its rule, or frozen where there is none."""
     node = call.node
     if graph.shape(node) is None:
-        return number(call)
+        return chunk(call) if node.target in (torch.chunk, "chunk") else number(call)
+    return _tensor(call)
+
+
+def _tensor(call: Call) -> Tensor:
+    node = call.node
+    if node.target is operator.getitem and isinstance(call.args[0], Pieces) and isinstance(call.args[1], int):
+        return call.args[0].tensors[call.args[1]]
     if node.op in ("placeholder", "get_attr"):
         return Tensor(call.shape, parameter=str(node.target) if node.op == "get_attr" else None)
     if call.module is not None and type(call.module) in LAYERS:

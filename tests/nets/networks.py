@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torchvision.models.convnext import LayerNorm2d
+from torchvision.models.shufflenetv2 import channel_shuffle
 from torchvision.ops import StochasticDepth
 
 
@@ -153,4 +154,38 @@ class Scaled(nn.Module):
         return self.head(x + self.drop(self.scale * y) + self.shift)
 
 
-ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled)
+class Shuffled(nn.Module):
+    """ShuffleNetV2's ways: two branches take turns; half of the channels passes a block by."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = cbr(3, 6)
+        self.left, self.right = cbr(6, 8), cbr(6, 8)
+        self.norm = nn.BatchNorm2d(16)
+        self.inner, self.outer = cbr(8, 5), cbr(5, 8)
+        self.head = Head(16)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = channel_shuffle(torch.cat((self.left(x), self.right(x)), dim=1), 2)
+        a, b = self.norm(x).chunk(2, dim=1)
+        return self.head(channel_shuffle(torch.cat((a, self.outer(self.inner(b))), dim=1), 2))
+
+
+class Gated(nn.Module):
+    """A gated linear unit: one convolution gives the values and their gates; turns without a cut keep the order."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.both, self.after = cbr(3, 6), cbr(6, 16), cbr(8, 7)
+        self.left, self.right = cbr(7, 4), cbr(7, 4)
+        self.turns = nn.ChannelShuffle(2)
+        self.head = Head(8)
+
+    def forward(self, x):
+        values, gates = torch.chunk(self.both(self.stem(x)), 2, 1)
+        x = self.after(values * gates.sigmoid())
+        return self.head(self.turns(torch.cat([self.left(x), self.right(x)], 1)))
+
+
+ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled, Shuffled, Gated)

@@ -61,7 +61,9 @@ def test_a_bare_parameter_keeps_its_numbers_and_is_inherited():
     assert narrow.scale.flatten().tolist() == [7, 1, 2, 5, 0]
 
 
-@pytest.mark.parametrize("make", [networks.Grouped, networks.Tokens, networks.Depthwise, networks.Scaled])
+@pytest.mark.parametrize(
+    "make", [networks.Grouped, networks.Tokens, networks.Depthwise, networks.Scaled, networks.Gated]
+)
 def test_inheriting_everything_is_a_copy(make):
     traced = trace(make, input_shape=SMALL)
     source, target = traced.build(seed=1), traced.build(seed=2)
@@ -92,6 +94,13 @@ def test_grouped_convolution_inherits_group_by_group():
     inherit(traced.space, source, target, kept)
     x = torch.randn(2, *SMALL, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(target.eval()(x), source.eval()(x), atol=1e-5, rtol=1e-4)
+
+
+def test_channels_without_an_identity_cannot_be_inherited():
+    traced = trace(networks.Shuffled, input_shape=SMALL)
+    network = traced.build(seed=0)
+    with pytest.raises(UsageError, match=r"shuffles the channels of left\.0.*leave out the inherited arm"):
+        inherit(traced.space, network, network, {slot.name: range(slot.ceiling) for slot in traced.space.slots})
 
 
 def test_wrong_names_and_channels():

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.shufflenetv2 import channel_shuffle
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
@@ -17,7 +18,9 @@ from .test_tracing import counted
 SHAPE = (3, 8, 8)
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["conv", "conv", "conv", "depthwise", "double", "grouped", "add", "cat", "gate", "up"]),
+        st.sampled_from(
+            ["conv", "conv", "conv", "depthwise", "double", "grouped", "add", "cat", "gate", "up", "glu", "turns"]
+        ),
         st.integers(0, 5),
         st.integers(0, 5),
         st.sampled_from([3, 4, 6, 8, 10, 12]),
@@ -37,7 +40,15 @@ class RandomNet(nn.Module):
         channels = [8]
         for i, (kind, a, b, width) in enumerate(steps):
             first, second = channels[-1 - a % len(channels)], channels[-1 - b % len(channels)]
-            made = {"conv": width, "up": width, "grouped": width, "double": 2 * first, "cat": first + second}
+            made = {
+                "conv": width,
+                "up": width,
+                "glu": width,
+                "turns": 2 * width,
+                "grouped": width,
+                "double": 2 * first,
+                "cat": first + second,
+            }
             channels.append(made.get(kind, first))
             if kind not in ("cat",) and not (kind == "add" and first == second):
                 self.layers[str(i)] = self.layer(kind, first, second, channels[-1])
@@ -56,6 +67,8 @@ class RandomNet(nn.Module):
             return self.block(first, width, max(n for n in (1, 2, 3, 4) if first % n == width % n == 0))
         if kind == "up":
             return nn.Sequential(nn.ConvTranspose2d(first, width, 1), nn.BatchNorm2d(width))
+        if kind == "glu":
+            return self.block(first, 2 * width)
         if kind in ("add", "gate"):
             return self.block(second, first)
         return self.block(first, width)
@@ -68,6 +81,11 @@ class RandomNet(nn.Module):
                 values.append(torch.cat([first, second], 1))
             elif kind == "add":
                 values.append(first + (self.layers[str(i)](second) if str(i) in self.layers else second))
+            elif kind == "glu":
+                value, gate = self.layers[str(i)](first).chunk(2, 1)
+                values.append(value * gate.sigmoid())
+            elif kind == "turns":
+                values.append(channel_shuffle(self.layers[str(i)](first), 2))
             elif kind == "gate":
                 values.append(first * self.layers[str(i)](second).mean((2, 3), keepdim=True))
             else:
@@ -89,6 +107,7 @@ def test_free_widths_build_run_and_cost_what_they_say(steps, flat, data):
 def test_inherited_network_computes_the_same_when_dropped_channels_are_zero(steps, flat, random):
     traced = traced_or_not(RandomNet([one for one in steps if one[0] != "grouped"], flat))
     space = traced.space
+    assume(not any(slot.shuffled for slot in space.slots))
     source = traced.build(space.widest, seed=1)
     source(torch.randn(4, *SHAPE, generator=torch.Generator().manual_seed(0)))  # running statistics of some kind
     kept = {

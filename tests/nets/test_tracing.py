@@ -75,6 +75,24 @@ def test_a_parameter_with_one_number_a_channel_follows():
     assert [item.dimension for item in space.frozen] == ["head.linear"]
 
 
+def test_cut_and_interleaved_channels_are_free_in_their_width_alone():
+    space = trace(networks.Shuffled, input_shape=SMALL).space
+    layers = {layer.name: layer for layer in space.layers}
+    assert {slot.name: slot.shuffled for slot in space.slots} == {"stem.0": False, "left.0": True, "inner.0": False}
+    assert space.by_name["left.0"].layers == ("left.0", "right.0", "outer.0")
+    assert layers["norm"].outputs == layers["head.linear"].inputs == (Segment("left.0", 2),)
+    assert [item.dimension for item in space.frozen] == ["head.linear"]
+
+
+def test_a_gate_cuts_its_convolution_in_two_equal_pieces_in_order():
+    space = trace(networks.Gated, input_shape=SMALL).space
+    layers = {layer.name: layer for layer in space.layers}
+    assert not any(slot.shuffled for slot in space.slots)
+    assert space.by_name["both.0"].ceiling == 8
+    assert layers["both.0"].outputs == layers["both.1"].outputs == (Segment("both.0", 1), Segment("both.0", 1))
+    assert layers["head.linear"].inputs == (Segment("left.0", 2),)
+
+
 def test_flatten_repeats_each_channel():
     layers = {layer.name: layer for layer in trace(networks.Flat, input_shape=SMALL).space.layers}
     assert layers["hidden"].inputs == (Segment("body.1.0", 4),)
@@ -134,12 +152,14 @@ def test_frozen_dimensions_still_count():
     [
         (lambda x: x + torch.ones(8, 1, 1), "ones"),
         (lambda x: x[:, ::2].repeat(1, 2, 1, 1), "getitem"),
-        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "chunk"),
+        (lambda x: torch.cat(x.chunk(2, 1)[::-1], 1), "getitem"),
+        (lambda x: torch.cat(x.split(4, 1), 1), "split"),
+        (lambda x: torch.cat(x.chunk(3, 1), 1), "chunk"),
         (lambda x: F.pad(x, (0, 0, 0, 0, -1, 1)), "pad"),
         (lambda x: x.view(x.size(0), 8, -1).view(-1, 8, 8, 8), "view"),
         (lambda x: torch.einsum("nchw->nchw", x), "einsum"),
         (lambda x: x + torch.zeros(x.shape), "zeros"),
-        (lambda x: torch.channel_shuffle(x, 2), "channel_shuffle"),
+        (lambda x: torch.roll(torch.channel_shuffle(x, 2), 1, 1), "roll"),
         (lambda x: x.clamp(min=torch.zeros(8, 1, 1)), "clamp"),
         (lambda x: torch.clamp(x, max=torch.ones(8, 1, 1)), "clamp"),
     ],

@@ -58,7 +58,7 @@ def make(model: str, classes: int, base_width: float) -> tuple[nn.Module, float]
 
 
 def call(function: Callable[..., Any], name: str, classes: int, base_width: float) -> tuple[nn.Module, float]:
-    """Call what makes a network, with `classes` or `num_classes` (`**kwargs` count) and `base_width` if it takes them.
+    """Call what makes a network, with `classes` or `num_classes` (a function's `**kwargs` count) and `base_width` if it takes them.
 
     Returns:
         The network, and the part of `base_width` that the call did not take.
@@ -69,8 +69,9 @@ def call(function: Callable[..., Any], name: str, classes: int, base_width: floa
     takes = inspect.signature(function).parameters
     known = {"classes": classes, "num_classes": classes, "base_width": base_width}
     given = {key: value for key, value in known.items() if key in takes}
-    if any(one.kind is one.VAR_KEYWORD for one in takes.values()) and not given.keys() & {"classes", "num_classes"}:
-        given["num_classes"] = classes  # the name that the libraries' own builders hand on
+    hands_on = not inspect.isclass(function) and any(one.kind is one.VAR_KEYWORD for one in takes.values())
+    if hands_on and not given.keys() & {"classes", "num_classes"}:
+        given["num_classes"] = classes  # the name that the libraries' own builders take
     try:
         network = function(**given)
     except Exception as error:
