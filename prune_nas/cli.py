@@ -217,6 +217,27 @@ def train(
         )
 
 
+@app.command(epilog="Example: prune-nas export artifacts/runs/my-run/best.json --format state,python --out exported")
+def export(
+    spec: Annotated[Path, typer.Argument(help="A spec with weights beside it, such as a run's best.json.")],
+    format_: Annotated[str, typer.Option("--format", "-f", help="state, python, onnx, pt2, with commas.")] = "python",
+    out: Annotated[Path | None, typer.Option(help="Folder [default: <spec>-exported beside the spec].")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
+    ] = None,
+    json_: Json = False,
+) -> None:
+    """Write a found network for other programs, each file checked against the network's own outputs."""
+    from prune_nas.nets.export.write import export as write
+
+    written = write(spec, out or spec.with_name(f"{spec.stem}-exported"), format_.split(","), model=model)
+    if json_:
+        _print_json({"schema": 1, "formats": written})
+        return
+    for name, made in written.items():
+        typer.echo(f"{name}: {', '.join(made['files'])} (outputs within {made['difference']:.1e} of the largest logit)")
+
+
 @app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
 def plot(
     run: RunDir,

@@ -22,6 +22,7 @@ def widths_of_arms(
 ) -> dict[str, list[Widths]]:
     """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
 
+    Where channels are shuffled there is no `inherited`: none of them can be followed into a narrower net.
     Under one bound the uniform net is matched to the found one twice, by macs and by params; under several it is
     the largest that meets them all.
     """
@@ -35,7 +36,8 @@ def widths_of_arms(
             arms[f"{UNIFORM}@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
     arms["taper"] = [taper_widths(space, limits)]
     arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]
-    arms["inherited"] = [pruned]
+    if not any(slot.shuffled for slot in space.slots):
+        arms["inherited"] = [pruned]
     return arms
 
 

@@ -29,10 +29,14 @@ _TORCH = str(Path(torch.__file__).parent)
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations in the order of execution, and the macs that `FlopCounterMode` counted at batch 1."""
+    """Operations in the order of execution, and the macs that `FlopCounterMode` counted at batch 1.
+
+    `root` holds what the operations name: the network, and tensors that tracing made constants of.
+    """
 
     nodes: tuple[fx.Node, ...]
     macs: int
+    root: nn.Module
 
 
 def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
@@ -50,7 +54,8 @@ def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
             "`forward` with stand-ins for tensors: move code that depends on values, or on lengths of tensors, into "
             "a module of torch.nn, or take it out of `forward`"
         ) from error
-    shapes = _Shapes(fx.GraphModule(tracer.root, graph))
+    module = fx.GraphModule(tracer.root, graph)
+    shapes = _Shapes(module)
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), _slow_attention(), counter:
@@ -61,7 +66,7 @@ def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
             f"{name} does not run on an input of shape {shape} without the batch: {_first_line(error)}; "
             "give the input shape that the network was made for"
         ) from error
-    return Graph(tuple(graph.nodes), counter.get_total_flops() // (2 * BATCH))
+    return Graph(tuple(graph.nodes), counter.get_total_flops() // (2 * BATCH), module)
 
 
 def shape(node: fx.Node) -> tuple[int, ...] | None:

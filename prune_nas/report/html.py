@@ -168,14 +168,11 @@ def _best(run: RunData) -> str:
         return _missing("No network yet: best.json is missing.")
     spec = shlex.quote(str(run.path / "best.json"))
     dataset = shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
-    weights = repr(str(run.path / "best.safetensors"))
     commands = (
         f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
         "# or in Python, with the trained weights:\n"
-        "from prune_nas.search.single import read_spec, trace_spec\n"
-        "from safetensors.torch import load_file\n"
-        f"traced, widths = trace_spec(read_spec({str(run.path / 'best.json')!r}))\n"
-        f"network = traced.build(widths, seed=0); network.load_state_dict(load_file({weights}))"
+        "from prune_nas.nets.specs import load\n"
+        f"network = load({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     return f"<p>best.json rebuilds the network: {macs} macs, {params} params.</p>\n<pre>{escape(commands)}</pre>"

@@ -29,6 +29,8 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
+    if "inherited" in config.arms and any(slot.shuffled for slot in space.slots):
+        view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
     try:
         seconds = _seconds(job)
     except RuntimeError as error:

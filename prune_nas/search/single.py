@@ -3,68 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from prune_nas.design.ledger import scratch_b_epochs, train_macs
-from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
-from prune_nas.nets.models import sources
-from prune_nas.nets.tracing import Traced, trace
+from prune_nas.nets.specs import read_spec, trace_spec
+from prune_nas.nets.tracing import Traced
 from prune_nas.search.progress import View
-from prune_nas.search.rundir import read_json
 from prune_nas.search.supernet import save_weights
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, accuracy, train
 from prune_nas.training.precision import choose, choose_device
 from prune_nas.training.recipe import recipe
-
-_SPEC = ("model", "input_shape", "classes", "widths")
-
-
-def read_spec(path: Path) -> dict[str, Any]:
-    """A spec such as `best.json`.
-
-    Raises:
-        UsageError: the file is not a spec.
-    """
-    if not path.is_file():
-        raise UsageError(f"there is no spec at {path}; name a run's best.json")
-    spec = read_json(path)
-    missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
-    if missing:
-        raise UsageError(f"{path} is not a spec: it lacks {', '.join(missing)}")
-    if spec.get("schema") != SCHEMA:
-        raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema {SCHEMA}")
-    numbers = [spec["classes"], spec.get("base_width", 1.0), *spec["input_shape"]]
-    if not isinstance(spec["widths"], dict) or not all(isinstance(number, (int, float)) for number in numbers):
-        raise UsageError(f"{path} is not a spec: classes, input_shape and base_width must be numbers, widths an object")
-    return dict(spec)
-
-
-def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Traced, Widths]:
-    """The network and widths that a spec names.
-
-    Args:
-        spec: from `read_spec`.
-        model: where the network comes from; None for what the spec says, unless that is Python code: a file that was
-            read must not have code run.
-
-    Raises:
-        UsageError: the spec names Python code and `model` is None, or the widths do not fit the network.
-    """
-    named = str(spec["model"]) if model is None else model
-    if model is None and sources.runs_code(named):
-        raise UsageError(f"this spec names Python code, {named}; if you trust it, say so with --model {named}")
-    traced = trace(
-        named,
-        input_shape=tuple(spec["input_shape"]),
-        classes=int(spec["classes"]),
-        base_width=float(spec.get("base_width", 1.0)),
-    )
-    return traced, traced.space.check(spec["widths"])
 
 
 def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)

@@ -6,8 +6,8 @@ from safetensors.torch import load_file
 
 from prune_nas.config import Config
 from prune_nas.design.records import Final, read_table
+from prune_nas.nets.specs import read_spec, trace_spec
 from prune_nas.search.setup import load_data, on_device
-from prune_nas.search.single import read_spec, trace_spec
 from prune_nas.training.loop import Setting, accuracy
 from prune_nas.training.precision import Precision
 

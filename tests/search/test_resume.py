@@ -8,9 +8,9 @@ from safetensors.torch import load_file, save_file
 
 from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Widths
+from prune_nas.nets.specs import trace_spec
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import study, work
-from prune_nas.search.single import trace_spec
 from prune_nas.training import loop
 from tests.benchmarks.publish import publish
 from tests.search.tiny import arguments

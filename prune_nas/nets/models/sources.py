@@ -58,7 +58,9 @@ def make(model: str, classes: int, base_width: float) -> tuple[nn.Module, float]
 
 
 def call(function: Callable[..., Any], name: str, classes: int, base_width: float) -> tuple[nn.Module, float]:
-    """Call what makes a network, with `classes` or `num_classes` (a function's `**kwargs` count) and `base_width` if it takes them.
+    """Call what makes a network, with `classes` or `num_classes`, and with `base_width`, if it takes them.
+
+    A function that takes any keyword is given `num_classes`.
 
     Returns:
         The network, and the part of `base_width` that the call did not take.

@@ -1,0 +1,148 @@
+"""Write a spec's network in the formats asked for, and compare every file's output with the network's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from prune_nas.design.files import write_bytes, write_json, write_text
+from prune_nas.errors import MissingError, PruneNasError, unknown
+from prune_nas.nets.export.python import to_python
+from prune_nas.nets.specs import load, read_spec
+
+TOLERANCE = 1e-4  # of the largest logit: how far a format's outputs may lie from the network's, in float32
+_BATCH = 4
+
+
+def export(spec: Path, out: Path, formats: Sequence[str], *, model: str | None = None) -> dict[str, dict[str, Any]]:
+    """Write the network of a spec, with the weights beside it, in each format.
+
+    Args:
+        spec: a run's `best.json`, say.
+        out: a folder; made if it is not there.
+        formats: of `state` (state.json, state.safetensors), `python` (model.py, model.safetensors), `onnx` (model.onnx)
+            and `pt2` (model.pt2, for torch.export.load).
+        model: as in `nets.specs.trace_spec`.
+
+    Returns:
+        Format -> {files, difference}: how far its outputs lie from the network's, over the largest logit.
+
+    Raises:
+        UsageError: a format is unknown or cannot express the network.
+        MissingError: a package for a format is not installed, or there are no weights.
+        PruneNasError: a written file computes something else than the network.
+    """
+    for name in formats:
+        if name not in FORMATS:
+            raise unknown("format", name, FORMATS)
+    content, network = read_spec(spec), load(spec, model=model)
+    shape = tuple(content["input_shape"])
+    x = torch.randn(_BATCH, *shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = network(x)
+    out.mkdir(parents=True, exist_ok=True)
+    written = {}
+    for name in dict.fromkeys(formats):
+        files, run = FORMATS[name](network, content, out)
+        difference = float((run(x) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
+        if not difference <= TOLERANCE:
+            raise PruneNasError(
+                f"{files[0]} does not compute what the network does: its outputs lie {difference:.1e} of the largest "
+                f"logit away, {TOLERANCE:.0e} are allowed; please report it"
+            )
+        written[name] = {"files": [str(file) for file in files], "difference": difference}
+    return written
+
+
+Written = tuple[list[Path], Callable[[Tensor], Tensor]]
+
+
+def _state(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+    files = [out / "state.json", out / "state.safetensors"]
+    write_json(files[0], dict(spec))
+    write_bytes(files[1], save_tensors(_state_of(network), _meta(spec)))
+    model = str(spec["model"])
+    return files, _quietly(load(files[0], model=model))
+
+
+def _python(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+    name, macs, params = spec["model"], spec.get("macs"), spec.get("params")
+    about = f"{name} with found widths: {macs:,} macs, {params:,} params, {spec['classes']} classes."
+    source, state = to_python(network, name, tuple(spec["input_shape"]), about)
+    files = [out / "model.py", out / "model.safetensors"]
+    write_text(files[0], source)
+    tensors = {key: value.detach().contiguous() for key, value in state.items()}
+    write_bytes(files[1], save_tensors(tensors, _meta(spec)))
+    found = importlib.util.spec_from_file_location("_exported_model", files[0])
+    if found is None or found.loader is None:
+        raise PruneNasError(f"{files[0]} cannot be imported")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    made = module.Model()
+    made.load_state_dict(load_file(files[1]))
+    return files, _quietly(made.eval())
+
+
+def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+    try:
+        import onnxruntime  # noqa: PLC0415
+        import onnxscript  # noqa: F401, PLC0415
+    except ImportError as error:
+        raise MissingError(f"{error.name} is not installed; pip install 'prune-nas[onnx]'") from None
+    file = out / "model.onnx"
+    example = torch.zeros(2, *spec["input_shape"])
+    program = torch.onnx.export(
+        network,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["images"],
+        output_names=["logits"],
+        verbose=False,
+    )
+    if program is None:
+        raise PruneNasError("torch.onnx.export gave no program")
+    program.save(file)
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
+    return [file], lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
+
+
+def _pt2(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+    file = out / "model.pt2"
+    example = torch.zeros(2, *spec["input_shape"])
+    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, file)
+    return [file], _quietly(torch.export.load(file).module())
+
+
+def _quietly(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    def run(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            logits: Tensor = network(x)
+        return logits
+
+    return run
+
+
+def _state_of(network: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().contiguous() for key, value in network.state_dict().items()}
+
+
+def _meta(spec: Mapping[str, Any]) -> dict[str, str]:
+    return {key: json.dumps(spec[key]) for key in ("model", "widths", "classes", "normalisation") if key in spec}
+
+
+FORMATS: Mapping[str, Callable[[nn.Module, Mapping[str, Any], Path], Written]] = {
+    "state": _state,
+    "python": _python,
+    "onnx": _onnx,
+    "pt2": _pt2,
+}
