@@ -60,6 +60,7 @@ def search(
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
     train_size: Annotated[
         int | None, typer.Option(help="At most this many training images, a stratified subset.")
@@ -127,12 +128,16 @@ def inspect(
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
     budget: Annotated[str | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")] = None,
     base_width: Annotated[float, typer.Option(help="Scales the network itself.")] = 1.0,
+    space_file: Annotated[
+        Path | None, typer.Option("--space", help="A TOML file of floors, ties and the like.")
+    ] = None,
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> None:
     """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing."""
     from prune_nas.design.budget import Budget
     from prune_nas.design.projection import project
+    from prune_nas.nets.settings import parse_settings, read_settings
     from prune_nas.nets.tracing import trace
 
     parsed = Budget.parse(budget) if budget else None
@@ -142,7 +147,8 @@ def inspect(
 
         data = load(dataset, data_dir=data_dir)
         shape, classes = data.input_shape, len(data.classes)
-    space = trace(model, input_shape=shape, classes=classes, base_width=base_width).space
+    settings = parse_settings(read_settings(space_file), space_file.name) if space_file else None
+    space = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=settings).space
     cost = space.cost(space.base)
     widths = project(space, {s.name: 1.0 for s in space.slots}, parsed.limits(space)) if parsed else None
     if json_:

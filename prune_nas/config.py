@@ -40,6 +40,7 @@ class Config(BaseModel):
 
     base_width: Factor = 1.0
     supernet_width: Annotated[float, Field(ge=1)] = 1.0
+    space: Path | None = None
 
     image_size: Positive = 32
     train_size: Positive | None = None

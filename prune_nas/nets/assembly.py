@@ -25,6 +25,7 @@ def assemble(reading: Reading, settings: SpaceSettings, name: str, input_shape: 
         UsageError: settings name a slot that does not exist or ask for impossible widths, or no width is free.
     """
     channels = reading.channels
+    _tie_asked(channels, settings, name)
     _freeze_asked(channels, settings, name)
     names = {root: channels.sources(root)[0] for root in channels.roots() if channels.reason(root) is None}
     maps = [one.spatial for one in reading.records.values() if one.kind in ("conv", "depthwise")]
@@ -73,6 +74,19 @@ def with_leftovers(space: Space, network: nn.Module, graph: Graph) -> Space:
         layers.append(_leftover("other operations", macs=macs))
         frozen.append(Frozen("other operations", f"{macs} macs are not in layers with a rule and count as constant"))
     return replace(space, layers=tuple(layers), frozen=tuple(frozen))
+
+
+def _tie_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:
+    for group in settings.tie:
+        slots = {channels.sources(root)[0]: root for root in channels.roots() if channels.reason(root) is None}
+        for slot in group:
+            if slot not in slots:
+                raise unknown(f"slot of {name} in tie", slot, slots)
+        widths = {channels.width(slots[slot]) for slot in group}
+        if len(widths) > 1:
+            raise UsageError(f"slots that are tied must have one width in the base; {', '.join(group)} have {widths}")
+        for slot in group[1:]:
+            channels.unify((Part(slots[group[0]], 1),), (Part(slots[slot], 1),), "the settings tie them")
 
 
 def _freeze_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:

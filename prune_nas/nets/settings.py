@@ -37,6 +37,8 @@ class SpaceSettings:
     """Widths go in steps of this; grouped layers may demand more."""
     freeze: tuple[str, ...] = ()
     """Slots that keep the base's width."""
+    tie: tuple[tuple[str, ...], ...] = ()
+    """Groups of slots that shall have one width, though the network does not demand it; each becomes one slot."""
     widening: float = 1.0
     """The supernet's width over the base's, at least 1."""
     stage_names: tuple[str, ...] = ()
@@ -56,6 +58,22 @@ def load_settings(model: str) -> SpaceSettings:
         if Path(model).name == model and path.is_file():
             return _load(path)
     return SpaceSettings()
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The content of a file of settings of one's own, checked, as plain data for `parse_settings`.
+
+    Raises:
+        UsageError: there is no such file, it is not TOML, it has a key that does not exist or a value that cannot be.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"cannot read --space {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"--space {path} is not TOML: {error}") from None
+    parse_settings(data, path.name)
+    return data
 
 
 def parse_settings(data: Mapping[str, Any], source: str) -> SpaceSettings:
@@ -82,6 +100,9 @@ def parse_settings(data: Mapping[str, Any], source: str) -> SpaceSettings:
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
             raise UsageError(f"{source}: {key} must be a list of names; got {value!r}")
         names[key] = tuple(value)
+    tie = data.get("tie", [])
+    if not isinstance(tie, list) or not all(_is_group(group) for group in tie):
+        raise UsageError(f"{source}: tie must be a list of lists of at least two slot names; got {tie!r}")
     widening = data.get("widening", 1.0)
     if not isinstance(widening, (int, float)) or widening < 1:
         raise UsageError(f"{source}: widening must be a number of at least 1; got {widening!r}")
@@ -89,6 +110,7 @@ def parse_settings(data: Mapping[str, Any], source: str) -> SpaceSettings:
         floor=_positive(data["floor"], "floor", source) if "floor" in data else None,
         multiple=_positive(data.get("multiple", 1), "multiple", source),
         freeze=names["freeze"],
+        tie=tuple(map(tuple, tie)),
         widening=float(widening),
         stage_names=names["stage_names"],
         slots=slots,
@@ -110,6 +132,10 @@ def _check_keys(data: Mapping[str, Any], kind: type[SpaceSettings | SlotSettings
     for key in data:
         if key not in known:
             raise unknown(f"key in {source}", key, known)
+
+
+def _is_group(group: Any) -> bool:
+    return isinstance(group, list) and len(group) > 1 and all(isinstance(item, str) for item in group)
 
 
 def _positive(value: Any, key: str, source: str) -> int:

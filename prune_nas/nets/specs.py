@@ -15,6 +15,7 @@ from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Widths
 from prune_nas.errors import MissingError, UsageError
 from prune_nas.nets.models import sources
+from prune_nas.nets.settings import parse_settings
 from prune_nas.nets.tracing import Traced, trace
 
 _SPEC = ("model", "input_shape", "classes", "widths")
@@ -66,6 +67,7 @@ def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Trace
         input_shape=tuple(spec["input_shape"]),
         classes=int(spec["classes"]),
         base_width=float(spec.get("base_width", 1.0)),
+        settings=parse_settings(spec["settings"], "the spec's settings") if spec.get("settings") else None,
     )
     return traced, traced.space.check(spec["widths"])
 

@@ -20,6 +20,7 @@ from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, re
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import verdict
 from prune_nas.nets import latency
+from prune_nas.nets.settings import read_settings
 from prune_nas.search.finals import training_of, weights_of
 
 if TYPE_CHECKING:
@@ -167,6 +168,7 @@ def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str)
         "base_width": job.config.base_width,
         "input_shape": list(job.space.input_shape),
         "classes": job.space.classes,
+        "settings": read_settings(job.config.space) if job.config.space else {},
         "widths": dict(widths),
         "macs": cost.macs,
         "params": cost.params,

@@ -12,10 +12,12 @@ import torch
 from prune_nas.config import Config
 from prune_nas.design.files import write_json
 from prune_nas.design.records import SCHEMA
-from prune_nas.errors import UsageError
+from prune_nas.design.space import Space
+from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.search.progress import View
-from prune_nas.search.rundir import Run
+from prune_nas.search.rundir import Run, read_json
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision, choose
@@ -38,7 +40,13 @@ def load_data(config: Config) -> Data:
 
 def trace_model(config: Config, data: Data) -> Traced:
     """The run's network at its base and supernet widths."""
-    traced = trace(config.model, input_shape=data.input_shape, classes=len(data.classes), base_width=config.base_width)
+    traced = trace(
+        config.model,
+        input_shape=data.input_shape,
+        classes=len(data.classes),
+        base_width=config.base_width,
+        settings=parse_settings(read_settings(config.space), config.space.name) if config.space else None,
+    )
     return traced.scaled(supernet=config.supernet_width)
 
 
@@ -87,10 +95,29 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
     if before != data.fingerprint:
         raise _changed_data(run.path, before, data.fingerprint)
     run.note(device=device.type, precision=precision.to_dict(), data={**run.record.get("data", {}), **about})
-    write_json(run.file("space.json"), {"schema": SCHEMA, **traced.space.to_dict()})
+    _keep_space(run, traced)
     spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
     view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
     return Setting(data, device, precision)
+
+
+def _keep_space(run: Run, traced: Traced) -> None:
+    """Write `space.json`, or see that it is what the network's code and settings still give.
+
+    Raises:
+        UsageError: it is not: the network or its settings were changed since the run was begun.
+    """
+    path = run.file("space.json")
+    try:
+        before = Space.from_dict(read_json(path)) if path.exists() else traced.space
+    except (KeyError, TypeError, ValueError, PruneNasError):
+        before = traced.space  # damaged: it is written anew
+    if before != traced.space:
+        raise UsageError(
+            f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
+            "tracer changed; restore what changed, or name another --run"
+        )
+    write_json(path, {"schema": SCHEMA, **traced.space.to_dict()})
 
 
 def _changed_data(path: Path, before: str, now: str) -> UsageError:

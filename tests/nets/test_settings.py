@@ -6,7 +6,8 @@ import pytest
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.models import MODELS
-from prune_nas.nets.settings import PLACES, SpaceSettings, load_settings, parse_settings
+from prune_nas.nets.settings import PLACES, SpaceSettings, load_settings, parse_settings, read_settings
+from prune_nas.nets.tracing import trace
 
 
 def test_every_built_in_model_has_a_file_and_no_file_lacks_a_model():
@@ -31,8 +32,42 @@ def test_without_a_file_the_defaults_hold(name):
         ({"widening": 0.5}, "widening must be a number of at least 1"),
         ({"slots": {"a": 3}}, "must be a table"),
         ({"slots": 3}, "slots must be a table of tables"),
+        ({"tie": ["a", "b"]}, "tie must be a list of lists"),
+        ({"tie": [["a"]]}, "at least two slot names"),
     ],
 )
 def test_wrong_content(data, message):
     with pytest.raises(UsageError, match=message):
         parse_settings(data, "x.toml")
+
+
+def test_ties_make_one_slot():
+    settings = SpaceSettings(tie=(("conv3_1", "conv3_2"), ("conv4_2", "conv5_1", "conv5_2")))
+    space = trace("vgg11", settings=settings).space
+    assert space.by_name["conv3_1"].layers == ("conv3_1", "conv3_2")
+    assert space.by_name["conv4_2"].layers == ("conv4_2", "conv5_1", "conv5_2")
+    assert len(space.slots) == 5
+
+
+@pytest.mark.parametrize(
+    ("tie", "message"),
+    [
+        (("conv1_1", "conv2_1"), "must have one width in the base; conv1_1, conv2_1 have"),
+        (("conv1_1", "conv2_2"), "unknown slot of vgg11 in tie 'conv2_2'; did you mean conv"),
+    ],
+)
+def test_ties_that_cannot_be(tie, message):
+    with pytest.raises(UsageError, match=message):
+        trace("vgg11", settings=SpaceSettings(tie=(tie,)))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("floor =", "is not TOML"), ("flor = 4", "did you mean floor"), (None, "cannot read --space")],
+)
+def test_a_file_of_ones_own_that_cannot_be_used(tmp_path, content, message):
+    path = tmp_path / "space.toml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError, match=message):
+        read_settings(path)

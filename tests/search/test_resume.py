@@ -200,3 +200,20 @@ def test_another_configuration_is_refused_and_the_difference_shown(searched, cli
     assert "epochs: 2 there, 3 now" in err
     assert "seed: 0 there, 4 now" in err
     assert outcome(searched) == before
+
+
+def test_a_space_of_ones_own_goes_into_the_spec_and_a_change_of_it_is_refused(tmp_path, cli):
+    file, run = tmp_path / "space.toml", tmp_path / "run"
+    file.write_text('floor = 5\ntie = [["conv3_1", "conv3_2"]]\n')
+    few = {"trials": 1, "seeds": 1, "arms": "found", "finalists": 0, "space": file}
+    code, _, err = cli(*arguments(run, **few))
+    assert code == 0, err
+    spec = json.loads((run / "best.json").read_text())
+    assert "conv3_2" not in spec["widths"]
+    traced, widths = trace_spec(spec)
+    assert traced.space.by_name["conv3_1"].layers == ("conv3_1", "conv3_2")
+    traced.build(widths, seed=0).load_state_dict(load_file(run / "best.safetensors"))
+    file.write_text("floor = 6\n")
+    code, _, err = cli(*arguments(run, **few))
+    assert code == 2
+    assert "another space than when" in err
