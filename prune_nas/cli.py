@@ -131,6 +131,7 @@ def inspect(
     space_file: Annotated[
         Path | None, typer.Option("--space", help="A TOML file of floors, ties and the like.")
     ] = None,
+    figure: Annotated[Path | None, typer.Option(help="Draw the space into this .svg, .png or .pdf file.")] = None,
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> None:
@@ -149,6 +150,8 @@ def inspect(
         shape, classes = data.input_shape, len(data.classes)
     settings = parse_settings(read_settings(space_file), space_file.name) if space_file else None
     space = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=settings).space
+    if figure:
+        _draw_space(space, figure)
     cost = space.cost(space.base)
     widths = project(space, {s.name: 1.0 for s in space.slots}, parsed.limits(space)) if parsed else None
     if json_:
@@ -385,6 +388,19 @@ def _print_results(data: Any) -> None:
         console.print(f"{item['budget']}: {item['headline']}", markup=False)
         for sentence in item["sentences"]:
             console.print(f"  {sentence}", markup=False)
+
+
+def _draw_space(space: Any, path: Path) -> None:
+    from prune_nas.design.files import write_bytes
+    from prune_nas.errors import unknown
+    from prune_nas.report.figures import FORMATS, style
+    from prune_nas.report.figures.space import space as draw
+
+    form = path.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise unknown("figure format", form, FORMATS)
+    with style.styled():
+        write_bytes(path, style.render(draw(space), form))
 
 
 def _print_space(space: Any, widths: Any, budget: str | None) -> None:

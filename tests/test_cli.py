@@ -261,3 +261,13 @@ def test_the_run_name_ignores_what_may_change():
     assert other not in names
     assert names.pop().startswith("vgg16-digits-")
     assert "/" not in resolve({"model": "a/b.py:f", "dataset": "folder:/x"}, environment={}).run_name
+
+
+@pytest.mark.parametrize("form", ["svg", "png"])
+def test_inspect_draws_the_space(tmp_path, cli, form):
+    code, _, err = cli("inspect", "--model", "resnet20", "--figure", tmp_path / f"space.{form}")
+    assert code == 0, err
+    assert (tmp_path / f"space.{form}").stat().st_size > 3000
+    code, _, err = cli("inspect", "--model", "resnet20", "--figure", tmp_path / "space.gif")
+    assert code == 2
+    assert "png" in err

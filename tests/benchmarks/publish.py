@@ -16,12 +16,12 @@ from prune_nas.report.html import write_report
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import ledger_table, markdown
 
-LEFT_OUT = ("supernet.safetensors", "best.safetensors", "weights", "checkpoints", ".lock")
+LEFT_OUT = ("weights", "checkpoints", ".lock")
+SCORES = "scores.safetensors"
 
 
 def _weights(folder: str, names: list[str]) -> set[str]:
-    inside_best = Path(folder).name == "best"
-    return {name for name in names if name in LEFT_OUT or (inside_best and name.endswith(".safetensors"))}
+    return {name for name in names if name in LEFT_OUT or (name.endswith(".safetensors") and name != SCORES)}
 
 
 def publish(run: Path, target: Path, commands: list[str]) -> None:

@@ -231,3 +231,17 @@ def test_a_dollar_in_a_name_is_no_formula(shape):
     with style.styled():
         figure = widths(shape.assign(slot=["$\\frac{$" + slot for slot in shape["slot"]]), "macs=$1")
     assert style.render(figure, "svg")
+
+
+def test_a_space_is_drawn_with_a_box_a_layer_and_joined_ones_in_colour():
+    from prune_nas.nets.tracing import trace
+    from prune_nas.report.figures.space import space as draw_space
+
+    space = trace("mobilenetv2").space
+    with style.styled():
+        (axes,) = draw_space(space).axes
+    producers = [layer.name for layer in space.layers if layer.kind in ("conv", "linear")]
+    owner = {name: slot.name for slot in space.slots for name in slot.layers}
+    heights = [bar.get_y() * 1.12 for container in axes.containers for bar in container]
+    assert heights == pytest.approx([space.base[owner[name]] if name in owner else 10 for name in producers])
+    assert len(axes.lines) == sum(len(slot.layers) > 1 for slot in space.slots) == 5

@@ -1,0 +1,138 @@
+"""Every network of torchvision and every built-in one: traced, counted, built at other widths, exported, reloaded.
+
+A dozen of them, one a family, run in `make test`; `make test-full` runs all and writes `artifacts/results/networks.md`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load, save
+from torch import nn
+from torchvision import models
+
+from prune_nas.errors import UsageError
+from prune_nas.nets.export.python import to_python
+from prune_nas.nets.models import MODELS
+from prune_nas.nets.tracing import trace
+
+from .test_tracing import counted
+
+TABLE = Path(__file__).parents[2] / "artifacts" / "results" / "networks.md"
+CLASSES = 10
+SIZES = {"inception_v3": 299, "alexnet": 96}  # the smallest images that are taken, where 64x64 are not
+FAMILY = (
+    "vgg16", "resnet20", "mobilenetv2", "torchvision:alexnet", "torchvision:resnet18", "torchvision:resnext50_32x4d",
+    "torchvision:densenet121", "torchvision:squeezenet1_1", "torchvision:googlenet", "torchvision:mobilenet_v3_small",
+    "torchvision:mnasnet0_5", "torchvision:efficientnet_b0", "torchvision:regnet_y_400mf",
+    "torchvision:shufflenet_v2_x0_5", "torchvision:convnext_tiny", "torchvision:swin_t",
+)  # fmt: skip
+EVERY = (*MODELS, *(f"torchvision:{name}" for name in models.list_models(module=models)))
+
+
+def shape_of(name: str) -> tuple[int, int, int]:
+    kind = name.partition(":")[2]
+    if not kind:
+        return (3, 32, 32)
+    size = SIZES.get(kind) or (models.get_model_builder(kind).__kwdefaults__ or {}).get("image_size") or 64
+    size = {"vit": 224, "maxvit": 224}.get(kind.partition("_")[0], size)
+    return (3, 518, 518) if kind == "vit_h_14" and size == 518 else (3, size, size)
+
+
+def examine(name: str) -> dict[str, object]:
+    """One row of the table; every claim in it was checked here."""
+    shape = shape_of(name)
+    traced = trace(name, input_shape=shape, classes=CLASSES)
+    space = traced.space
+    base = traced.build(seed=0)
+    cost = space.cost(space.base)
+    assert cost == counted(base, shape)
+    del base
+    generator = torch.Generator().manual_seed(0)
+    keeps = {
+        "25 %": dict.fromkeys(space.base, 0.25),
+        "50 %": dict.fromkeys(space.base, 0.5),
+        "random": {slot: float(torch.rand((), generator=generator)) for slot in space.base},
+    }
+    for keep in keeps.values():
+        widths = space.snap(keep)
+        network = traced.build(widths, seed=1)
+        macs, params = space.cost(widths)
+        assert sum(p.numel() for p in network.parameters()) == params
+        network(torch.randn(2, *shape, generator=generator)).sum().backward()
+        assert macs <= cost.macs
+    return {
+        "network": name,
+        "input": "x".join(map(str, shape)),
+        "macs": f"{cost.macs / 1e6:,.1f}M",
+        "params": f"{cost.params / 1e6:.2f}M",
+        "slots": len(space.slots),
+        "shuffled": sum(slot.shuffled for slot in space.slots),
+        "frozen": frozen(space),
+        "python": exported(network, name, shape),
+    }
+
+
+def frozen(space) -> str:
+    """How many dimensions are frozen, by reason."""
+    reasons = Counter(item.reason.partition(":")[0].partition(";")[0] for item in space.frozen)
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+
+
+def exported(network: nn.Module, name: str, shape: tuple[int, int, int]) -> str:
+    """Whether the exported file, loaded again, computes the same; else why there is none."""
+    try:
+        source, state = to_python(network, name, shape, name)
+    except UsageError as error:
+        return str(error).partition(", which")[0]
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.py"
+        file.write_text(source)
+        spec = importlib.util.spec_from_file_location("exported", file)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    again = module.Model()
+    again.load_state_dict(load(save({key: value.contiguous() for key, value in state.items()})))
+    x = torch.randn(2, *shape, generator=torch.Generator().manual_seed(2))
+    with torch.no_grad():
+        wanted = network.eval()(x)
+        assert (again.eval()(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
+    return "yes"
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_one_of_each_family(name):
+    row = examine(name)
+    assert row["slots"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+def test_every_network_is_in_the_table():
+    rows = []
+    for name in EVERY:
+        try:
+            rows.append(examine(name))
+        except UsageError as error:
+            rows.append({"network": name, "frozen": f"not handled: {error}"})
+    columns = ("network", "input", "macs", "params", "slots", "shuffled", "frozen", "python")
+    lines = [f"| {' | '.join(str(row.get(c, '')).replace('|', '/') for c in columns)} |" for row in rows]
+    head = f"| {' | '.join(columns)} |\n|{' :-- |' * len(columns)}\n"
+    TABLE.write_text(f"{_ABOUT}\n{head}" + "\n".join(lines) + "\n")
+    assert len(rows) == len(EVERY)
+    assert not [row for row in rows if "slots" not in row]
+
+
+_ABOUT = """# Every network that was tried
+
+Written by `make test-full` (tests/nets/test_every_network.py). For each network of torchvision and each built-in one:
+macs equal torch's `FlopCounterMode` / 2 and params the sum of `numel` at the base; networks at 25 %, 50 % and random
+widths are built, run forward and backward; the last is exported as a Python file that imports torch alone, loaded
+again, and gives the same outputs to 1e-4 (`python`). Shuffled slots are free in their width alone (their channels have
+no identity).
+"""
