@@ -10,7 +10,7 @@ from prune_nas.design.records import Expense, Final, TrialRow, read_table
 FILES = {
     "run.json", "space.json", "scores.safetensors", "supernet.safetensors", "widths.csv", "rule.json", "study.journal",
     "trials.csv", "curves.csv", "finals.csv", "ledger.csv", "verdict.json", "best.json", "best.safetensors", "figures",
-    "report.html", "weights", "checkpoints", ".lock",
+    "deploy.json", "deploy.safetensors", "report.html", "weights", "checkpoints", ".lock",
 }  # fmt: skip
 
 
@@ -25,7 +25,7 @@ def test_the_best_net_is_rebuilt_as_the_readme_shows(searched, cli, monkeypatch)
     block = re.search(r"```python\n(.*?)```", open("README.md").read(), re.DOTALL)[1]  # noqa: PTH123, SIM115
     scope = {}
     exec(block.replace("artifacts/runs/X", str(searched)), scope)  # noqa: S102
-    spec, network = scope["spec"], scope["network"]
+    spec, network = json.loads((searched / "best.json").read_text()), scope["network"]
     import torch
 
     from prune_nas.config import Config
