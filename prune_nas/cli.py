@@ -226,7 +226,7 @@ def train(
         )
 
 
-@app.command(epilog="Example: prune-nas export artifacts/runs/my-run/best.json --format state,python --out exported")
+@app.command(epilog="Example: prune-nas export artifacts/runs/my-run/best.json --format state,python")
 def export(
     spec: Annotated[Path, typer.Argument(help="A spec with weights beside it, such as a run's best.json.")],
     format_: Annotated[str, typer.Option("--format", "-f", help="state, python, onnx, pt2, with commas.")] = "python",

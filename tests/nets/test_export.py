@@ -83,6 +83,16 @@ def test_the_file_reads_like_the_network():
     assert max(map(len, source.splitlines())) <= 120
 
 
+def test_names_that_python_does_not_take_are_changed():
+    network = nn.Sequential()
+    network.add_module("block1-0", nn.Conv2d(3, 4, 3))
+    network.add_module("the head", networks.Head(4))
+    source, state = to_python(network, "it", SMALL, "x")
+    assert "self.block1_0 = nn.Conv2d(3, 4, kernel_size=(3, 3))" in source
+    assert "self.the_head.linear = nn.Linear(4, 10)" in source
+    assert {"block1_0.weight", "the_head.linear.bias"} <= set(state)
+
+
 def test_what_torch_alone_cannot_say_is_refused_by_name():
     class Net(nn.Module):
         def __init__(self):

@@ -1,7 +1,7 @@
 """A network as one readable Python file that imports torch alone, with its weights in safetensors beside it.
 
 The file is written from the traced forward pass: each layer stands in the constructor as in the network that it came
-from, and `forward` names every step. Names that start with a digit, as in `nn.Sequential`, get a letter.
+from, and `forward` names every step. Names that Python does not take, as the numbers in `nn.Sequential`, are changed.
 """
 
 from __future__ import annotations
@@ -258,7 +258,12 @@ def _slice(key: slice, names: Mapping[fx.Node, str]) -> str:
 
 
 def _renamed(path: str) -> str:
-    return ".".join(f"layer{one}" if one[:1].isdigit() else one for one in path.split("."))
+    return ".".join(map(_identifier, path.split(".")))
+
+
+def _identifier(name: str) -> str:
+    """A name that Python takes: `0` becomes `layer0`, RegNet's `block1-0` becomes `block1_0`."""
+    return re.sub(r"\W", "_", f"layer{name}" if name[:1].isdigit() else name)
 
 
 def _parents(path: str) -> list[str]:

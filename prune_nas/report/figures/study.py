@@ -40,7 +40,7 @@ def study(trials: Sequence[TrialRow], origins: Mapping[int, str], limits: Mappin
         style.grid(axes)
     lower.set_xlabel("trial")
     done = sum(trial.value is not None and trial.state != "REPEAT" for trial in trials)
-    title = f"{done} candidates trained under {budget}"
+    title = f"{done} trainings of the study under {budget}"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     figure.legend(loc="outside right upper")
     return figure
