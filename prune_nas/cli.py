@@ -45,7 +45,7 @@ def search(
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="See `prune-nas datasets`.")] = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option("--budget", "-b", help="macs=0.4, params=1.5M, or macs=0.2,params=0.05; may be repeated."),
+        typer.Option("--budget", "-b", help="macs=0.4, latency=3ms, or macs=0.2,params=0.05; may be repeated."),
     ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
@@ -81,6 +81,8 @@ def search(
         int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
     ] = None,
     finalist_seeds: Annotated[int | None, typer.Option(help="Seeds that the finalists are trained with.")] = None,
+    latency_batch: Annotated[int | None, typer.Option(help="Images a forward pass when latency is measured.")] = None,
+    latency_threads: Annotated[int | None, typer.Option(help="CPU threads when latency is measured.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the finals (the base's).")] = None,
@@ -135,7 +137,7 @@ def inspect(
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> None:
-    """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing."""
+    """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing, may measure latency."""
     from prune_nas.design.budget import Budget
     from prune_nas.design.projection import project
     from prune_nas.nets.settings import parse_settings, read_settings
@@ -149,7 +151,13 @@ def inspect(
         data = load(dataset, data_dir=data_dir)
         shape, classes = data.input_shape, len(data.classes)
     settings = parse_settings(read_settings(space_file), space_file.name) if space_file else None
-    space = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=settings).space
+    traced = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=settings)
+    space = traced.space
+    if parsed and parsed.bounds_latency:
+        from prune_nas.search.progress import View
+        from prune_nas.search.timing import here
+
+        space = here(traced, parsed, View())
     if figure:
         _draw_space(space, figure)
     cost = space.cost(space.base)
@@ -169,7 +177,7 @@ def inspect(
         }  # fmt: skip
         if widths is not None:
             fit = space.cost(widths)
-            result |= {"widths": dict(widths), "budget_macs": fit.macs, "budget_params": fit.params}
+            result |= {"widths": dict(widths), **{f"budget_{kind}": value for kind, value in fit._asdict().items()}}
         _print_json(result)
         return
     _print_space(space, widths, budget)
@@ -421,6 +429,7 @@ def _print_space(space: Any, widths: Any, budget: str | None) -> None:
     typer.echo(f"{space.model}: {cost.macs:,} macs (conv and linear, batch 1), {cost.params:,} params")
     if widths:
         fit = space.cost(widths)
-        typer.echo(f"uniform at {budget}: {fit.macs:,} macs, {fit.params:,} params")
+        time = "" if fit.latency is None else f", {fit.latency:.3g} ms"
+        typer.echo(f"uniform at {budget}: {fit.macs:,} macs, {fit.params:,} params{time}")
     for item in space.frozen:
         typer.echo(f"frozen: {item.dimension} ({item.reason})")

@@ -62,6 +62,9 @@ class Config(BaseModel):
     epochs: Positive = 12
     randoms: Positive = 3
 
+    latency_batch: Positive = 1
+    latency_threads: Positive | None = None
+
     # What a later call on the same run may change: how much is asked for, and where it runs.
     trials: Positive = 12
     seeds: Positive = 3

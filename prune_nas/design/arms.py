@@ -23,8 +23,8 @@ def widths_of_arms(
     """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
 
     Where channels are shuffled there is no `inherited`: none of them can be followed into a narrower net.
-    Under one bound the uniform net is matched to the found one twice, by macs and by params; under several it is
-    the largest that meets them all.
+    Under one bound the uniform net is matched to the found one by that cost, by macs and by params; under several it
+    is the largest that meets them all.
     """
     even = {slot.name: 1.0 for slot in space.slots}
     arms = {"found": [found], "pruned": [pruned], "guided": [apply(rule, space, limits)]}
@@ -32,7 +32,7 @@ def widths_of_arms(
         arms[UNIFORM] = [project(space, even, limits)]
     else:
         cost = space.cost(found)
-        for kind in ("macs", "params"):
+        for kind in dict.fromkeys([limits.bounds[0][0], "macs", "params"]):
             arms[f"{UNIFORM}@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
     arms["taper"] = [taper_widths(space, limits)]
     arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]

@@ -10,10 +10,15 @@ from dataclasses import dataclass
 from prune_nas.design.space import Cost, Space
 from prune_nas.errors import BudgetError, UsageError, unknown
 
-KINDS = ("macs", "params")
-UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+UNITS: Mapping[str, Mapping[str, float]] = {"macs": COUNTS, "params": COUNTS, "latency": TIMES}
+KINDS = tuple(UNITS)
 _BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
-_HINT = "write it as macs=0.4, params=1.5M or macs=0.2,params=0.05 (a number up to 1 is a fraction of the base)"
+_HINT = (
+    "write it as macs=0.4, params=1.5M, latency=3ms or macs=0.2,params=0.05 "
+    "(a number up to 1 without a unit is a fraction of the base)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Bound:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """A budget made absolute for one space: cost kind -> largest allowed value."""
+    """A budget made absolute for one space: cost kind -> largest allowed value, a latency's in milliseconds."""
 
     bounds: tuple[tuple[str, float], ...]
 
@@ -62,14 +67,20 @@ class Budget:
     def __str__(self) -> str:
         return ",".join(map(str, self.bounds))
 
+    @property
+    def bounds_latency(self) -> bool:
+        """Whether networks must be timed before it can be met."""
+        return any(bound.kind == "latency" for bound in self.bounds)
+
     def limits(self, space: Space) -> Limits:
         """The absolute limits for `space`, fractions being of its base.
 
         Raises:
             BudgetError: even the narrowest network of the space is over a bound.
+            UsageError: a latency is bounded, and the space holds none.
         """
         base, least = space.cost(space.base), space.cost(space.narrowest)
-        limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.unit]) for b in self.bounds}
+        limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.kind][b.unit]) for b in self.bounds}
         for bound in self.bounds:
             if least.of(bound.kind) > limits[bound.kind]:
                 raise BudgetError(_unreachable(space, bound, limits, least, base))
@@ -89,16 +100,23 @@ def _parse_bound(part: str, text: str) -> Bound:
         raise UsageError(f"cannot read the number {number!r} in budget {text!r}; {_HINT}") from None
     if not (math.isfinite(value) and value > 0):
         raise UsageError(f"budget {text!r}: {kind} must be above 0; got {number}{unit}")
-    if unit not in UNITS:
-        raise UsageError(f"unknown unit {unit!r} in budget {text!r}; use k, M or G")
-    return Bound(kind, value, None if unit == "" and value <= 1 else unit)
+    fraction = unit == "" and value <= 1
+    if unit not in UNITS[kind] and not fraction:
+        known = ", ".join(filter(None, UNITS[kind]))
+        raise UsageError(f"{f'unknown unit {unit!r}' if unit else 'no unit'} in budget {text!r}; {kind} takes {known}")
+    return Bound(kind, value, None if fraction else unit)
+
+
+def amount(kind: str, value: float) -> str:
+    """A cost in words: `1,234 macs` or `3.21 ms`."""
+    return f"{value:.3g} ms" if kind == "latency" else f"{value:,.0f} {kind}"
 
 
 def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least: Cost, base: Cost) -> str:
     kind = bound.kind
+    share = least.of(kind) / base.of(kind)
     return (
-        f"budget {bound} allows {limits[kind]:,.0f} {kind}, but the smallest {space.model} possible "
-        f"(every slot at its floor) has {least.of(kind):,} {kind}, {least.of(kind) / base.of(kind):.4f} of the base; "
-        f"raise the budget to at least {kind}={math.ceil(1e4 * least.of(kind) / base.of(kind)) / 1e4:g} "
-        "or lower the floors"
+        f"budget {bound} allows {amount(kind, limits[kind])}, but the smallest {space.model} possible "
+        f"(every slot at its floor) has {amount(kind, least.of(kind))}, {share:.4f} of the base; "
+        f"raise the budget to at least {kind}={math.ceil(1e4 * share) / 1e4:g} or lower the floors"
     )

@@ -21,7 +21,7 @@ CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
 RANDOM_BEST = "random (best)"
 FORMER = "former "  # the prefix of an arm whose candidate has been replaced
-UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params")
+UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params", "uniform@latency")
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,14 +79,26 @@ def size(extent: Extent, widths: Mapping[str, int]) -> int:
 
 
 class Cost(NamedTuple):
-    """What one network costs: multiply-accumulates of conv and linear layers at batch 1, and parameters."""
+    """What one network costs.
+
+    `macs` are multiply-accumulates of conv and linear layers at batch 1; `latency` is in milliseconds, by the formula
+    that was fitted to measurements, and None where nothing was measured.
+    """
 
     macs: int
     params: int
+    latency: float | None = None
 
-    def of(self, kind: str) -> int:
-        """The cost called `kind`: `macs` or `params`."""
-        return self.params if kind == "params" else self.macs
+    def of(self, kind: str) -> float:
+        """The cost called `kind`: `macs`, `params` or `latency`.
+
+        Raises:
+            UsageError: the latency was not measured.
+        """
+        value: float | None = getattr(self, kind)
+        if value is None:
+            raise UsageError(f"{kind} is unknown until it was measured on this machine")
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +158,8 @@ class Space:
     """The slots of one network and everything its cost formula needs; a plain value that JSON can hold.
 
     `base` holds the widths of the network that the user named: budgets given as fractions are fractions of its
-    cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened.
+    cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened. `latency` holds milliseconds
+    per unit of the terms (`terms`) that `design.latency` found to matter; it is empty where nothing was measured.
     """
 
     model: str
@@ -157,6 +170,7 @@ class Space:
     frozen: tuple[Frozen, ...]
     base: Widths
     stage_names: tuple[str, ...]
+    latency: tuple[tuple[str, float], ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Slot]:
@@ -180,8 +194,9 @@ class Space:
 
     def cost(self, widths: Mapping[str, int]) -> Cost:
         """The cost of one network; `widths` must name every slot."""
-        macs, params = self.costs(np.array([[widths[slot.name] for slot in self.slots]]))
-        return Cost(int(macs[0]), int(params[0]))
+        rows = np.array([[widths[slot.name] for slot in self.slots]])
+        macs, params = self.costs(rows)
+        return Cost(int(macs[0]), int(params[0]), float(self.latencies(rows)[0]) if self.latency else None)
 
     def costs(self, widths: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Macs and params of many networks at once.
@@ -192,29 +207,64 @@ class Space:
         Returns:
             Two integer arrays of shape (n,).
         """
-        row = np.concatenate([widths, np.ones((len(widths), 1))], axis=1).astype(np.float64)
-        macs, params = (np.rint(((row @ form) * row).sum(axis=1)) for form in self._forms)
-        return macs.astype(np.int64), params.astype(np.int64)
+        macs, params = (np.rint(_values(form, widths)).astype(np.int64) for form in self._forms)
+        return macs, params
+
+    def latencies(self, widths: NDArray[Any]) -> NDArray[np.float64]:
+        """Milliseconds of many networks (shape (n, slots)), by the fitted formula; zeros where there is none."""
+        return _values(self._latency_form, widths)
+
+    def terms(self, widths: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
+        """What a latency may depend on, for many networks (shape (n, slots)): term -> values of shape (n,).
+
+        The terms are a constant, `params`, the `activations` that conv and linear layers write, and the macs at each
+        number of positions, apart for full and grouped convolutions, whose macs are not equally fast.
+        """
+        return {name: _values(form, widths) for name, form in self._term_forms.items()}
 
     @cached_property
     def _forms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Macs and params as quadratic forms over (widths, 1)."""
-        index = {slot.name: i for i, slot in enumerate(self.slots)}
-        n = len(index) + 1
-
-        def vector(extent: Extent) -> NDArray[np.float64]:
-            v = np.zeros(n)
-            for slot, times in extent:
-                v[n - 1 if slot is None else index[slot]] += times
-            return v
-
-        macs, params, one = np.zeros((n, n)), np.zeros((n, n)), np.eye(n)[n - 1]
+        one = self._vector(constant(1))
+        macs, params = np.zeros((len(one), len(one))), np.zeros((len(one), len(one)))
         for layer in self.layers:
-            outputs = vector(layer.outputs)
-            weight = np.outer(vector(layer.inputs), outputs) * layer.kernel / layer.groups
+            weight = self._weight(layer)
             macs += layer.positions * weight
-            params += weight + layer.vectors * np.outer(one, outputs)
+            params += weight + layer.vectors * np.outer(one, self._vector(layer.outputs))
         return macs, params
+
+    @cached_property
+    def _term_forms(self) -> dict[str, NDArray[np.float64]]:
+        one = self._vector(constant(1))
+        forms = {"constant": np.outer(one, one), "params": self._forms[1], "activations": np.zeros_like(self._forms[1])}
+        for layer in self.layers:
+            if not layer.kernel:
+                continue
+            forms["activations"] += layer.positions * np.outer(one, self._vector(layer.outputs))
+            grouped = layer.kind == "depthwise" or layer.groups > 1
+            name = f"{'grouped ' if grouped else ''}macs at {layer.positions}"
+            forms[name] = forms.get(name, 0) + layer.positions * self._weight(layer)
+        return forms
+
+    @cached_property
+    def _latency_form(self) -> NDArray[np.float64]:
+        none = np.zeros_like(self._forms[0])
+        return sum((ms * self._term_forms[name] for name, ms in self.latency), start=none)
+
+    def _vector(self, extent: Extent) -> NDArray[np.float64]:
+        """An extent as a linear form over (widths, 1)."""
+        vector = np.zeros(len(self.slots) + 1)
+        for slot, times in extent:
+            vector[-1 if slot is None else self._index[slot]] += times
+        return vector
+
+    def _weight(self, layer: Layer) -> NDArray[np.float64]:
+        """The numbers in a layer's weight as a quadratic form over (widths, 1)."""
+        return np.outer(self._vector(layer.inputs), self._vector(layer.outputs)) * layer.kernel / layer.groups
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {slot.name: i for i, slot in enumerate(self.slots)}
 
     def keep(self, widths: Mapping[str, int]) -> dict[str, float]:
         """The pattern of `widths`: keep ratio per slot, width / ceiling."""
@@ -286,4 +336,12 @@ class Space:
             frozen=tuple(Frozen(**item) for item in data["frozen"]),
             base=Widths(data["base"]),
             stage_names=tuple(data["stage_names"]),
+            latency=tuple((name, ms) for name, ms in data.get("latency", ())),
         )
+
+
+def _values(form: NDArray[np.float64], widths: NDArray[Any]) -> NDArray[np.float64]:
+    """A quadratic form over (widths, 1) at every row of `widths`."""
+    row = np.concatenate([widths, np.ones((len(widths), 1))], axis=1).astype(np.float64)
+    values: NDArray[np.float64] = ((row @ form) * row).sum(axis=1)
+    return values

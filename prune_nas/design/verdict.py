@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
 from prune_nas.design.budget import Limits
-from prune_nas.design.evidence import UNIFORM_ARMS, Comparison, Summary, by_arm, compare, summarise
+from prune_nas.design.evidence import RANDOM_BEST, UNIFORM_ARMS, Comparison, Summary, by_arm, compare, summarise
 from prune_nas.design.records import SCHEMA, Expense, Final
-from prune_nas.design.space import Cost
 
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
+_BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
 _RIVALS = ("taper", "random", "pruned", "guided", "inherited")
 _NO_SCRATCH_B = (
@@ -28,16 +28,18 @@ def verdict(
     finals: Sequence[Final],
     expenses: Iterable[Expense],
     non_uniformity: float,
+    within: Collection[str],
     failures: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """An element of `verdict.json`.
 
     Args:
         budget: canonical text.
-        limits: the budget made absolute; decides which uniform net is the rival, and what may be deployed.
+        limits: the budget made absolute; decides which uniform net is the rival.
         finals: all rows of `finals.csv`.
         expenses: all rows of `ledger.csv`.
         non_uniformity: of the found shape (`rules.non_uniformity`).
+        within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
     """
     own = [row for row in finals if row.budget in (budget, "")]
@@ -56,7 +58,7 @@ def verdict(
         ],
         "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
-        "deploy": _deploy(summarise(own), limits),
+        "deploy": _deploy(summarise(own), within),
     }
 
 
@@ -115,12 +117,12 @@ def _about_search(budget: str, finals: Sequence[Final], expenses: Iterable[Expen
     return [f"the search (supernet and this budget's study) cost {spent / base:.1f} trainings of the base"]
 
 
-def _deploy(summaries: Iterable[Summary], limits: Limits) -> dict[str, Any] | None:
+def _deploy(summaries: Iterable[Summary], within: Collection[str]) -> dict[str, Any] | None:
     """The arm to use: the best mean validation accuracy among those within the budget; the test split has no say.
 
     `random` stands for the median of several nets and is no net itself; its best one may be chosen.
     """
-    own = [s for s in summaries if s.budget and limits.admits(Cost(s.macs, s.params)) and s.candidates == 1]
+    own = [s for s in summaries if s.budget and s.arm.removesuffix(_BEST) in within and s.candidates == 1]
     if not own:
         return None
     best = max(own, key=lambda s: s.val_accuracy)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import getpass
 import logging
 import statistics
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import nn
 
 # On import, torch's benchmark tool warns of a CUDA toolkit without a device: nothing that matters to a timing.
@@ -68,6 +72,8 @@ def compare(
 ) -> dict[str, Latency]:
     """The latency of several networks, measured in turns: a machine that slows down slows all of them.
 
+    Of several processes that time on one device, one measures and the others wait.
+
     Args:
         networks: name -> network; see `measure` for these and for the rest.
         input_shape: of one example.
@@ -83,7 +89,7 @@ def compare(
     timers = {name: _timer(network, x, threads) for name, network in networks.items()}
     times: dict[str, list[float]] = {name: [] for name in networks}
     runs = dict.fromkeys(networks, 0)
-    with torch.inference_mode():
+    with torch.inference_mode(), _alone(device):
         for _ in range(rounds):
             for name, timer in timers.items():
                 block = timer.blocked_autorange(min_run_time=seconds / rounds)
@@ -101,6 +107,12 @@ def compare(
         )
         for name in networks
     }
+
+
+def _alone(device: str) -> FileLock:
+    """Held by the one process of this user that may measure on the device."""
+    name = f"prune-nas-{getpass.getuser()}-latency-{device.replace(':', '-')}.lock"
+    return FileLock(Path(tempfile.gettempdir()) / name)
 
 
 def _timer(network: nn.Module, x: torch.Tensor, threads: int) -> Timer:

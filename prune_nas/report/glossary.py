@@ -9,6 +9,7 @@ ARMS = {
     "uniform": "one keep ratio for every slot: the largest such network under the budget",
     "uniform@macs": "one keep ratio for every slot, with the macs of the found network",
     "uniform@params": "one keep ratio for every slot, with the parameters of the found network",
+    "uniform@latency": "one keep ratio for every slot, with the latency of the found network by the fitted formula",
     "taper": "keep ratios that shrink from stage to stage by a constant factor; needs no supernet",
     "random": "random shapes under the same budget; where there are several, the median a seed",
     "random (best)": "of the random shapes, the one with the best mean validation accuracy",

@@ -25,6 +25,7 @@ ARMS = (
     "uniform",
     "uniform@macs",
     "uniform@params",
+    "uniform@latency",
     "taper",
     "random",
     RANDOM_BEST,

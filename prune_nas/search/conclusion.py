@@ -19,16 +19,13 @@ from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import verdict
-from prune_nas.nets import latency
 from prune_nas.nets.settings import read_settings
+from prune_nas.search import timing
 from prune_nas.search.finals import training_of, weights_of
 
 if TYPE_CHECKING:
     from prune_nas.search.pipeline import Search
     from prune_nas.search.rundir import Run
-
-
-_LATENCY_SECONDS = 0.15  # a network
 
 
 class Curves:
@@ -66,20 +63,19 @@ def conclude(run: Run, job: Search) -> None:
     )
     verdicts = []
     for budget, candidates in job.arms.items():
-        found = candidates["found"][0]
-        verdicts.append(
-            {
-                **verdict(
-                    budget,
-                    job.limits[budget],
-                    finals,
-                    expenses,
-                    rules.non_uniformity(job.space, found),
-                    {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
-                ),
-                "latency": _latency(job, candidates),
-            }
+        limits = job.limits[budget]
+        within = {arm for arm, all_ in candidates.items() if all(limits.admits(job.space.cost(w)) for w in all_)}
+        said = verdict(
+            budget,
+            limits,
+            finals,
+            expenses,
+            rules.non_uniformity(job.space, candidates["found"][0]),
+            within,
+            {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
         )
+        measured, notes = timing.facts(job.traced, candidates, dict(limits.bounds).get("latency"), job.conditions)
+        verdicts.append({**said, "sentences": [*said["sentences"], *notes], "latency": measured})
     write_json(run.file("verdict.json"), verdicts)
     for i, said in enumerate(verdicts):
         chosen = said["deploy"] or {"arm": "found", "schedule": ""}
@@ -139,17 +135,6 @@ def _named(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Widths
 def _cell(value: Any) -> str:
     text = str(value)
     return f'"{text}"' if "," in text else text
-
-
-def _latency(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Any]:
-    """Median milliseconds of the base, found and first uniform net, measured in turns at batch 1."""
-    picked = {"base": job.space.base, "found": candidates["found"][0]}
-    picked |= {arm: widths[0] for arm, widths in candidates.items() if arm.startswith("uniform")}
-    networks = {arm: job.traced.build(widths, seed=0) for arm, widths in picked.items()}
-    measured = latency.compare(
-        networks, job.space.input_shape, device=job.setting.device.type, seconds=_LATENCY_SECONDS
-    )
-    return {arm: asdict(m) for arm, m in measured.items()}
 
 
 def _is(key: tuple[str, str, str], budget: str, arm: str, schedule: str) -> bool:

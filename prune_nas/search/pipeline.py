@@ -38,6 +38,7 @@ from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
+from prune_nas.search.timing import Conditions, timed
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
 from prune_nas.training.precision import choose_device
@@ -56,9 +57,12 @@ def search(config: Config, path: Path, view: View) -> None:
     data = load_data(config)
     traced = trace_model(config, data)
     penalties.check(config.penalty, traced.space, traced.template)
-    limits = {str(budget): budget.limits(traced.space) for budget in config.budgets}
+    for budget in config.budgets:
+        if not budget.bounds_latency:
+            budget.limits(traced.space)
     with opened(path, config) as run:
-        job = Search(run, traced, limits, setting_of(run, traced, data, device, view), view)
+        traced = timed(run, traced, device, view)
+        job = Search(run, traced, setting_of(run, traced, data, device, view), view)
         estimate.announce(job, view)
         with contextlib.closing(job.crew):
             job.run_supernet()
@@ -73,7 +77,6 @@ class Search:
 
     run: Run
     traced: Traced
-    limits: dict[str, Limits]
     setting: Setting
     view: View
 
@@ -86,6 +89,16 @@ class Search:
     def space(self) -> Space:
         """The run's space."""
         return self.traced.space
+
+    @cached_property
+    def limits(self) -> dict[str, Limits]:
+        """Budget -> absolute limits."""
+        return {str(budget): budget.limits(self.space) for budget in self.config.budgets}
+
+    @property
+    def conditions(self) -> Conditions:
+        """What latencies are measured under."""
+        return Conditions.of(self.config.latency_batch, self.config.latency_threads, self.setting.device)
 
     @cached_property
     def curves(self) -> conclusion.Curves:

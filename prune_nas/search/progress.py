@@ -33,21 +33,21 @@ class View:
         self.console.print(text, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def phase(self, title: str, epochs: int) -> Iterator[Bar]:
-        """A bar over `epochs` epochs of training in all."""
+    def phase(self, title: str, total: int, unit: str = "epochs") -> Iterator[Bar]:
+        """A bar over `total` epochs of training, or other units, in all."""
         columns = (
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("epochs"),
+            TextColumn(unit),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}", markup=False),
         )
         with Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
-            task = progress.add_task(title, total=epochs, note="")
-            yield Bar(self, progress, task, title, epochs)
+            task = progress.add_task(title, total=total, note="")
+            yield Bar(self, progress, task, title, total, unit)
 
     def plainly(self, text: str) -> None:
         """A line now and then, where there is no terminal."""
@@ -59,16 +59,16 @@ class View:
 class Bar:
     """One phase's progress."""
 
-    def __init__(self, view: View, progress: Progress, task: TaskID, title: str, total: int) -> None:
+    def __init__(self, view: View, progress: Progress, task: TaskID, title: str, total: int, unit: str) -> None:
         """Made by `View.phase`."""
-        self._view, self._progress, self._task, self._title = view, progress, task, title
+        self._view, self._progress, self._task, self._title, self._unit = view, progress, task, title, unit
         self.done, self._total = 0, total
 
     def advance(self, note: str) -> None:
-        """One more epoch is done; `note` says of what, and how it stands."""
+        """One more epoch, or other unit, is done; `note` says of what, and how it stands."""
         self.done += 1
         self._progress.update(self._task, advance=1, note=note)
-        self._view.plainly(f"{self._title}, {self.done} of {self._total} epochs: {note}")
+        self._view.plainly(f"{self._title}, {self.done} of {self._total} {self._unit}: {note}")
 
     def skip(self, epochs: int) -> None:
         """`epochs` fewer are to be done than was thought, since a training failed."""

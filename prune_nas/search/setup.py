@@ -104,6 +104,8 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
 def _keep_space(run: Run, traced: Traced) -> None:
     """Write `space.json`, or see that it is what the network's code and settings still give.
 
+    Its latency formula is not compared: that is `latency.json`'s to keep.
+
     Raises:
         UsageError: it is not: the network or its settings were changed since the run was begun.
     """
@@ -112,7 +114,7 @@ def _keep_space(run: Run, traced: Traced) -> None:
         before = Space.from_dict(read_json(path)) if path.exists() else traced.space
     except (KeyError, TypeError, ValueError, PruneNasError):
         before = traced.space  # damaged: it is written anew
-    if before != traced.space:
+    if replace(before, latency=()) != replace(traced.space, latency=()):
         raise UsageError(
             f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
             "tracer changed; restore what changed, or name another --run"

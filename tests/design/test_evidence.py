@@ -9,6 +9,7 @@ from prune_nas.design.records import Expense, Final
 from prune_nas.design.verdict import verdict
 
 WIDE = Limits((("macs", 100),))
+WITHIN = ("found", "uniform", "taper", "random")
 ROW = Final("macs=0.2", "found", "", "", "aaaa", 0, "scratch-e", 12, 10, 5, 0.7, 0.7, 300, 1.0)
 
 
@@ -96,30 +97,30 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     rows = [*base, *arm("found", [0.78, 0.79, 0.8]), *arm("uniform", [0.74, 0.75, 0.76])]
     spent = [Expense("", "supernet", "", 1, 1500, 1.0), Expense("macs=0.2", "study", "", 2, 1500, 1.0),
              Expense("other", "study", "", 2, 9000, 1.0)]  # fmt: skip
-    first = verdict("macs=0.2", WIDE, rows, spent, 0.4)
+    first = verdict("macs=0.2", WIDE, rows, spent, 0.4, WITHIN)
     assert first["headline"].startswith("found beats uniform by 4.0 points")
     assert any("--schedules scratch-b" in s for s in first["sentences"])
     assert any("cost 3.0 trainings of the base" in s for s in first["sentences"])
     assert first["deploy"]["arm"] == "found"
     longer = arm("uniform", [0.82, 0.82, 0.82], schedule="scratch-b", epochs=60)
-    second = verdict("macs=0.2", WIDE, [*rows, *longer], spent, 0.4)
+    second = verdict("macs=0.2", WIDE, [*rows, *longer], spent, 0.4, WITHIN)
     assert any("uniform (scratch-b)" in s and "found (scratch-e)" in s for s in second["sentences"])
     assert second["deploy"]["schedule"] == "scratch-b"
     both = [*longer, *arm("found", [0.84, 0.845, 0.85], schedule="scratch-b")]
-    third = verdict("macs=0.2", WIDE, [*rows, *both], spent, 0.4)
+    third = verdict("macs=0.2", WIDE, [*rows, *both], spent, 0.4, WITHIN)
     assert any(s.startswith("uniform (scratch-b) loses to found (scratch-b)") for s in third["sentences"])
     assert {c["schedule"] for c in third["comparisons"]} >= {"scratch-e", "scratch-b", "scratch-b / scratch-e"}
 
 
 def test_failures_are_said():
     rows = [*arm("found", [0.7, 0.71]), *arm("uniform", [0.6, 0.61])]
-    said = verdict("macs=0.2", WIDE, rows, [], 0.0, {"taper/scratch-e/abc/1000": "diverged"})
+    said = verdict("macs=0.2", WIDE, rows, [], 0.0, WITHIN, {"taper/scratch-e/abc/1000": "diverged"})
     assert any("taper/scratch-e/abc/1000 failed" in s for s in said["sentences"])
 
 
 def test_what_to_deploy_is_chosen_on_validation_alone():
     lucky = [replace(row, test_accuracy=0.99) for row in arm("taper", [0.5, 0.5])]
-    assert verdict("macs=0.2", WIDE, [*lucky, *arm("found", [0.7, 0.7])], [], 0.0)["deploy"]["arm"] == "found"
+    assert verdict("macs=0.2", WIDE, [*lucky, *arm("found", [0.7, 0.7])], [], 0.0, WITHIN)["deploy"]["arm"] == "found"
 
 
 def test_a_net_over_the_budget_is_compared_but_never_deployed_nor_the_headline():
@@ -130,7 +131,7 @@ def test_a_net_over_the_budget_is_compared_but_never_deployed_nor_the_headline()
         *arm("uniform@macs", [0.80, 0.81], params=250),
         *arm("uniform@params", [0.60, 0.61], params=49),
     ]
-    said = verdict(ROW.budget, limits, rows, [], 0.4)
+    said = verdict(ROW.budget, limits, rows, [], 0.4, {"found", "uniform@params"})
     assert said["headline"].startswith("found beats uniform@params")
     assert any("loses to uniform@macs" in s for s in said["sentences"])
     assert said["deploy"]["arm"] == "found"
@@ -143,10 +144,10 @@ def test_test_accuracies_never_decide_what_is_deployed():
     for shift in range(3):
         tests = [rows[(i + shift) % len(rows)].test_accuracy for i in range(len(rows))]
         moved = [replace(row, test_accuracy=a) for row, a in zip(rows, tests, strict=True)]
-        deployed.add(str(verdict("macs=0.2", WIDE, moved, [], 0.0)["deploy"]))
+        deployed.add(str(verdict("macs=0.2", WIDE, moved, [], 0.0, WITHIN)["deploy"]))
     assert len(deployed) == 1
 
 
 def test_scratch_b_alone_is_compared_too():
     rows = [*arm("found", [0.8, 0.81], schedule="scratch-b"), *arm("uniform", [0.7, 0.72], schedule="scratch-b")]
-    assert verdict("macs=0.2", WIDE, rows, [], 0.0)["headline"].startswith("found (scratch-b) beats uniform")
+    assert verdict("macs=0.2", WIDE, rows, [], 0.0, WITHIN)["headline"].startswith("found (scratch-b) beats uniform")

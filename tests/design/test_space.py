@@ -38,7 +38,7 @@ def test_segments_of_a_concatenation_and_a_flatten_add_up():
     layer = Layer("fc", "linear", cat, constant(10), kernel=1, positions=1, vectors=1)
     space = chain([8, 8])
     space = Space(**{**vars(space), "layers": (layer,), "slots": _renamed(space)})
-    assert space.cost({"a": 5, "b": 2}) == (160, 170)
+    assert space.cost({"a": 5, "b": 2})[:2] == (160, 170)
 
 
 def _renamed(space):
@@ -52,7 +52,7 @@ def test_costs_of_many_equal_costs_of_each_and_grow_with_every_width(space, data
     rows = np.array([[data.draw(st.integers(1, s.ceiling)) for s in space.slots] for _ in range(3)])
     macs, params = space.costs(rows)
     for row, m, p in zip(rows, macs, params, strict=True):
-        assert space.cost(named(space, row)) == (m, p)
+        assert space.cost(named(space, row))[:2] == (m, p)
     wider = rows.copy()
     wider[:, data.draw(st.integers(0, rows.shape[1] - 1))] += 1
     more = space.costs(wider)
@@ -81,7 +81,7 @@ def test_scaled_moves_the_base_and_the_ceilings():
     space = vgg(16).scaled(base=0.5, supernet=1.5)
     assert space.base["conv1"] == 32
     assert space.by_name["conv1"].ceiling == 48
-    assert vgg(16).scaled(0.5).cost(vgg(16).scaled(0.5).base) == (78744064, 3684842)
+    assert vgg(16).scaled(0.5).cost(vgg(16).scaled(0.5).base)[:2] == (78744064, 3684842)
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_base_width_scales_every_layer(name, factor):
 def test_half_width_vgg16_is_the_scaled_space():
     space = trace("vgg16", base_width=0.5).space
     assert space == trace("vgg16").scaled(base=0.5).space
-    assert space.cost(space.base) == (78_744_064, 3_684_842)
+    assert space.cost(space.base)[:2] == (78_744_064, 3_684_842)
 
 
 def test_half_width_resnet20_has_half_streams_and_can_still_be_widened():

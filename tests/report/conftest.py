@@ -62,7 +62,21 @@ def final_rows(space: Space) -> list[Final]:
             digest = candidate or widths.digest
             spent = train_macs(cost.macs, 10_000, epochs)
             rows.append(
-                Final(budget, arm, "", "", digest, seed, schedule, epochs, *cost, accuracy + 0.002, accuracy, spent, 60)
+                Final(
+                    budget,
+                    arm,
+                    "",
+                    "",
+                    digest,
+                    seed,
+                    schedule,
+                    epochs,
+                    *cost[:2],
+                    accuracy + 0.002,
+                    accuracy,
+                    spent,
+                    60,
+                )
             )
 
     add("", "base", "scratch-e", space.base, 0.820)
@@ -86,7 +100,7 @@ def trial_rows(space: Space) -> list[TrialRow]:
             value = None if number == 9 else round(0.79 - 0.04 * (slope + 0.3) ** 2 - 0.001 * (number % 3), 4)
             state = "fail" if value is None else "complete"
             cost = space.cost(widths)
-            rows.append(TrialRow(budget, number, state, value, *cost, 20, 30.0, "1", widths.to_json(), 0))
+            rows.append(TrialRow(budget, number, state, value, *cost[:2], 20, 30.0, "1", widths.to_json(), 0))
     return rows
 
 
@@ -157,7 +171,7 @@ def write_run(path: Path, model: str = "vgg16") -> Path:
     write_json(path / "rule.json", [{"budget": b, "kind": "stage-mean", "explanation": "Keep 57 %, 31 %, 17 % of "
                                      "stages 0, 1, 2."} for b in BUDGETS])  # fmt: skip
     widths = shaped(space, BUDGETS[0], SHAPES["found"])
-    macs, params = space.cost(widths)
+    macs, params = space.cost(widths)[:2]
     spec = {"model": model, "input_shape": [3, 32, 32], "classes": 10, "widths": dict(widths), "macs": macs,
             "params": params, "normalisation": {}, "source": "found"}  # fmt: skip
     (path / "best.json").write_text(json.dumps(spec))

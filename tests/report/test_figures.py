@@ -192,7 +192,7 @@ def test_study_shows_values_origins_and_the_use_of_the_budget(run, shape):
     trials = [trial for trial in run.trials if trial.budget == BUDGET]
     seeds = origins(trials, shape)
     assert seeds == {0: "pruned", 1: "guided", 2: "uniform", 3: "taper"}
-    figure = study(trials, seeds, {"macs": 2 * trials[0].macs}, BUDGET)
+    figure = study(trials, seeds, {"macs": {t.number: 0.5 for t in trials}}, BUDGET)
     values, fill = figure.axes
     shown = sum(len(points.get_offsets()) for points in values.collections)
     assert shown == len(trials) == 12  # one of them as a cross: it failed

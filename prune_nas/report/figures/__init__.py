@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_bytes
 from prune_nas.design.projection import project
+from prune_nas.design.records import TrialRow
 from prune_nas.errors import PruneNasError, unknown
 from prune_nas.report.figures import style
 from prune_nas.report.figures.accuracy import accuracy
@@ -123,7 +125,7 @@ def _study(run: RunData) -> Iterator[Drawing]:
         if trials:
             seeds = origins(trials, _with_uniform(run, budget))
             alt = f"Points: validation accuracy of {len(trials)} trials under {budget}, with the best so far"
-            yield Drawing(f"study-{number}", study(trials, seeds, _limits(run, budget), budget), alt)
+            yield Drawing(f"study-{number}", study(trials, seeds, _shares(run, trials, budget), budget), alt)
 
 
 def _with_uniform(run: RunData, budget: str) -> pd.DataFrame:
@@ -134,6 +136,15 @@ def _with_uniform(run: RunData, budget: str) -> pd.DataFrame:
         return frame
     even = project(run.space, {slot.name: 1.0 for slot in run.space.slots}, Limits(tuple(limits.items())))
     return frame.assign(uniform=frame["slot"].map(even))
+
+
+def _shares(run: RunData, trials: Sequence[TrialRow], budget: str) -> dict[str, dict[int, float]]:
+    """Bounded cost -> trial number -> the share of the bound that its network takes."""
+    limits, space = _limits(run, budget), run.space
+    if space is None:
+        return {}
+    costs = {trial.number: space.cost(json.loads(trial.widths)) for trial in trials if trial.widths}
+    return {kind: {n: cost.of(kind) / limit for n, cost in costs.items()} for kind, limit in limits.items()}
 
 
 def _limits(run: RunData, budget: str) -> dict[str, float]:

@@ -17,24 +17,26 @@ from prune_nas.report.figures import style
 PROPOSED = "proposed"
 
 
-def study(trials: Sequence[TrialRow], origins: Mapping[int, str], limits: Mapping[str, float], budget: str) -> Figure:
+def study(
+    trials: Sequence[TrialRow], origins: Mapping[int, str], shares: Mapping[str, Mapping[int, float]], budget: str
+) -> Figure:
     """Validation accuracy by trial and the first rung's running best above, the share of each bound used below.
 
     Args:
         trials: the trials of one budget.
         origins: trial number -> the arm whose widths it was seeded with; others were proposed by the sampler.
-        limits: cost -> its bound; without any, the lower panel is left out.
+        shares: bounded cost -> trial number -> the share of the bound used; without any there is no lower panel.
         budget: its text, for the title.
     """
     trials = sorted(trials, key=lambda trial: trial.number)
-    figure = style.figure(7.5, 5.2 if limits else 3.8)
+    figure = style.figure(7.5, 5.2 if shares else 3.8)
     panels = figure.subplots(
-        2 if limits else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 1.3)[: 1 + bool(limits)]
+        2 if shares else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 1.3)[: 1 + bool(shares)]
     )
     values, lower = panels[0, 0], panels[-1, 0]
     _values(values, trials, origins)
-    if limits:
-        _fill(lower, trials, limits)
+    if shares:
+        _fill(lower, shares)
     for axes in panels[:, 0]:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         style.grid(axes)
@@ -94,13 +96,12 @@ def _values(axes: Axes, trials: Sequence[TrialRow], origins: Mapping[int, str]) 
     axes.set_ylabel("validation accuracy, %")
 
 
-def _fill(axes: Axes, trials: Sequence[TrialRow], limits: Mapping[str, float]) -> None:
-    numbers = np.array([trial.number for trial in trials])
-    each = 0.8 / len(limits)
-    for i, (cost, limit) in enumerate(limits.items()):
-        share = [getattr(trial, cost) / limit for trial in trials]
+def _fill(axes: Axes, shares: Mapping[str, Mapping[int, float]]) -> None:
+    each = 0.8 / len(shares)
+    for i, (cost, used) in enumerate(shares.items()):
+        numbers = np.array(list(used))
         colour = (style.GREY, style.LIGHT)[i % 2]
-        axes.bar(numbers + (i - (len(limits) - 1) / 2) * each, share, each, color=colour, label=cost)
+        axes.bar(numbers + (i - (len(shares) - 1) / 2) * each, list(used.values()), each, color=colour, label=cost)
     axes.axhline(1, color=style.BLACK, linewidth=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("of the bound")

@@ -54,6 +54,7 @@ LOOKS = {
     "uniform": Look(GREY, "*"),
     "uniform@macs": Look(GREY, "<"),
     "uniform@params": Look(GREY, ">"),
+    "uniform@latency": Look(GREY, "^"),
     "taper": Look(GREEN, "^"),
     "random": Look(PURPLE, "v"),
     "random (best)": Look(PURPLE, "P"),

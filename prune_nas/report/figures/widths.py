@@ -18,7 +18,7 @@ from prune_nas.report.tables import ARMS
 
 BARS = ("pruned", "guided", "found")
 GROUP = 0.8  # the share of a slot's room that its bars fill
-DASHES = {"uniform": "-", "uniform@macs": "-", "uniform@params": ":"}
+DASHES = {"uniform": "-", "uniform@macs": "-", "uniform@params": ":", "uniform@latency": "--"}
 
 
 def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) -> Figure:

@@ -1,0 +1,142 @@
+"""Latency as a cost formula: fitted on measured networks, monotone in every width, so that a budget can be met by it.
+
+A network's time is modelled as a sum of its terms (`Space.terms`) with coefficients that are never negative. Like macs
+and params the sum is a quadratic form in the widths: projecting onto a latency takes no measurement, gives the same
+widths on every call, and holds for all arms alike. What it cannot know, such as steps at the widths that fill a vector
+register, stays in its error, which is stated.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from prune_nas.design import family
+from prune_nas.design.budget import Limits
+from prune_nas.design.projection import project
+from prune_nas.design.space import Space, Widths
+
+MULTIPLES = (8, 16, 32)
+_NEAR = 3.0  # how much more a network near the limit weighs in the fit
+_MET = 0.9  # the share of the networks measured near a limit that keep to it
+_SLOWER_THAN_MACS = 0.5  # time that falls less than this share of macs' fall, on a log scale, is worth a warning
+_GAIN = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured network: median time in milliseconds, its quartile range, and whether it lies near a limit."""
+
+    widths: Widths
+    median_ms: float
+    iqr_ms: float
+    near: bool
+
+
+def spread(space: Space, count: int, seed: int) -> list[Widths]:
+    """Networks to begin with: the narrowest, uniform ones of five sizes, and `count` random shapes of all sizes."""
+    even = {slot.name: 1.0 for slot in space.slots}
+    base, least = space.cost(space.base).macs, space.cost(space.narrowest).macs
+    shares = np.geomspace(min(1.5 * least / base, 1.0), 1.0, count)
+    limits = [Limits((("macs", float(share) * base),)) for share in shares]
+    scales = (Limits((("macs", share * base + (1 - share) * least),)) for share in (0.05, 0.2, 0.4, 0.7, 1.0))
+    uniform = [project(space, even, limit) for limit in scales]
+    random = [family.random_widths(space, limit, seed + i) for i, limit in enumerate(limits)]
+    return list(dict.fromkeys([space.narrowest, *uniform, *random]))
+
+
+def near(space: Space, limits: Limits, count: int, seed: int) -> list[Widths]:
+    """Networks at a limit by the present formula: uniform, two tapers and `count` random shapes."""
+    tilts = [{s.name: math.exp(tilt * s.stage) for s in space.slots} for tilt in (0.0, -0.5, 0.25)]
+    shapes = [project(space, tilt, limits) for tilt in tilts]
+    return list(dict.fromkeys([*shapes, *(family.random_widths(space, limits, seed + i) for i in range(count))]))
+
+
+def fitted(space: Space, samples: Sequence[Sample]) -> Space:
+    """`space` with a latency: the non-negative coefficients whose relative error on the samples is least.
+
+    Where networks near a limit were measured, the coefficients are raised until nine in ten of those keep to what the
+    formula says, so that a projected network rarely measures above its budget.
+    """
+    fit = replace(space, latency=_coefficients(space, samples))
+    close = [sample for sample in samples if sample.near]
+    if not close:
+        return fit
+    ratios = [sample.median_ms / ms for sample, ms in zip(close, predicted(fit, close), strict=True)]
+    safety = max(1.0, float(np.quantile(ratios, _MET)))
+    return replace(fit, latency=tuple((name, safety * ms) for name, ms in fit.latency))
+
+
+def predicted(space: Space, samples: Sequence[Sample]) -> list[float]:
+    """Milliseconds of the samples' networks by the formula of `space`."""
+    return [float(ms) for ms in space.latencies(_rows(space, samples))]
+
+
+def error(space: Space, samples: Sequence[Sample]) -> float:
+    """The median relative error of the formula on samples that it was not fitted on: each left out in turn.
+
+    Over the networks near a limit, where there are any.
+    """
+    errors = []
+    for i, sample in enumerate(samples):
+        if sample.near or not any(other.near for other in samples):
+            others = [*samples[:i], *samples[i + 1 :]]
+            (ms,) = predicted(replace(space, latency=_coefficients(space, others)), [sample])
+            errors.append(abs(ms / sample.median_ms - 1))
+    return median(errors)
+
+
+def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, float], arm: str) -> str | None:
+    """A warning where macs fell and time did not, with the width multiple that helps; None where time followed.
+
+    Args:
+        space: of all networks.
+        arms: name -> widths; beside `base` and the arm the arm's `rounded` ones as `<arm> in multiples of <m>`.
+        measured: name -> milliseconds.
+        arm: which to judge.
+    """
+    base, own = space.cost(space.base).macs, space.cost(arms[arm]).macs
+    macs, time = own / base, measured[arm] / measured["base"]
+    if macs >= 1 or math.log(time) <= _SLOWER_THAN_MACS * math.log(macs):
+        return None
+    said = f"{arm} has {100 * macs:.0f} % of the base's macs but takes {100 * time:.0f} % of its time"
+    names = {multiple: f"{arm} in multiples of {multiple}" for multiple in MULTIPLES}
+    gains = {m: measured[name] for m, name in names.items() if name in measured}
+    best = min(gains, key=lambda multiple: gains[multiple], default=None)
+    if best is None or gains[best] > _GAIN * measured[arm]:
+        return f"{said}; rounding widths to multiples of {', '.join(map(str, MULTIPLES))} does not help"
+    share = space.cost(arms[names[best]]).macs / base
+    return (
+        f"{said}; the same shape in multiples of {best} takes {gains[best]:.3g} ms instead of {measured[arm]:.3g} "
+        f"at {100 * share:.0f} % of the macs: set multiple = {best} in a --space file"
+    )
+
+
+def rounded(space: Space, widths: Mapping[str, int], multiple: int) -> Widths:
+    """`widths` with every slot at its nearest multiple of `multiple`, where its own multiple and base allow that."""
+
+    def nearest(name: str, width: int) -> int:
+        slot = space.by_name[name]
+        step = math.lcm(slot.multiple, multiple)
+        return slot.snap(max(step, round(width / step) * step)) if step <= slot.ceiling else width
+
+    return Widths({name: nearest(name, width) for name, width in widths.items()})
+
+
+def _coefficients(space: Space, samples: Sequence[Sample]) -> tuple[tuple[str, float], ...]:
+    terms = space.terms(_rows(space, samples))
+    weight = np.array([(_NEAR if sample.near else 1.0) / sample.median_ms for sample in samples])
+    columns = np.stack(list(terms.values()), axis=1) * weight[:, None]
+    scale = np.maximum(np.abs(columns).max(axis=0), 1e-30)
+    solution, _ = nnls(columns / scale, weight * np.array([sample.median_ms for sample in samples]))
+    return tuple((name, float(c)) for name, c in zip(terms, solution / scale, strict=True) if c > 0)
+
+
+def _rows(space: Space, samples: Sequence[Sample]) -> NDArray[np.int64]:
+    return np.array([[sample.widths[slot.name] for slot in space.slots] for sample in samples], dtype=np.int64)

@@ -1,0 +1,203 @@
+"""Timing networks for a latency budget: measure, fit the cost formula, measure again at the limits, fit again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+from typing import Any
+
+import torch
+
+from prune_nas.design import latency as formula
+from prune_nas.design.budget import Budget
+from prune_nas.design.files import write_json
+from prune_nas.design.latency import Sample
+from prune_nas.design.records import SCHEMA
+from prune_nas.design.space import Space, Widths
+from prune_nas.errors import PruneNasError
+from prune_nas.nets import latency
+from prune_nas.nets.tracing import Traced
+from prune_nas.search.progress import Bar, View
+from prune_nas.search.rundir import Run, read_json
+
+_SPREAD = 16  # random shapes of all sizes
+_NEAR = 5  # random shapes at a limit, a round
+_ROUNDS = 2
+_SECONDS = 0.3  # a network
+FILE = "latency.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a latency holds for: examples a forward pass, CPU threads, device; eval mode, float32, channels-last."""
+
+    batch: int
+    threads: int
+    device: str
+    dtype: str = "float32"
+
+    @classmethod
+    def of(cls, batch: int, threads: int | None, device: torch.device) -> Conditions:
+        """The conditions asked for; no threads given means as many as torch uses."""
+        return cls(batch, threads or torch.get_num_threads(), device.type)
+
+    def __str__(self) -> str:
+        return f"{self.device}, {self.threads} threads, {self.dtype}, batch {self.batch}"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What was measured, and the formula's median relative error at the limits, each network left out in turn."""
+
+    conditions: Conditions
+    samples: tuple[Sample, ...]
+    error: float
+
+
+def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
+    """`traced` with a latency formula where a budget of the run bounds latency: read from the run, else measured.
+
+    Raises:
+        BudgetError: not even the narrowest network is fast enough.
+        PruneNasError: the run's `latency.json` is damaged.
+    """
+    config, path = run.config, run.file(FILE)
+    budgets = [budget for budget in config.budgets if budget.bounds_latency]
+    if not budgets:
+        return traced
+    conditions = Conditions.of(config.latency_batch, config.latency_threads, device)
+    if path.exists():
+        known = read_json(path)
+        try:
+            terms = tuple((str(name), float(ms)) for name, ms in known["terms"].items())
+            before = Conditions(**known["conditions"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise PruneNasError(f"{path} is damaged ({error!r}); delete it to have the networks timed again") from error
+        if before != conditions:
+            view.say(f"latency: as measured when the run was begun ({before}), not {conditions}")
+        return replace(traced, space=replace(traced.space, latency=terms))
+    space, timing = calibrate(traced, budgets, conditions, seed=config.seed, view=view)
+    write_json(
+        path,
+        {
+            "schema": SCHEMA,
+            "conditions": asdict(conditions),
+            "error": timing.error,
+            "terms": dict(space.latency),
+            "samples": [{**asdict(s), "widths": dict(s.widths), "predicted_ms": ms}
+                        for s, ms in zip(timing.samples, formula.predicted(space, timing.samples), strict=True)],
+        },
+    )  # fmt: skip
+    return replace(traced, space=space)
+
+
+def here(traced: Traced, budget: Budget, view: View) -> Space:
+    """The space with a latency formula for one budget, measured now on the CPU at batch 1 with all of torch's threads.
+
+    Raises:
+        BudgetError: not even the narrowest network is fast enough.
+    """
+    conditions = Conditions.of(1, None, torch.device("cpu"))
+    space, _ = calibrate(traced, [budget], conditions, seed=0, view=view)
+    return space
+
+
+def calibrate(
+    traced: Traced, budgets: Sequence[Budget], conditions: Conditions, *, seed: int, view: View
+) -> tuple[Space, Timing]:
+    """Fit a latency formula for one network on this machine, with most care at the limits of `budgets`.
+
+    Every round is measured with its networks in turns and the base among them; rounds are brought to one speed by the
+    base, so that a machine that slows down in between does not pass for a slow network.
+
+    Raises:
+        BudgetError: not even the narrowest network is fast enough.
+    """
+    space, rounds = traced.space, [formula.spread(traced.space, _SPREAD, seed)]
+    expected = len(rounds[0]) + len(budgets) * _ROUNDS * (_NEAR + 3) + 1 + _ROUNDS
+    measured: list[list[Sample]] = []
+    with view.phase("latency", expected, unit="networks") as bar:
+        for number in range(_ROUNDS + 1):
+            near = number > 0
+            measured.append(_measure(traced, rounds[-1], conditions, bar, near=near))
+            samples = _anchored(measured)
+            space = formula.fitted(space, samples)
+            first = seed + _NEAR * number
+            rounds.append([w for b in budgets for w in formula.near(space, b.limits(space), _NEAR, first)])
+    timing = Timing(conditions, samples, formula.error(space, samples))
+    view.say(
+        f"latency on {conditions}: the base takes {space.cost(space.base).latency:.3g} ms; {len(samples)} networks "
+        f"timed, the formula is off by {100 * timing.error:.0f} % (median, at the limits)"
+    )
+    return space, timing
+
+
+def _measure(traced: Traced, wanted: Iterable[Widths], conditions: Conditions, bar: Bar, *, near: bool) -> list[Sample]:
+    """The base and the wanted networks, in that order."""
+    networks = {w: traced.build(w, seed=0) for w in dict.fromkeys([traced.space.base, *wanted])}
+    found = latency.compare(
+        {w.digest: network for w, network in networks.items()},
+        traced.space.input_shape,
+        batch=conditions.batch,
+        device=conditions.device,
+        threads=conditions.threads,
+        seconds=_SECONDS,
+    )
+    for _ in networks:
+        bar.advance("timed")
+    return [
+        Sample(w, found[w.digest].median_ms, found[w.digest].iqr_ms, near and w != traced.space.base) for w in networks
+    ]
+
+
+def _anchored(rounds: Sequence[Sequence[Sample]]) -> tuple[Sample, ...]:
+    """All samples at the speed at which the base, the first of every round, takes its median time."""
+    usual = median(samples[0].median_ms for samples in rounds)
+    return tuple(
+        replace(sample, median_ms=sample.median_ms * usual / samples[0].median_ms)
+        for samples in rounds
+        for sample in samples
+    )
+
+
+def facts(
+    traced: Traced, candidates: dict[str, list[Widths]], limit_ms: float | None, conditions: Conditions
+) -> tuple[dict[str, Any], list[str]]:
+    """Measured latencies of a budget's arms, and what a reader must be told of them.
+
+    Args:
+        traced: the network.
+        candidates: arm -> its widths; the first is measured.
+        limit_ms: the budget's bound, if it has one.
+        conditions: to measure under.
+
+    Returns:
+        Arm -> measurement (`nets.latency.Latency` as a dict), and sentences: an arm over its bound, or macs that fell
+        while time did not.
+    """
+    space = traced.space
+    arms = {"base": space.base, **{arm: ws[0] for arm, ws in candidates.items() if arm not in ("random", "inherited")}}
+    for multiple in formula.MULTIPLES:
+        rounded = formula.rounded(space, arms["found"], multiple)
+        if rounded not in arms.values():
+            arms[f"found in multiples of {multiple}"] = rounded
+    networks = {widths.digest: traced.build(widths, seed=0) for widths in arms.values()}
+    measured = latency.compare(
+        networks,
+        space.input_shape,
+        batch=conditions.batch,
+        device=conditions.device,
+        threads=conditions.threads,
+        seconds=_SECONDS,
+    )
+    found = measured[arms["found"].digest]
+    notes = []
+    if limit_ms is not None and found.median_ms - found.iqr_ms / 2 > limit_ms:
+        notes.append(
+            f"found measured {found.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
+            f"formula is off there; search again with latency={limit_ms**2 / found.median_ms:.3g}ms"
+        )
+    medians = {arm: measured[widths.digest].median_ms for arm, widths in arms.items()}
+    warning = formula.advice(space, arms, medians, "found")
+    return {arm: asdict(measured[w.digest]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]
