@@ -12,9 +12,11 @@ from torch import nn
 from prune_nas.design.space import Layer, Space, size
 from prune_nas.errors import UsageError
 from prune_nas.nets.initialise import initialise
+from prune_nas.nets.layers import LAYERS
 from prune_nas.nets.reading import PARAMETER
 
 Module = Any  # a torch.nn module whose kind its layer tells
+_SIZES = {"in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels"}
 
 
 def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: int) -> nn.Module:
@@ -50,12 +52,44 @@ def _stretched(network: nn.Module, layer: Layer, outputs: int) -> nn.Parameter:
 
 def _resized(old: Module, layer: Layer, widths: Mapping[str, int]) -> nn.Module:
     inputs, outputs = size(layer.inputs, widths), size(layer.outputs, widths)
+    if type(old) not in LAYERS:
+        return _copied(old, layer, inputs, outputs)
     parameter = next(old.parameters(), None)
     # Made without storage: a constructor's own initialisation would advance the global random state.
     made: nn.Module = type(old)(
         **_arguments(old, layer, inputs, outputs), device="meta", dtype=None if parameter is None else parameter.dtype
     )
     return made.to_empty(device="cpu")
+
+
+def _copied(old: Module, layer: Layer, inputs: int, outputs: int) -> nn.Module:
+    """A layer of another library at another size: its constructor is unknown, so a copy's tensors are changed."""
+    arguments = _arguments(old, layer, inputs, outputs)
+    made: nn.Module = copy.deepcopy(old)
+    weighted = layer.kind in ("conv", "depthwise", "linear")
+    before = old.weight.shape[0] if weighted else _features(old)
+    for name in _SIZES & arguments.keys():
+        setattr(made, name, arguments[name])
+    if "normalized_shape" in arguments:
+        setattr(made, "normalized_shape", (outputs,))  # noqa: B010  (not every module has one)
+    own = [*old.named_parameters(recurse=False), *old.named_buffers(recurse=False)]
+    for name, value in own:
+        if weighted and name == "weight":
+            entering = arguments.get("in_channels", inputs) // arguments.get("groups", 1)
+            new = value.new_zeros(outputs, entering, *value.shape[2:])
+        elif value.ndim and value.shape[0] == before:
+            new = value.detach().index_select(0, torch.arange(outputs) % before)
+        else:
+            continue
+        setattr(made, name, nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new)
+    return made
+
+
+def _features(norm: Module) -> int:
+    """The channels of a norm, under whichever name its kind has them."""
+    if isinstance(norm, nn.LayerNorm):
+        return int(norm.normalized_shape[0])
+    return int(norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features)
 
 
 def _arguments(old: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.shufflenetv2 import channel_shuffle
 
 from prune_nas.errors import UsageError
-from prune_nas.nets.layers import LAYERS
+from prune_nas.nets.layers import rule_of
 
 BATCH = 2  # with 1, a batch would look like a dimension that broadcasts
 
@@ -99,7 +99,7 @@ class _Tracer(fx.Tracer):
         super().__init__(autowrap_functions=(channel_shuffle,))
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return type(m) in LAYERS or super().is_leaf_module(m, module_qualified_name)
+        return rule_of(m) is not None or super().is_leaf_module(m, module_qualified_name)
 
     def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
         node = super().create_node(*args, **kwargs)

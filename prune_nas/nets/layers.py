@@ -31,7 +31,8 @@ def convolution(call: Call) -> Tensor:
         record = _produce(call, "conv", x.along(1), conv.out_channels, applied)
         call.reading.channels.divide(record.inputs, conv.groups, call.where)
         call.reading.channels.divide(record.outputs, conv.groups, call.where)
-    record.kernel, record.vectors = math.prod(conv.kernel_size), int(conv.bias is not None)
+    own = [name for name, _ in conv.named_parameters(recurse=False)]
+    record.kernel, record.vectors = math.prod(conv.kernel_size), len(own) - 1  # the bias, a gain
     record.groups = 1 if record.kind == "depthwise" else conv.groups
     record.spatial = record.spatial or call.shape[2:]
     return Tensor(call.shape, 1, record.outputs)
@@ -118,8 +119,17 @@ def _follow(call: Call, dim: int) -> Tensor:
     return Tensor(call.shape, dim, x.along(dim))
 
 
+Rule = Callable[[Call], Tensor]
+
+
+def rule_of(module: nn.Module) -> Rule | None:
+    """What a module does to channels, if it is a layer with parameters that is known."""
+    kind = type(module)
+    return LAYERS.get(kind) or NAMED.get(f"{kind.__module__}.{kind.__qualname__}")
+
+
 # Exact types: a subclass may do anything.
-LAYERS: dict[type[nn.Module], Callable[[Call], Tensor]] = {
+LAYERS: dict[type[nn.Module], Rule] = {
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,
     nn.Conv3d: convolution,
@@ -137,4 +147,22 @@ LAYERS: dict[type[nn.Module], Callable[[Call], Tensor]] = {
     nn.LayerNorm: layer_norm,
     LayerNorm2d: layer_norm_2d,
     nn.PReLU: prelu,
+}
+
+# Subclasses of these, with an activation behind a norm or another way to pad, by name: timm need not be installed.
+NAMED: dict[str, Rule] = {
+    "timm.layers.norm_act.BatchNormAct2d": norm,
+    "timm.layers.norm_act.GroupNormAct": group_norm,
+    "timm.layers.norm_act.LayerNormAct": layer_norm,
+    "timm.layers.norm_act.LayerNormAct2d": layer_norm_2d,
+    "timm.layers.norm.GroupNorm": group_norm,
+    "timm.layers.norm.GroupNorm1": group_norm,
+    "timm.layers.norm.LayerNorm": layer_norm,
+    "timm.layers.norm.LayerNorm2d": layer_norm_2d,
+    "timm.layers.linear.Linear": linear,
+    "timm.layers.conv2d_same.Conv2dSame": convolution,
+    "timm.layers.std_conv.StdConv2d": convolution,
+    "timm.layers.std_conv.StdConv2dSame": convolution,
+    "timm.layers.std_conv.ScaledStdConv2d": convolution,
+    "timm.layers.std_conv.ScaledStdConv2dSame": convolution,
 }

@@ -177,6 +177,17 @@ def index(call: Call) -> Tensor:
     return replace(x, shape=call.shape, dim=home + x.dim - source)
 
 
+def is_vector(call: Call) -> bool:
+    """Whether a parameter with one number a channel only gets dimensions of size 1, as in `gamma.view(1, -1, 1, 1)`.
+
+    Sizes that are written out would be wrong at every other width.
+    """
+    arguments = call.args[1:] or tuple(call.kwargs.values())
+    leaves = [leaf for one in arguments for leaf in (one if isinstance(one, (tuple, list)) else (one,))]
+    harmless = all(leaf is None or leaf is Ellipsis or leaf in (1, -1, slice(None)) for leaf in leaves)
+    return harmless and math.prod(call.shape) == max(call.shape, default=0)
+
+
 def chunk(call: Call) -> Pieces | Number:
     """Equal pieces: of another dimension, with the channels whole; of the channels, which are cut."""
     x, count, dim = call.x, call.arg(1, "chunks", None), call.arg(2, "dim", 0)
@@ -306,6 +317,9 @@ MODULES: dict[type[nn.Module], Rule] = {
     **_table(flatten, nn.Flatten),
     **_table(shuffle, nn.ChannelShuffle),
 }
+
+# The rules through which a parameter with one number a channel stays one.
+VECTOR_RULES = (view, index)
 
 # The rules for which a width may come in as a number: as a size that `view` checks, or as a mere factor.
 SIZE_RULES = (binary, view)

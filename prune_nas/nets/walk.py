@@ -11,8 +11,17 @@ from torch import fx, nn
 
 from prune_nas.errors import UsageError
 from prune_nas.nets import graph
-from prune_nas.nets.layers import LAYERS, convolution, linear
-from prune_nas.nets.operations import FUNCTIONS, METHODS, MODULES, SIZE_RULES, chunk, number
+from prune_nas.nets.layers import convolution, linear, rule_of
+from prune_nas.nets.operations import (
+    FUNCTIONS,
+    METHODS,
+    MODULES,
+    SIZE_RULES,
+    VECTOR_RULES,
+    chunk,
+    is_vector,
+    number,
+)
 from prune_nas.nets.reading import Call, Number, Pieces, Reading, Tensor
 
 OUTPUT_REASON = "the network's output (classes)"
@@ -35,7 +44,7 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
             break
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
         level = max((levels[one] for one in node.all_input_nodes), default=0)
-        produces = module is not None and LAYERS.get(type(module)) in _PRODUCERS
+        produces = module is not None and rule_of(module) in _PRODUCERS
         levels[node] = level + produces
         values[node] = _apply(_call(node, module, levels[node], values, reading))
     return reading
@@ -68,12 +77,12 @@ def _tensor(call: Call) -> Tensor:
         return call.args[0].tensors[call.args[1]]
     if node.op in ("placeholder", "get_attr"):
         return Tensor(call.shape, parameter=str(node.target) if node.op == "get_attr" else None)
-    if call.module is not None and type(call.module) in LAYERS:
-        return LAYERS[type(call.module)](call)
-    if not call.variables:
-        return Tensor(call.shape)
+    if call.module is not None and (layer := rule_of(call.module)):
+        return layer(call)
     tables: dict[str, Mapping[Any, Any]] = {"call_function": FUNCTIONS, "call_method": METHODS, "call_module": MODULES}
     rule = tables[node.op].get(node.target if call.module is None else type(call.module))
+    if not call.variables:
+        return Tensor(call.shape, parameter=call.x.parameter if rule in VECTOR_RULES and is_vector(call) else None)
     if rule is None or (call.sizes and rule not in SIZE_RULES):
         return call.unknown()
     result: Tensor = rule(call)

@@ -188,4 +188,29 @@ class Gated(nn.Module):
         return self.head(self.turns(torch.cat([self.left(x), self.right(x)], 1)))
 
 
-ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled, Shuffled, Gated)
+class OwnNorm(nn.Module):
+    """Norms and scales written by hand: parameters that only get dimensions of size 1; a transposed convolution."""
+
+    class Norm(nn.Module):
+        def __init__(self, width):
+            super().__init__()
+            self.weight, self.bias = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+        def forward(self, x):
+            mean = x.mean(1, keepdim=True)
+            x = (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + 1e-6)
+            return self.weight[:, None, None] * x + self.bias[:, None, None]
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), self.Norm(8)
+        self.down, self.up = nn.Conv2d(8, 12, 2, stride=2), nn.ConvTranspose2d(12, 8, 2, stride=2)
+        self.gamma = nn.Parameter(torch.full((8,), 0.5))
+        self.head = Head(8)
+
+    def forward(self, x):
+        x = self.norm(self.stem(x))
+        return self.head(x + self.gamma.view(1, -1, 1, 1) * self.up(F.gelu(self.down(x))))
+
+
+ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled, Shuffled, Gated, OwnNorm)

@@ -99,7 +99,7 @@ def test_free_widths_build_run_and_cost_what_they_say(steps, flat, data):
     traced = traced_or_not(RandomNet(steps, flat))
     space = traced.space
     widths = space.snap({slot.name: data.draw(st.floats(0, 1)) for slot in space.slots})
-    assert space.cost(widths) == counted(traced.build(widths, seed=0), SHAPE)
+    assert space.cost(widths)[:2] == counted(traced.build(widths, seed=0), SHAPE)
 
 
 @settings(max_examples=20, deadline=None)

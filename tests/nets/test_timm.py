@@ -1,0 +1,54 @@
+"""Networks of timm, whose layers are its own subclasses of torch's: traced, counted, built, inherited."""
+
+import pytest
+import torch
+
+from prune_nas.errors import UsageError
+from prune_nas.nets.inherit import inherit
+from prune_nas.nets.tracing import trace
+
+from .test_tracing import counted, halves
+
+SHAPE = (3, 64, 64)
+SLOTS = {
+    "resnet18": 12,
+    "mobilenetv3_small_050": 26,
+    "tf_efficientnet_b0": 40,
+    "convnext_atto": 16,
+    "regnetx_002": 31,
+    "densenet121": 120,
+    "nfnet_l0": 57,
+}
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_every_width_but_the_head_is_free(name):
+    traced = trace(f"timm:{name}", input_shape=SHAPE)
+    space = traced.space
+    assert [item.reason for item in space.frozen] == ["the network's output (classes)"]
+    assert len(space.slots) == SLOTS[name]
+    widths = halves(space)
+    network = traced.build(widths, seed=0)
+    assert space.cost(widths)[:2] == counted(network, SHAPE)
+    trained = traced.build(widths, seed=0)
+    trained(torch.randn(2, *SHAPE)).sum().backward()
+
+
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "convnext_atto", "nfnet_l0"])
+def test_inheriting_every_channel_changes_nothing(name):
+    traced = trace(f"timm:{name}", input_shape=SHAPE)
+    space, x = traced.space, torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(0))
+    source, target = (traced.build(space.widest, seed=seed) for seed in (0, 1))
+    inherit(space, source, target, {slot.name: tuple(range(slot.ceiling)) for slot in space.slots})
+    with torch.no_grad():
+        torch.testing.assert_close(target.eval()(x), source.eval()(x))
+
+
+def test_a_network_that_looks_at_its_input_says_where():
+    with pytest.raises(UsageError, match=r"vgg\.py:\d+: if x\.shape"):
+        trace("timm:vgg11_bn", input_shape=SHAPE)
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(UsageError, match="did you mean resnet18"):
+        trace("timm:resnet_18", input_shape=SHAPE)
