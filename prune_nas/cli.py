@@ -126,7 +126,9 @@ def search(
 def inspect(
     model: Model,
     dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Takes shape and classes from it.")] = None,
-    input_: Annotated[str, typer.Option("--input", help="Channels x height x width.")] = "3x32x32",
+    input_: Annotated[
+        str, typer.Option("--input", help="Channels x height x width; several inputs with commas.")
+    ] = "3x32x32",
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
     budget: Annotated[str | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")] = None,
     base_width: Annotated[float, typer.Option(help="Scales the network itself.")] = 1.0,
@@ -144,14 +146,16 @@ def inspect(
     from prune_nas.nets.tracing import trace
 
     parsed = Budget.parse(budget) if budget else None
-    shape = _shape(input_)
+    shape, *others = map(_shape, input_.split(","))
     if dataset:
         from prune_nas.training.data import load
 
         data = load(dataset, data_dir=data_dir)
         shape, classes = data.input_shape, len(data.classes)
     settings = parse_settings(read_settings(space_file), space_file.name) if space_file else None
-    traced = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=settings)
+    traced = trace(
+        model, input_shape=shape, other_inputs=others, classes=classes, base_width=base_width, settings=settings
+    )
     space = traced.space
     if parsed and parsed.bounds_latency:
         from prune_nas.search.progress import View
@@ -171,7 +175,7 @@ def inspect(
             "params": cost.params,
             "slots": [
                 {"name": s.name, "stage": s.stage, "depth": s.depth, "ceiling": s.ceiling, "floor": s.floor,
-                 "multiple": s.multiple, "layers": list(s.layers)} for s in space.slots
+                 "multiple": s.multiple, "groups": s.groups, "layers": list(s.layers)} for s in space.slots
             ],
             "frozen": [{"dimension": f.dimension, "reason": f.reason} for f in space.frozen],
         }  # fmt: skip
@@ -364,14 +368,14 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _shape(text: str) -> tuple[int, int, int]:
+def _shape(text: str) -> tuple[int, ...]:
     try:
-        channels, height, width = (int(part) for part in text.lower().split("x"))
+        shape = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         raise UsageError(f"--input must be channels x height x width such as 3x32x32; got {text!r}") from None
-    if min(channels, height, width) < 1:
+    if min(shape) < 1:
         raise UsageError(f"--input must be positive; got {text!r}")
-    return channels, height, width
+    return shape
 
 
 def _print_json(value: Any) -> None:
@@ -415,12 +419,21 @@ def _print_space(space: Any, widths: Any, budget: str | None) -> None:
     console = Console()
     table = Table(box=None)
     table.add_column("slot", no_wrap=True)
+    grouped = any(slot.groups > 1 for slot in space.slots)
     shared = any(slot.layers != (slot.name,) for slot in space.slots)
-    numbers = ["depth", "ceiling", "floor", "multiple", *(["uniform"] if widths else [])]
+    numbers = [
+        "depth",
+        "ceiling",
+        "floor",
+        "multiple",
+        *(["groups"] if grouped else []),
+        *(["uniform"] if widths else []),
+    ]
     for name in ["stage", *numbers, *(["layers"] if shared else [])]:
         table.add_column(name, justify="right" if name in numbers else "left")
     for slot in space.slots:
         cells = [slot.name, space.stage_names[slot.stage], f"{slot.depth:.2f}", slot.ceiling, slot.floor, slot.multiple]
+        cells += [slot.groups if slot.groups > 1 else ""] if grouped else []
         cells += [widths[slot.name]] if widths else []
         cells += [" ".join(slot.layers)] if shared else []
         table.add_row(*map(str, cells))

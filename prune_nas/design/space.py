@@ -127,7 +127,8 @@ class Slot:
     `stage` is the index of its feature-map size (0 = the first), `depth` in [0, 1] its place within the stage,
     `layers` the conv and linear layers that produce its channels. Widths run from `floor` to `ceiling`, the
     supernet's width, in steps of `multiple`. The channels of a `shuffled` slot have no identity that could be followed:
-    its width is free, but no channel of the supernet can be kept.
+    its width is free, but no channel of the supernet can be kept. Where a grouped convolution takes or gives them, the
+    slot chooses a group's width: `groups`, which stay as many as they are, times that is the width.
     """
 
     name: str
@@ -138,6 +139,12 @@ class Slot:
     multiple: int
     layers: tuple[str, ...]
     shuffled: bool = False
+    groups: int = 1
+
+    @property
+    def kind(self) -> str:
+        """What the slot chooses: `width`, or `group width` where a number of groups is kept."""
+        return "group width" if self.groups > 1 else "width"
 
     def snap(self, width: float) -> int:
         """The allowed width nearest to `width`; halves go up."""
@@ -160,6 +167,7 @@ class Space:
     `base` holds the widths of the network that the user named: budgets given as fractions are fractions of its
     cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened. `latency` holds milliseconds
     per unit of the terms (`terms`) that `design.latency` found to matter; it is empty where nothing was measured.
+    A network of several inputs has the shapes of all but the first in `other_inputs`.
     """
 
     model: str
@@ -171,6 +179,7 @@ class Space:
     base: Widths
     stage_names: tuple[str, ...]
     latency: tuple[tuple[str, float], ...] = ()
+    other_inputs: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Slot]:
@@ -337,6 +346,7 @@ class Space:
             base=Widths(data["base"]),
             stage_names=tuple(data["stage_names"]),
             latency=tuple((name, ms) for name, ms in data.get("latency", ())),
+            other_inputs=tuple(tuple(shape) for shape in data.get("other_inputs", ())),
         )
 
 

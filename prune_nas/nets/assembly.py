@@ -115,7 +115,17 @@ def _slot(channels: Channels, root: int, position: Position, settings: SpaceSett
             f"settings of slot {sources[0]!r}: multiple must be a multiple of {least} that divides the base's width "
             f"{base}, and ceiling a multiple of it from {base} up; got multiple {multiple}, ceiling {ceiling}"
         )
-    return Slot(sources[0], position.stage, position.depth, ceiling, floor, multiple, sources, channels.shuffled(root))
+    return Slot(
+        sources[0],
+        position.stage,
+        position.depth,
+        ceiling,
+        floor,
+        multiple,
+        sources,
+        channels.shuffled(root),
+        channels.groups(root),
+    )
 
 
 def _layers(reading: Reading, names: Mapping[int, str]) -> tuple[Layer, ...]:

@@ -41,6 +41,7 @@ class _Class:
     width: int
     sources: list[tuple[int, str]]
     multiple: int = 1
+    groups: int = 1
     reason: str | None = None
     shuffled: bool = False
 
@@ -85,6 +86,10 @@ class Channels:
         """Every allowed width is a multiple of this."""
         return self._classes[self.root(variable)].multiple
 
+    def groups(self, variable: int) -> int:
+        """The most groups of a convolution that these channels are dealt to; 1 where none is grouped."""
+        return self._classes[self.root(variable)].groups
+
     def shuffled(self, variable: int) -> bool:
         """Whether these channels lost their order somewhere."""
         return self._classes[self.root(variable)].shuffled
@@ -125,6 +130,13 @@ class Channels:
             for root in self.free((part,)):
                 one = self._classes[root]
                 one.multiple = math.lcm(one.multiple, groups // math.gcd(groups, part.times))
+
+    def group(self, parts: Parts, groups: int, where: str) -> None:
+        """`divide` for a convolution's groups: what is chosen is then the width of a group."""
+        self.divide(parts, groups, where)
+        for root in self.free(parts):
+            one = self._classes[root]
+            one.groups = max(one.groups, groups)
 
     def unify(self, a: Parts, b: Parts, where: str) -> None:
         """Demand that two dimensions of the same traced size are the same dimension.
@@ -186,7 +198,9 @@ class Channels:
         self._parents.append(len(self._parents))
         del self._classes[root]
         multiple = one.multiple // math.gcd(one.multiple, count)
-        self._classes[piece.variable or 0] = _Class(one.width // count, one.sources, multiple, None, one.shuffled)
+        self._classes[piece.variable or 0] = _Class(
+            one.width // count, one.sources, multiple, one.groups, None, one.shuffled
+        )
         self._pieces[root] = piece, count
         return [(piece,)] * count
 
@@ -229,7 +243,7 @@ class Channels:
             return
         one, other = self._classes[first], self._classes.pop(second)
         one.sources = sorted(one.sources + other.sources)
-        one.multiple = math.lcm(one.multiple, other.multiple)
+        one.multiple, one.groups = math.lcm(one.multiple, other.multiple), max(one.groups, other.groups)
         one.shuffled = one.shuffled or other.shuffled
         self._parents[second] = first
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,34 +39,53 @@ class Graph:
     root: nn.Module
 
 
-def read(network: nn.Module, name: str, input_shape: tuple[int, ...]) -> Graph:
-    """Trace `network` (in eval mode, on the CPU) for one input of shape (BATCH, *input_shape).
+def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Graph:
+    """Trace `network` (in eval mode, on the CPU) for inputs of shapes (BATCH, *shape); further arguments keep defaults.
 
     Raises:
-        UsageError: the Python code cannot be traced, or does not run on such an input.
+        UsageError: the Python code cannot be traced, or does not run on such inputs.
     """
     tracer = _Tracer()
+    defaults = _defaults(network, name, len(shapes))
     try:
-        graph = tracer.trace(network)
+        graph = tracer.trace(network, defaults)
     except Exception as error:
         raise UsageError(
-            f"cannot trace {name}: {_first_line(error)} ({_user_line(error)}). Widths are read from one pass through "
+            f"cannot trace {name}: {first_line(error)} ({user_line(error)}). Widths are read from one pass through "
             "`forward` with stand-ins for tensors: move code that depends on values, or on lengths of tensors, into "
             "a module of torch.nn, or take it out of `forward`"
         ) from error
     module = fx.GraphModule(tracer.root, graph)
-    shapes = _Shapes(module)
+    interpreter = _Shapes(module)
     counter = FlopCounterMode(display=False)
     try:
         with torch.no_grad(), _slow_attention(), counter:
-            shapes.run(torch.zeros(BATCH, *input_shape))
+            interpreter.run(*(torch.zeros(BATCH, *shape) for shape in shapes), *defaults.values())
     except Exception as error:
-        shape = "x".join(map(str, input_shape))
+        spoken = ", ".join("x".join(map(str, shape)) for shape in shapes)
         raise UsageError(
-            f"{name} does not run on an input of shape {shape} without the batch: {_first_line(error)}; "
+            f"{name} does not run on an input of shape {spoken} without the batch: {first_line(error)}; "
             "give the input shape that the network was made for"
         ) from error
     return Graph(tuple(graph.nodes), counter.get_total_flops() // (2 * BATCH), module)
+
+
+def _defaults(network: nn.Module, name: str, given: int) -> dict[str, Any]:
+    """The arguments of `forward` beyond the given ones, at their defaults.
+
+    Raises:
+        UsageError: it takes fewer arguments, or demands more.
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.signature(network.forward).parameters.values()
+    takes = [one for one in signature if one.kind in kinds]
+    demanded = [one.name for one in takes if one.default is one.empty]
+    if len(demanded) > given or (len(takes) < given and not any(one.kind is one.VAR_POSITIONAL for one in signature)):
+        raise UsageError(
+            f"{name} takes {len(demanded) or 'no'} input{'s' if len(demanded) != 1 else ''} "
+            f"({', '.join(demanded) or 'none'}); got the shapes of {given}: give one shape for each"
+        )
+    return {one.name: one.default for one in takes[given:]}
 
 
 def shape(node: fx.Node) -> tuple[int, ...] | None:
@@ -121,10 +140,12 @@ class _Shapes(fx.Interpreter):
         return result
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _user_line(error: BaseException) -> str:
+def user_line(error: BaseException) -> str:
+    """The innermost line of code outside torch that an error passed through."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_TORCH)]
     return f"{frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"

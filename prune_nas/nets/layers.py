@@ -29,8 +29,8 @@ def convolution(call: Call) -> Tensor:
         call.reading.channels.unify(outputs, record.outputs, call.where)
     else:
         record = _produce(call, "conv", x.along(1), conv.out_channels, applied)
-        call.reading.channels.divide(record.inputs, conv.groups, call.where)
-        call.reading.channels.divide(record.outputs, conv.groups, call.where)
+        call.reading.channels.group(record.inputs, conv.groups, call.where)
+        call.reading.channels.group(record.outputs, conv.groups, call.where)
     own = [name for name, _ in conv.named_parameters(recurse=False)]
     record.kernel, record.vectors = math.prod(conv.kernel_size), len(own) - 1  # the bias, a gain
     record.groups = 1 if record.kind == "depthwise" else conv.groups

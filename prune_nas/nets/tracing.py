@@ -9,10 +9,11 @@ never guessed.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
@@ -54,11 +55,48 @@ class Traced:
         slots = tuple(replace(slot, floor=min(slot.floor, floors[slot.name])) for slot in wide.slots)
         return replace(self, space=replace(wide, slots=slots, base=named.base))
 
+    def check(self, images: Tensor) -> None:
+        """Run the narrowest network and the base once on real images, as a training would.
+
+        The tracer reads `forward` in eval mode, so a size that is written out in a branch of training, or in a hook,
+        is met here first.
+
+        Args:
+            images: a small batch, shape (N, *input_shape) with N > 1, on the CPU.
+
+        Raises:
+            UsageError: a network does not run, or does not give one tensor of shape (N, classes).
+        """
+        space = self.space
+        if space.other_inputs:
+            raise UsageError(
+                f"{space.model} takes {1 + len(space.other_inputs)} inputs, and trainings here have images alone; "
+                "wrap it in a module whose `forward` takes the images and makes the rest"
+            )
+        for name, widths in (("narrowest", space.narrowest), ("base", space.base)):
+            network = self.build(widths, seed=0)
+            try:
+                with torch.no_grad(), torch.random.fork_rng():
+                    logits = network(images)
+            except Exception as error:
+                raise UsageError(
+                    f"the {name} {space.model} does not run in training: {graph.first_line(error)} "
+                    f"({graph.user_line(error)}). Sizes that are written out hold at one width alone: compute them "
+                    "from the tensors, as in x.shape[1] or x.flatten(1)"
+                ) from error
+            if not isinstance(logits, Tensor) or logits.shape != (len(images), space.classes):
+                got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
+                raise UsageError(
+                    f"{space.model} in training must give one tensor of shape ({len(images)}, {space.classes}); got "
+                    f"{got}: wrap it in a module that returns the logits alone"
+                )
+
 
 def trace(
     model: str | nn.Module | Callable[..., nn.Module],
     *,
     input_shape: tuple[int, ...] = (3, 32, 32),
+    other_inputs: Sequence[tuple[int, ...]] = (),
     classes: int = 10,
     base_width: float = 1.0,
     settings: SpaceSettings | None = None,
@@ -69,7 +107,9 @@ def trace(
         model: a built-in name, one that says where the network comes from (`nets.models.sources`), a network, or a
             function that makes one (called with `classes` or `num_classes` if it takes either).
         input_shape: of one example, without the batch.
-        classes: the number of outputs.
+        other_inputs: the same of a second input, a third one, and so on; what is left of `forward`'s arguments keeps
+            its default.
+        classes: the number of outputs; one of the network's outputs must have so many.
         base_width: scales every layer of a built-in network and of a function that takes `base_width`; of any other
             network it scales the slots, as `Traced.scaled` does.
         settings: None for those in `search_spaces/` of a built-in name, and the defaults for everything else.
@@ -82,12 +122,12 @@ def trace(
     name, network, rest = _network(model, classes, base_width)
     _refuse_shared(name, network)
     template = copy.deepcopy(network).cpu().eval()
-    read = graph.read(template, name, input_shape)
+    read = graph.read(template, name, [input_shape, *other_inputs])
     reading = walk.read(template, read, name, classes)
     if settings is None:
         settings = load_settings(model) if isinstance(model, str) else SpaceSettings()
     space = assembly.assemble(reading, settings, name, input_shape, classes)
-    space = assembly.with_leftovers(space, template, read)
+    space = assembly.with_leftovers(replace(space, other_inputs=tuple(other_inputs)), template, read)
     return Traced(space.scaled(supernet=settings.widening), template).scaled(base=rest)
 
 

@@ -30,10 +30,10 @@ _PRODUCERS: tuple[Any, ...] = (convolution, linear)
 
 
 def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -> Reading:
-    """Everything the forward pass demands of the widths; what reaches the output is frozen last.
+    """Everything the forward pass demands of the widths; what reaches an output is frozen last.
 
     Raises:
-        UsageError: the network does not give one tensor of shape (N, classes).
+        UsageError: none of the network's outputs is a tensor of shape (N, classes).
     """
     reading = Reading(frozenset(name for name, _ in network.named_parameters()))
     values: dict[fx.Node, Tensor | Number | Pieces] = {}
@@ -90,11 +90,17 @@ def _tensor(call: Call) -> Tensor:
 
 
 def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: str, classes: int) -> None:
-    value = values[output] if isinstance(output, fx.Node) else None
-    if not isinstance(value, Tensor) or value.shape != (graph.BATCH, classes):
-        got = f"one of shape {value.shape[1:]}" if isinstance(value, Tensor) else f"a {type(output).__name__}"
-        raise UsageError(f"{name} must give one tensor of shape ({classes},) an example; got {got}; set `classes`")
-    reading.channels.freeze(value.parts, OUTPUT_REASON)
+    nodes: list[fx.Node] = []
+    fx.node.map_arg(output, nodes.append)
+    found = [values[node] for node in nodes]
+    tensors = [
+        t for one in found for t in (one.tensors if isinstance(one, Pieces) else (one,)) if isinstance(t, Tensor)
+    ]
+    if not any(one.shape == (graph.BATCH, classes) for one in tensors):
+        got = ", ".join(str(one.shape[1:]) for one in tensors) or f"a {type(output).__name__}"
+        raise UsageError(f"{name} must give a tensor of shape ({classes},) an example; got {got}; set `classes`")
+    for one in tensors:
+        reading.channels.freeze(one.parts, OUTPUT_REASON)
 
 
 def _operation(node: fx.Node, module: nn.Module | None) -> str:

@@ -56,6 +56,7 @@ def search(config: Config, path: Path, view: View) -> None:
     device = choose_device(config.device)
     data = load_data(config)
     traced = trace_model(config, data)
+    traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
     penalties.check(config.penalty, traced.space, traced.template)
     for budget in config.budgets:
         if not budget.bounds_latency:

@@ -122,6 +122,20 @@ def test_groups_set_the_multiple_and_the_floor():
     space = trace(networks.Grouped, input_shape=SMALL).space
     assert space.by_name["stem.0"].multiple == 4
     assert (space.by_name["group"].multiple, space.by_name["group"].floor) == (12, 12)
+    assert {slot.name: (slot.kind, slot.groups) for slot in space.slots} == {
+        "stem.0": ("group width", 4),
+        "group": ("group width", 4),
+        "up": ("width", 1),
+    }
+
+
+def test_resnext_and_regnet_choose_the_width_of_a_group():
+    for name, groups in (("resnext50_32x4d", {32}), ("regnet_x_400mf", {2, 4, 10, 25})):
+        space = trace(f"torchvision:{name}", input_shape=(3, 32, 32)).space
+        own = [slot for slot in space.slots if slot.kind == "group width"]
+        assert {slot.groups for slot in own} == groups
+        assert all(slot.multiple % slot.groups == 0 for slot in own)
+        assert {slot.ceiling // slot.groups for slot in own} == ({4, 8, 16, 32} if "resnext" in name else {16})
 
 
 @pytest.mark.parametrize("shuffle", [True, False])
@@ -401,7 +415,7 @@ def test_errors_name_the_repair():
         trace("vgg91")
     with pytest.raises(UsageError, match=r"cannot trace Branches.*test_tracing.py:\d+: return x if"):
         trace(Branches)
-    with pytest.raises(UsageError, match=r"one tensor of shape \(7,\).*set `classes`"):
+    with pytest.raises(UsageError, match=r"a tensor of shape \(7,\).*set `classes`"):
         trace(networks.Flat(), classes=7)
     with pytest.raises(UsageError, match="no free width"):
         trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), input_shape=SMALL)
@@ -409,3 +423,70 @@ def test_errors_name_the_repair():
         trace(Tied())
     with pytest.raises(UsageError, match="groups"):
         trace(networks.Grouped, input_shape=SMALL).build({"stem.0": 6, "group": 12, "up": 6}, seed=0)
+
+
+class Two(nn.Module):
+    """Two inputs and two outputs, one of them features; an argument with a default."""
+
+    def __init__(self):
+        super().__init__()
+        self.image, self.extra = cbr(3, 8), nn.Linear(5, 6)
+        self.mix = nn.Linear(14, 9)
+        self.head, self.other = nn.Linear(9, 10), nn.Linear(9, 4)
+
+    def forward(self, x, y, scale=None, features=False):
+        x = self.image(x).mean((2, 3))
+        z = self.mix(torch.cat([x, self.extra(y).relu()], 1)).relu()
+        if scale is not None:
+            z = z * scale
+        if features:
+            return z
+        return {"classes": self.head(z), "others": [self.other(z), x]}
+
+
+def test_several_inputs_and_outputs():
+    traced = trace(Two, input_shape=SMALL, other_inputs=[(5,)])
+    space = traced.space
+    assert [slot.name for slot in space.slots] == ["extra", "mix"]  # `image` leaves the network as it is
+    assert {item.dimension for item in space.frozen} == {"image.0", "head", "other"}
+    assert Space.from_dict(space.to_dict()) == space
+    network = traced.build({"extra": 4, "mix": 5}, seed=0)
+    out = network(torch.zeros(2, *SMALL), torch.zeros(2, 5))
+    assert out["classes"].shape == (2, 10)
+    macs, params = space.cost({"extra": 4, "mix": 5})[:2]
+    assert params == sum(p.numel() for p in network.parameters())
+    assert macs == 64 * 27 * 8 + 5 * 4 + 12 * 5 + 5 * 10 + 5 * 4
+    with pytest.raises(UsageError, match="takes 2 inputs.*wrap it"):
+        traced.check(torch.zeros(2, *SMALL))
+
+
+@pytest.mark.parametrize("others", [[], [(5,), (3,), (1,), (1,)]])
+def test_a_shape_for_each_input_is_asked_for(others):
+    with pytest.raises(UsageError, match=r"takes 2 inputs \(x, y\); got the shapes of"):
+        trace(Two, input_shape=SMALL, other_inputs=others)
+
+
+class Trap(nn.Module):
+    """What a reading in eval mode cannot see: a size written out in a branch of training; two outputs in training."""
+
+    def __init__(self, aux=False):
+        super().__init__()
+        self.body, self.head, self.aux = cbr(3, 16), Head(16), aux
+
+    def forward(self, x):
+        x = self.body(x)
+        if self.training and not self.aux:
+            x = x.view(-1, 16, 8, 8)
+        return (self.head(x), x) if self.training and self.aux else self.head(x)
+
+
+def test_a_size_written_out_in_training_ends_with_its_line():
+    traced = trace(Trap, input_shape=SMALL)
+    with pytest.raises(UsageError, match=r"narrowest Trap does not run in training.*test_tracing\.py:\d+: x = x\.view"):
+        traced.check(torch.zeros(3, *SMALL))
+
+
+def test_training_needs_logits_alone():
+    traced = trace(lambda: Trap(aux=True), input_shape=SMALL)
+    with pytest.raises(UsageError, match="must give one tensor of shape.*got a tuple.*returns the logits alone"):
+        traced.check(torch.zeros(3, *SMALL))

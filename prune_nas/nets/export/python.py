@@ -63,7 +63,7 @@ def to_python(network: nn.Module, name: str, input_shape: tuple[int, ...], about
     Raises:
         UsageError: the network has a step that cannot be written with torch alone; it is named.
     """
-    traced = graph.read(copy.deepcopy(network).cpu().eval(), name, input_shape)
+    traced = graph.read(copy.deepcopy(network).cpu().eval(), name, [input_shape])
     root = traced.root
     calls = {str(node.target) for node in traced.nodes if node.op == "call_module"}
     tensors = {str(node.target) for node in traced.nodes if node.op == "get_attr"}
