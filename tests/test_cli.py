@@ -84,7 +84,7 @@ def test_inspect_json_has_the_documented_keys(cli):
         "budget_macs",
         "budget_params",
     } <= set(got)
-    assert set(got["slots"][0]) == {"name", "stage", "depth", "ceiling", "floor", "multiple", "layers"}
+    assert set(got["slots"][0]) == {"name", "stage", "depth", "ceiling", "floor", "multiple", "groups", "layers"}
     assert (got["macs"], got["params"]) == (78744064, 3684842)
     assert (round(got["budget_macs"] / 1e6, 1), round(got["budget_params"] / 1e6, 3)) == (15.6, 0.732)
 

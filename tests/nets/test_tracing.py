@@ -430,13 +430,13 @@ class Two(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.image, self.extra = cbr(3, 8), nn.Linear(5, 6)
+        self.image, self.more = cbr(3, 8), nn.Linear(5, 6)
         self.mix = nn.Linear(14, 9)
         self.head, self.other = nn.Linear(9, 10), nn.Linear(9, 4)
 
     def forward(self, x, y, scale=None, features=False):
         x = self.image(x).mean((2, 3))
-        z = self.mix(torch.cat([x, self.extra(y).relu()], 1)).relu()
+        z = self.mix(torch.cat([x, self.more(y).relu()], 1)).relu()
         if scale is not None:
             z = z * scale
         if features:
@@ -447,16 +447,16 @@ class Two(nn.Module):
 def test_several_inputs_and_outputs():
     traced = trace(Two, input_shape=SMALL, other_inputs=[(5,)])
     space = traced.space
-    assert [slot.name for slot in space.slots] == ["extra", "mix"]  # `image` leaves the network as it is
+    assert [slot.name for slot in space.slots] == ["more", "mix"]  # `image` leaves the network as it is
     assert {item.dimension for item in space.frozen} == {"image.0", "head", "other"}
     assert Space.from_dict(space.to_dict()) == space
-    network = traced.build({"extra": 4, "mix": 5}, seed=0)
+    network = traced.build({"more": 4, "mix": 5}, seed=0)
     out = network(torch.zeros(2, *SMALL), torch.zeros(2, 5))
     assert out["classes"].shape == (2, 10)
-    macs, params = space.cost({"extra": 4, "mix": 5})[:2]
+    macs, params = space.cost({"more": 4, "mix": 5})[:2]
     assert params == sum(p.numel() for p in network.parameters())
     assert macs == 64 * 27 * 8 + 5 * 4 + 12 * 5 + 5 * 10 + 5 * 4
-    with pytest.raises(UsageError, match="takes 2 inputs.*wrap it"):
+    with pytest.raises(UsageError, match=r"takes 2 inputs.*wrap it"):
         traced.check(torch.zeros(2, *SMALL))
 
 
@@ -488,5 +488,5 @@ def test_a_size_written_out_in_training_ends_with_its_line():
 
 def test_training_needs_logits_alone():
     traced = trace(lambda: Trap(aux=True), input_shape=SMALL)
-    with pytest.raises(UsageError, match="must give one tensor of shape.*got a tuple.*returns the logits alone"):
+    with pytest.raises(UsageError, match=r"must give one tensor of shape.*got a tuple.*returns the logits alone"):
         traced.check(torch.zeros(3, *SMALL))
