@@ -2,7 +2,9 @@
 
 Every width that a layer chooses for itself is a variable. A dimension is a sequence of parts, each a variable
 whose channels appear `times` in a row, or `times` constant channels. Operations unify dimensions part by part.
-Parts that do not line up, and everything unified with a constant, are frozen: a frozen variable counts as a constant.
+A variable that meets several parts in a row, as where a convolution is added to a concatenation, becomes their row.
+Parts that line up in no such way, and everything unified with a constant, are frozen: a frozen variable counts as a
+constant.
 
 A dimension that is cut into equal pieces makes its variable a sequence of them (`cut`). Where a cut takes the pieces
 of channels that were interleaved before, as ShuffleNet's blocks do, the pieces have the right sizes, but which channel
@@ -27,6 +29,7 @@ class Part(NamedTuple):
 
 
 Parts = tuple[Part, ...]
+_LAST = 1 << 32  # above the number of any variable
 
 
 def fixed(channels: int) -> Parts:
@@ -52,7 +55,7 @@ class Channels:
     def __init__(self) -> None:
         self._parents: list[int] = []
         self._classes: dict[int, _Class] = {}
-        self._pieces: dict[int, tuple[Part, int]] = {}  # a variable that was cut: one piece, and how many there are
+        self._pieces: dict[int, Parts] = {}  # a variable that was cut, or met several parts in a row
 
     def new(self, width: int, source: str) -> Part:
         """A variable of its own for the `width` channels that the layer `source` produces."""
@@ -62,7 +65,7 @@ class Channels:
         return Part(variable, 1)
 
     def root(self, variable: int) -> int:
-        """The variable that stands for the class of `variable`; of one that was cut, for the class of its pieces."""
+        """The variable that stands for the class of `variable`; of one that was cut, for that of its first piece."""
         while self._parents[variable] != variable:
             self._parents[variable] = self._parents[self._parents[variable]]
             variable = self._parents[variable]
@@ -100,7 +103,7 @@ class Channels:
 
     def free(self, parts: Parts) -> frozenset[int]:
         """The roots of the free variables in `parts`."""
-        roots = (self.root(part.variable) for part in parts if part.variable is not None)
+        roots = (self.root(part.variable) for part in self._whole(parts) if part.variable is not None)
         return frozenset(root for root in roots if self._classes[root].reason is None)
 
     def size(self, part: Part) -> int:
@@ -147,12 +150,17 @@ class Channels:
             where: the operation that demands it, for the reasons of what gets frozen.
         """
         for left, right in self._runs(a, b):
+            if (self._whole(left), self._whole(right)) != (left, right):  # by an earlier run of this loop
+                self.unify(left, right, where)
+                continue
             if not self.free(left) and not self.free(right):
                 continue
             if len(left) == len(right) == 1 and self.free(left) and self.free(right):
                 if left[0].times == right[0].times:
                     self._union(left[0], right[0])
                     continue
+            elif self._sequence(left, right, where) or self._sequence(right, left, where):
+                continue
             elif not self.free(left) or not self.free(right):
                 self.freeze(left + right, f"must equal fixed channels: {self._meet(left, right)}, in {where}")
                 continue
@@ -201,8 +209,25 @@ class Channels:
         self._classes[piece.variable or 0] = _Class(
             one.width // count, one.sources, multiple, one.groups, None, one.shuffled
         )
-        self._pieces[root] = piece, count
+        self._pieces[root] = (piece,) * count
         return [(piece,)] * count
+
+    def _sequence(self, one: Parts, many: Parts, where: str) -> bool:
+        """Make a free variable the sequence of the free parts that it meets; False where it cannot be that."""
+        times = one[0].times
+        if len(one) > 1 or not all(part.times == times and self.free((part,)) for part in (*one, *many)):
+            return False
+        root = self.root(one[0].variable or 0)
+        gone = self._classes.pop(root)
+        self._pieces[root] = tuple(Part(part.variable, 1) for part in many)
+        for part in many:
+            other = self._classes[self.root(part.variable or 0)]
+            # Last, so that it is named after none of them.
+            other.sources = sorted({*other.sources, *((_LAST + number, name) for number, name in gone.sources)})
+            other.shuffled = other.shuffled or gone.shuffled
+            other.groups = max(other.groups, gone.groups)
+        self.divide(self._pieces[root], gone.multiple, where)
+        return True
 
     def _whole(self, parts: Parts) -> Parts:
         """`parts` with every variable that was cut replaced by its pieces."""
@@ -214,8 +239,7 @@ class Channels:
             if root is None or root not in self._pieces:
                 found.append(part)
                 continue
-            piece, count = self._pieces[root]
-            found += self._whole((Part(piece.variable, piece.times * part.times),) * count)
+            found += self._whole(tuple(Part(piece.variable, piece.times * part.times) for piece in self._pieces[root]))
         return tuple(found)
 
     def extent(self, parts: Parts, names: Mapping[int, str]) -> Extent:
@@ -242,7 +266,7 @@ class Channels:
         if first == second:
             return
         one, other = self._classes[first], self._classes.pop(second)
-        one.sources = sorted(one.sources + other.sources)
+        one.sources = sorted({*one.sources, *other.sources})
         one.multiple, one.groups = math.lcm(one.multiple, other.multiple), max(one.groups, other.groups)
         one.shuffled = one.shuffled or other.shuffled
         self._parents[second] = first

@@ -213,4 +213,21 @@ class OwnNorm(nn.Module):
         return self.head(x + self.gamma.view(1, -1, 1, 1) * self.up(F.gelu(self.down(x))))
 
 
-ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled, Shuffled, Gated, OwnNorm)
+class Joined(nn.Module):
+    """Sums over concatenations: what is added has a part for each branch, grouped convolutions among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.left, self.right = cbr(3, 8), cbr(8, 6), cbr(8, 10)
+        self.first, self.again = cbr(16, 16, groups=2), nn.Conv2d(16, 16, 3, padding=1)
+        self.shortcut = nn.Conv2d(3, 16, 1)
+        self.head = Head(16)
+
+    def forward(self, x):
+        y = self.stem(x)
+        y = torch.cat([self.left(y), self.right(y)], 1)
+        y = y + self.first(y)
+        return self.head(self.shortcut(x) + self.again(y) * y)
+
+
+ALL = (Residual, Concat, Depthwise, Flat, Grouped, Tokens, Scaled, Shuffled, Gated, OwnNorm, Joined)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from prune_nas.design.space import Segment
 from prune_nas.nets.channels import Channels, Part
 from prune_nas.nets.tracing import trace
 
@@ -29,9 +30,38 @@ def test_parts_that_line_up_join_one_by_one():
     d, e = channels.new(8, "d"), channels.new(24, "e")
     channels.unify((a, Part(None, 2), c), (d, Part(None, 1), Part(None, 1), c), "add")
     assert channels.root(a.variable) == channels.root(d.variable)
-    channels.unify((b, c), (e,), "mul")
-    assert channels.reason(e.variable) == "parts do not line up: b (8) + c (16) against e (24), in mul"
+    f, g = channels.new(12, "f"), channels.new(12, "g")
+    channels.unify((b, c), (f, g), "mul")
+    assert channels.reason(f.variable) == "parts do not line up: b (8) + c (16) against f (12) + g (12), in mul"
     assert channels.reason(a.variable) is None
+    assert channels.reason(e.variable) is None
+
+
+def test_a_width_that_meets_several_in_a_row_is_their_row():
+    channels, _, b, c = three()
+    e, f = channels.new(24, "e"), channels.new(24, "f")
+    channels.divide((e,), 4, "conv")
+    channels.unify((e,), (b, c), "add")
+    names = {channels.root(b.variable): "b", channels.root(c.variable): "c"}
+    assert channels.extent((Part(e.variable, 2),), names) == (Segment("b", 2), Segment("c", 2))
+    assert channels.sources(b.variable) == ("b", "e")
+    assert channels.sources(c.variable) == ("c", "e")
+    assert (channels.multiple(b.variable), channels.multiple(c.variable)) == (4, 4)
+    channels.unify((e,), (f,), "add")  # what meets it later is the same row
+    assert channels.extent((f,), names) == (Segment("b", 1), Segment("c", 1))
+    assert channels.free((e,)) == channels.free((b, c))
+    channels.freeze((f,), "why")
+    assert channels.reason(c.variable) == "why"
+
+
+def test_a_width_that_becomes_a_row_within_one_union():
+    channels, a, b, _ = three()
+    e = channels.new(16, "e")
+    c, d = channels.new(8, "c"), channels.new(8, "d")
+    channels.unify((e, e), (a, b, c, d), "add")
+    assert channels.root(a.variable) == channels.root(c.variable)
+    assert channels.root(b.variable) == channels.root(d.variable)
+    assert channels.free((e,)) == channels.free((a, b))
 
 
 def test_a_frozen_width_is_a_constant_to_others():

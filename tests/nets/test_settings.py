@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+
 import pytest
 
 from prune_nas.errors import UsageError
@@ -9,11 +11,26 @@ from prune_nas.nets.models import MODELS
 from prune_nas.nets.settings import PLACES, SpaceSettings, load_settings, parse_settings, read_settings
 from prune_nas.nets.tracing import trace
 
+EXAMPLE = PLACES[1] / "example.toml"
+
 
 def test_every_built_in_model_has_a_file_and_no_file_lacks_a_model():
     files = {path.stem for place in PLACES for path in place.glob("*.toml")}
-    assert files == set(MODELS)
+    assert files == {*MODELS, EXAMPLE.stem}
     assert all(load_settings(name) != SpaceSettings() for name in MODELS)
+
+
+def test_the_example_names_slots_of_its_network_and_does_what_it_says():
+    settings = parse_settings(read_settings(EXAMPLE), EXAMPLE.name)
+    space = trace(f"{EXAMPLE.with_suffix('.py')}:Example", settings=settings).space
+    assert space.stage_names == ("large", "middle", "small", "gates")
+    assert "last.0" not in space.by_name
+    tied = space.by_name["two.0.fine.0"]
+    assert tied.layers == ("two.0.fine.0", "two.0.coarse.0", "two.1.project.0")
+    assert (space.by_name["stem.0"].floor, space.by_name["stem.0"].ceiling) == (16, 64)
+    assert space.by_name["one.body.0.0"].multiple == 8
+    for item in fields(SpaceSettings):
+        assert f"{item.name}" in EXAMPLE.read_text()
 
 
 @pytest.mark.parametrize("name", ["mine", "../pyproject", "torchvision:resnet18", "/etc/passwd"])

@@ -75,6 +75,16 @@ def test_a_parameter_with_one_number_a_channel_follows():
     assert [item.dimension for item in space.frozen] == ["head.linear"]
 
 
+def test_what_is_added_to_a_concatenation_has_a_part_for_each_branch():
+    space = trace(networks.Joined, input_shape=SMALL).space
+    layers = {layer.name: layer for layer in space.layers}
+    row = (Segment("left.0", 1), Segment("right.0", 1))
+    assert [slot.name for slot in space.slots] == ["stem.0", "left.0", "right.0"]
+    assert layers["first.0"].outputs == layers["again"].outputs == layers["shortcut"].outputs == row
+    assert space.by_name["right.0"].layers == ("right.0", "first.0", "shortcut", "again")
+    assert [slot.multiple for slot in space.slots] == [1, 2, 2]
+
+
 def test_norms_and_scales_written_by_hand_follow():
     space = trace(networks.OwnNorm, input_shape=SMALL).space
     layers = {layer.name: layer for layer in space.layers}
