@@ -7,6 +7,7 @@ that torch's own counter sees. Both runs are in eval mode: branches taken only i
 from __future__ import annotations
 
 import inspect
+import keyword
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,14 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
             "`forward` with stand-ins for tensors: move code that depends on values, or on lengths of tensors, into "
             "a module of torch.nn, or take it out of `forward`"
         ) from error
-    module = fx.GraphModule(tracer.root, graph)
+    try:
+        module = fx.GraphModule(tracer.root, graph)
+    except SyntaxError as error:
+        names = [path for path, _ in network.named_modules() if any(map(keyword.iskeyword, path.split(".")))]
+        raise UsageError(
+            f"cannot trace {name}: torch.fx writes Python code, and {', '.join(names) or 'one of its modules'} is "
+            "named as a keyword is; rename it"
+        ) from error
     interpreter = _Shapes(module)
     counter = FlopCounterMode(display=False)
     try:
