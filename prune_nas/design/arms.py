@@ -9,7 +9,7 @@ from prune_nas.design import family
 from prune_nas.design.budget import Limits
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.projection import project
-from prune_nas.design.rules import StageMean, apply, taper_widths
+from prune_nas.design.rules import Rule, apply, taper_widths
 from prune_nas.design.space import Space, Widths
 
 UNIFORM = "uniform"
@@ -18,7 +18,7 @@ _RANDOM_SEED = 7919  # random shapes are drawn from their own stream, never from
 
 
 def widths_of_arms(
-    space: Space, limits: Limits, *, found: Widths, pruned: Widths, rule: StageMean, randoms: int, seed: int
+    space: Space, limits: Limits, *, found: Widths, pruned: Widths, rule: Rule, randoms: int, seed: int
 ) -> dict[str, list[Widths]]:
     """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
 

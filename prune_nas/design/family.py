@@ -15,8 +15,8 @@ from typing import NamedTuple
 import numpy as np
 
 from prune_nas.design.budget import Limits
+from prune_nas.design.patterns import pattern_of, stage_means
 from prune_nas.design.projection import fill_both
-from prune_nas.design.rules import stage_means
 from prune_nas.design.space import Space, Widths
 
 
@@ -40,7 +40,7 @@ def shape(space: Space, prior: Mapping[str, int], point: Point) -> dict[str, flo
         prior: widths that the scores gave; all positive.
         point: coordinates within `BOUNDS`.
     """
-    keep, means = space.keep(prior), stage_means(space, prior)
+    keep, means = space.keep(prior), stage_means(pattern_of(space, prior))
     last = max(space.stages - 1, 1)
     return {
         s.name: means[s.stage] ** point.a

@@ -38,7 +38,7 @@ def verdict(
         limits: the budget made absolute; decides which uniform net is the rival.
         finals: all rows of `finals.csv`.
         expenses: all rows of `ledger.csv`.
-        non_uniformity: of the found shape (`rules.non_uniformity`).
+        non_uniformity: of the found shape (`patterns.non_uniformity`).
         within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
     """

@@ -16,6 +16,7 @@ from prune_nas.design import rules
 from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
+from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import verdict
@@ -58,9 +59,7 @@ def conclude(run: Run, job: Search) -> None:
     expenses = total(_expenses(run, job, finals))
     write_table(run.file("ledger.csv"), Expense, expenses)
     _write_widths(run, job)
-    write_json(
-        run.file("rule.json"), [{"schema": SCHEMA, "budget": b, **rules.to_dict(r)} for b, r in job.rules.items()]
-    )
+    write_json(run.file("rule.json"), [{"budget": b, **rules.to_dict(fit)} for b, fit in job.rules.items()])
     verdicts = []
     for budget, candidates in job.arms.items():
         limits = job.limits[budget]
@@ -70,7 +69,7 @@ def conclude(run: Run, job: Search) -> None:
             limits,
             finals,
             expenses,
-            rules.non_uniformity(job.space, candidates["found"][0]),
+            non_uniformity(pattern_of(job.space, candidates["found"][0])),
             within,
             {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
         )

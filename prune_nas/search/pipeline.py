@@ -24,6 +24,7 @@ from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.evidence import retire
 from prune_nas.design.ledger import train_macs
+from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
 from prune_nas.design.records import Curve, Final, TrialRow, read_table, write_table
 from prune_nas.design.selection import Selection, select
@@ -209,9 +210,9 @@ class Search:
         return chosen
 
     @cached_property
-    def rules(self) -> dict[str, rules.StageMean]:
+    def rules(self) -> dict[str, rules.Fit]:
         """Budget -> the stage-mean rule of its pruned widths."""
-        return {b: rules.fit_stage_mean([(self.space, s.widths)]) for b, s in self.selections.items()}
+        return {b: rules.fit("stage-mean", [pattern_of(self.space, s.widths)]) for b, s in self.selections.items()}
 
     # Study --------------------------------------------------------------------------------------------------------
 
@@ -338,7 +339,7 @@ class Search:
                 self.limits[str(budget)],
                 found=self.found(budget),
                 pruned=self.selections[str(budget)].widths,
-                rule=self.rules[str(budget)],
+                rule=self.rules[str(budget)].rule,
                 randoms=self.config.randoms,
                 seed=self.config.seed,
             )

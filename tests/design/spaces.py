@@ -1,5 +1,7 @@
 """Spaces built by hand, and hypothesis strategies for random ones: no network is read here."""
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 
 from prune_nas.design.space import Layer, Segment, Slot, Space, Widths, constant
@@ -28,12 +30,18 @@ def chain(plan, *, classes=10, floor=4, multiple=1, side=32):
         model="chain",
         input_shape=(3, 32, 32),
         classes=classes,
-        slots=tuple(slots),
+        slots=tuple(replace(slot, depth=depth_of(slot, slots)) for slot in slots),
         layers=tuple(layers),
         frozen=(),
         base=Widths({s.name: s.ceiling for s in slots}),
         stage_names=tuple(str(i + 1) for i in range(stage + 1)),
     )
+
+
+def depth_of(slot, slots):
+    """The place of a slot among those of its stage: 0 for the first, 1 for the last, 0.5 for one alone."""
+    own = [other.name for other in slots if other.stage == slot.stage]
+    return own.index(slot.name) / (len(own) - 1) if len(own) > 1 else 0.5
 
 
 def vgg(depth=16, **options):

@@ -1,6 +1,7 @@
 from prune_nas.design.arms import jobs, widths_of_arms
 from prune_nas.design.budget import Budget
-from prune_nas.design.rules import fit_stage_mean
+from prune_nas.design.patterns import pattern_of
+from prune_nas.design.rules import fit
 from tests.design.spaces import vgg
 from tests.design.test_family import PRIOR
 from tests.design.test_space import named
@@ -10,7 +11,7 @@ def arms_for(text):
     space = vgg(16).scaled(0.5)
     limits = Budget.parse(text).limits(space)
     pruned = named(space, PRIOR)
-    rule = fit_stage_mean([(space, pruned)])
+    rule = fit("stage-mean", [pattern_of(space, pruned)]).rule
     return space, limits, widths_of_arms(space, limits, found=pruned, pruned=pruned, rule=rule, randoms=3, seed=0)
 
 

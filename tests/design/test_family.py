@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from prune_nas.design import family
 from prune_nas.design.budget import Budget
 from prune_nas.design.family import BOUNDS, GUIDED, PRUNED, UNIFORM, Point, shape
+from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
-from prune_nas.design.rules import Taper, apply, fit_stage_mean, fit_taper
+from prune_nas.design.rules import Taper, apply, fit, fit_taper
 from tests.design.spaces import spaces, vgg
 from tests.design.test_space import named
 
@@ -31,7 +32,7 @@ def test_the_corners_are_the_arms(space, limits):
 
     assert set(shape(space, prior, UNIFORM).values()) == {1.0}
     assert shape(space, prior, PRUNED) == pytest.approx(space.keep(prior))
-    assert at(GUIDED) == apply(fit_stage_mean([(space, prior)]), space, limits)
+    assert at(GUIDED) == apply(fit("stage-mean", [pattern_of(space, prior)]).rule, space, limits)
     assert at(family.taper_point(space, Taper().ratio)) == apply(Taper(), space, limits)
 
 
