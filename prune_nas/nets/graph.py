@@ -64,8 +64,8 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
             f"cannot trace {name}: torch.fx writes Python code, and {', '.join(names) or 'one of its modules'} is "
             "named as a keyword is; rename it"
         ) from error
-    interpreter = _Shapes(module)
     counter = FlopCounterMode(display=False)
+    interpreter = _Shapes(module, counter)
     try:
         with torch.no_grad(), _slow_attention(), counter:
             interpreter.run(*(torch.zeros(BATCH, *shape) for shape in shapes), *defaults.values())
@@ -75,7 +75,7 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
             f"{name} does not run on an input of shape {spoken} without the batch: {first_line(error)}; "
             "give the input shape that the network was made for"
         ) from error
-    return Graph(tuple(graph.nodes), counter.get_total_flops() // (2 * BATCH), module)
+    return Graph(tuple(graph.nodes), interpreter.macs, module)
 
 
 def _defaults(network: nn.Module, name: str, given: int) -> dict[str, Any]:
@@ -139,10 +139,26 @@ class _Tracer(fx.Tracer):
 
 
 class _Shapes(fx.Interpreter):
-    """Notes the shape of each node's tensor; torch's own ShapeProp prints the traceback of an error to stderr."""
+    """Notes the shape of each node's tensor; torch's own ShapeProp prints the traceback of an error to stderr.
+
+    `macs` are those of one example: what does not depend on an input, such as Swin v2's position bias, is computed once
+    however many examples there are.
+    """
+
+    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+        super().__init__(module)
+        self.macs = 0
+        self._counter = counter
+        self._of_batch: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
+        before = self._counter.get_total_flops()
         result = super().run_node(n)
+        spent = (self._counter.get_total_flops() - before) // 2
+        if n.op == "placeholder" or any(one in self._of_batch for one in n.all_input_nodes):
+            self._of_batch.add(n)
+            spent //= BATCH
+        self.macs += spent
         if isinstance(result, torch.Tensor):
             n.meta["shape"] = tuple(result.shape)
         return result

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from prune_nas.config import Config
 from prune_nas.design.files import write_json
@@ -114,7 +115,13 @@ def _load(path: Path, config: Config) -> Run:
     if not isinstance(record, dict) or record.get("schema") != SCHEMA or "config" not in record:
         made = record.get("version", "an unknown version") if isinstance(record, dict) else "something else"
         raise UsageError(f"{path}/run.json was written by {made} and cannot be read by {version('prune-nas')}")
-    before, now = record["config"], config.identity()
+    try:
+        before = Config(**record["config"]).model_dump(
+            mode="json"
+        )  # a setting that is newer than the run is at its default
+    except (TypeError, ValidationError) as error:
+        raise PruneNasError(f"{path}/run.json is damaged: its config is not one ({error})") from error
+    now = config.identity()
     different = [f"  {k}: {before.get(k)!r} there, {v!r} now" for k, v in now.items() if before.get(k) != v]
     if different:
         raise UsageError(
