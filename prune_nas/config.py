@@ -12,15 +12,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prune_nas.design.budget import Budget
 from prune_nas.errors import UsageError, unknown
 
-ARMS = ("found", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
+ARMS = ("found", "transferred", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
 SCHEDULES = ("scratch-e", "scratch-b")
+FROM_SUPERNET = ("pruned", "guided", "inherited")  # the arms that need a supernet of the network itself
 ENVIRONMENT = "PRUNE_NAS_"
 
 Positive = Annotated[int, Field(ge=1)]
@@ -51,6 +52,10 @@ class Config(BaseModel):
     lr: Factor | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
 
+    prior: str | None = None
+    prior_budget: str | None = None
+    rule: str = "stage-mean"
+
     penalty: str = "l1"
     strength: Annotated[float, Field(ge=0)] | None = None
     selection: Literal["per-cost", "threshold"] = "per-cost"
@@ -66,7 +71,7 @@ class Config(BaseModel):
     latency_threads: Positive | None = None
 
     # What a later call on the same run may change: how much is asked for, and where it runs.
-    trials: Positive = 12
+    trials: Annotated[int, Field(ge=0)] = 12
     seeds: Positive = 3
     schedules: tuple[str, ...] = ("scratch-e",)
     arms: tuple[str, ...] = ARMS
@@ -92,6 +97,12 @@ class Config(BaseModel):
             if name not in known:
                 raise unknown(info.field_name.rstrip("s"), name, known)
         return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _studied(self) -> Self:
+        if self.trials == 0 and self.prior is None:
+            raise UsageError("--trials must be at least 1 in a search without --prior; got 0")
+        return self
 
     @field_validator("workers", mode="before")
     @classmethod

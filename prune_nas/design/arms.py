@@ -18,25 +18,46 @@ _RANDOM_SEED = 7919  # random shapes are drawn from their own stream, never from
 
 
 def widths_of_arms(
-    space: Space, limits: Limits, *, found: Widths, pruned: Widths, rule: Rule, randoms: int, seed: int
+    space: Space,
+    limits: Limits,
+    *,
+    found: Widths | None = None,
+    transferred: Widths | None = None,
+    pruned: Widths | None = None,
+    rule: Rule | None = None,
+    randoms: int,
+    seed: int,
 ) -> dict[str, list[Widths]]:
     """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
 
-    Where channels are shuffled there is no `inherited`: none of them can be followed into a narrower net.
-    Under one bound the uniform net is matched to the found one by that cost, by macs and by params; under several it
+    The first is the subject of the comparison: found, or without a study transferred. Where channels are shuffled there
+    is no `inherited`: none of them can be followed into a narrower net.
+    Under one bound the uniform net is matched to the subject by that cost, by macs and by params; under several it
     is the largest that meets them all.
+
+    Args:
+        space: of all arms.
+        limits: the budget made absolute.
+        found: what the study chose; None where there was none.
+        transferred: another network's rule, applied; None where there is no prior.
+        pruned: what the supernet's scores gave; None where no supernet was trained.
+        rule: fitted on `pruned`; None with it.
+        randoms: random shapes.
+        seed: of the random shapes.
     """
     even = {slot.name: 1.0 for slot in space.slots}
-    arms = {"found": [found], "pruned": [pruned], "guided": [apply(rule, space, limits)]}
+    guided = apply(rule, space, limits) if rule is not None else None
+    known = {"found": found, "transferred": transferred, "pruned": pruned, "guided": guided}
+    arms = {name: [widths] for name, widths in known.items() if widths is not None}
     if len(limits.bounds) > 1:
         arms[UNIFORM] = [project(space, even, limits)]
     else:
-        cost = space.cost(found)
+        cost = space.cost(next(iter(arms.values()))[0])
         for kind in dict.fromkeys([limits.bounds[0][0], "macs", "params"]):
             arms[f"{UNIFORM}@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
     arms["taper"] = [taper_widths(space, limits)]
     arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]
-    if not any(slot.shuffled for slot in space.slots):
+    if pruned is not None and not any(slot.shuffled for slot in space.slots):
         arms["inherited"] = [pruned]
     return arms
 

@@ -14,10 +14,10 @@ from prune_nas.design.records import SCHEMA, Expense, Final
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
 _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
-_RIVALS = ("taper", "random", "pruned", "guided", "inherited")
+_RIVALS = ("transferred", "guided", "pruned", "taper", "random", "inherited")
 _NO_SCRATCH_B = (
     "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
-    "add it with --schedules scratch-b --arms found,uniform"
+    "add it with --schedules scratch-b --arms {},uniform"
 )
 Groups = Mapping[tuple[str, str], Sequence[Final]]
 
@@ -30,6 +30,7 @@ def verdict(
     non_uniformity: float,
     within: Collection[str],
     failures: Mapping[str, str] = MappingProxyType({}),
+    subject: str = "found",
 ) -> dict[str, Any]:
     """An element of `verdict.json`.
 
@@ -38,23 +39,25 @@ def verdict(
         limits: the budget made absolute; decides which uniform net is the rival.
         finals: all rows of `finals.csv`.
         expenses: all rows of `ledger.csv`.
-        non_uniformity: of the found shape (`patterns.non_uniformity`).
+        non_uniformity: of the subject's shape (`patterns.non_uniformity`).
         within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
+        subject: the arm that is compared with all others: `found`, or `transferred` where nothing was searched.
     """
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
-    against, longer = _comparisons(groups, limits), _at_equal_compute(groups)
+    against, longer = _comparisons(groups, limits, subject), _at_equal_compute(groups, subject)
+    base = next((row.train_macs for row in own if row.arm == "base"), 0)
     return {
         "schema": SCHEMA,
         "budget": budget,
-        "headline": _headline(against),
+        "headline": _headline(against, subject),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
-            *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B]),
+            *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
             *_about_failures(failures),
-            _about_shape(non_uniformity),
-            *_about_search(budget, finals, expenses),
+            _about_shape(non_uniformity, subject),
+            *(_about_search(budget, base, expenses) if subject == "found" else []),
         ],
         "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
@@ -62,31 +65,35 @@ def verdict(
     }
 
 
-def _comparisons(groups: Groups, limits: Limits) -> list[Comparison]:
-    """Found against every rival under one schedule: scratch-e where it was trained, else scratch-b.
+def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Comparison]:
+    """The subject against every rival under one schedule: scratch-e where it was trained, else scratch-b.
 
     The uniform net that is matched on the bounded cost comes first: it is the headline's rival.
     """
-    schedule = _MAIN if ("found", _MAIN) in groups else _LONG
-    found = groups.get(("found", schedule), ())
+    schedule = _MAIN if (subject, _MAIN) in groups else _LONG
+    own = groups.get((subject, schedule), ())
     bounded = limits.bounds[0][0]
     uniform = sorted(UNIFORM_ARMS, key=lambda arm: arm.endswith(f"@{bounded}") or arm == "uniform", reverse=True)
-    rivals = [groups.get((arm, _REWIND if arm == "inherited" else schedule), ()) for arm in (*uniform, *_RIVALS)]
-    return [comparison for rival in rivals if (comparison := compare(found, rival)) is not None]
+    rivals = [
+        groups.get((arm, _REWIND if arm == "inherited" else schedule), ())
+        for arm in (*uniform, *_RIVALS)
+        if arm != subject
+    ]
+    return [comparison for rival in rivals if (comparison := compare(own, rival)) is not None]
 
 
-def _headline(comparisons: Sequence[Comparison]) -> str:
+def _headline(comparisons: Sequence[Comparison], subject: str) -> str:
     if not comparisons:
-        return "no comparison yet: the finals hold no seed on which both found and a rival were trained"
+        return f"no comparison yet: the finals hold no seed on which both {subject} and a rival were trained"
     first = comparisons[0]
     if first.outcome in ("equivalent", "same") and first.right.startswith("uniform"):
         return f"{first.sentence()}; scale this network uniformly"
     return first.sentence()
 
 
-def _at_equal_compute(groups: Groups) -> list[Comparison]:
+def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     """What training uniform for the base's whole compute changes: at equal epochs a small net trains on less."""
-    against = (("found", _MAIN), ("found", _LONG), ("base", _MAIN))
+    against = ((subject, _MAIN), (subject, _LONG), ("base", _MAIN))
     pairs = [
         compare(groups[arm, _LONG], groups[rival])
         for arm in UNIFORM_ARMS
@@ -100,16 +107,16 @@ def _about_failures(failures: Mapping[str, str]) -> list[str]:
     return [f"{name} failed and is in no comparison: {why}" for name, why in failures.items()]
 
 
-def _about_shape(non_uniformity: float) -> str:
+def _about_shape(non_uniformity: float, subject: str) -> str:
     tail = ": within rounding of uniform scaling" if non_uniformity < _FLAT else ""
     return (
-        f"non-uniformity of the found shape: {non_uniformity:.2f} (deviation of its keep ratios over their mean){tail}"
+        f"non-uniformity of the {subject} shape: {non_uniformity:.2f} "
+        f"(deviation of its keep ratios over their mean){tail}"
     )
 
 
-def _about_search(budget: str, finals: Sequence[Final], expenses: Iterable[Expense]) -> list[str]:
+def _about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[str]:
     """What finding it cost, in trainings of the base."""
-    base = next((row.train_macs for row in finals if row.arm == "base"), 0)
     costs = [e for e in expenses if e.phase == "supernet" or (e.phase == "study" and e.budget == budget)]
     spent = sum(e.train_macs for e in costs)
     if not base or not spent:

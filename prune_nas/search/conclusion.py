@@ -59,7 +59,8 @@ def conclude(run: Run, job: Search) -> None:
     expenses = total(_expenses(run, job, finals))
     write_table(run.file("ledger.csv"), Expense, expenses)
     _write_widths(run, job)
-    write_json(run.file("rule.json"), [{"budget": b, **rules.to_dict(fit)} for b, fit in job.rules.items()])
+    if job.rules:
+        write_json(run.file("rule.json"), [{"budget": b, **rules.to_dict(fit)} for b, fit in job.rules.items()])
     verdicts = []
     for budget, candidates in job.arms.items():
         limits = job.limits[budget]
@@ -69,18 +70,34 @@ def conclude(run: Run, job: Search) -> None:
             limits,
             finals,
             expenses,
-            non_uniformity(pattern_of(job.space, candidates["found"][0])),
+            non_uniformity(pattern_of(job.space, candidates[job.subject][0])),
             within,
             {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
+            job.subject,
         )
-        measured, notes = timing.facts(job.traced, candidates, dict(limits.bounds).get("latency"), job.conditions)
+        if job.subject == "transferred":
+            said["headline"] = f"{_saved(job, finals)}{said['headline']}"
+        measured, notes = timing.facts(
+            job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
+        )
         verdicts.append({**said, "sentences": [*said["sentences"], *notes], "latency": measured})
     write_json(run.file("verdict.json"), verdicts)
     for i, said in enumerate(verdicts):
-        chosen = said["deploy"] or {"arm": "found", "schedule": ""}
-        for name, arm, schedule in (("best", "found", ""), ("deploy", chosen["arm"], chosen["schedule"])):
+        chosen = said["deploy"] or {"arm": job.subject, "schedule": ""}
+        for name, arm, schedule in (("best", job.subject, ""), ("deploy", chosen["arm"], chosen["schedule"])):
             rows = [r for key, rows in by_arm(finals).items() if _is(key, said["budget"], arm, schedule) for r in rows]
             _write_net(run, job, said["budget"], rows, name if i == 0 else f"{name}/{i + 1}")
+
+
+def _saved(job: Search, finals: list[Final]) -> str:
+    """What a transferred rule saves, in words."""
+    base = next((row.train_macs for row in finals if row.arm == "base"), 0)
+    if not base:
+        return ""
+    widest = job.space.cost(job.space.widest).macs
+    supernet = train_macs(widest, len(job.setting.data.train), job.config.supernet_epochs)
+    trainings = supernet / base
+    return f"the transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the base; "
 
 
 def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
@@ -144,7 +161,7 @@ def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str)
     """Write `<name>.json`, the spec of the rows' network, and `<name>.safetensors`: its seed best on validation."""
     best = max(rows, key=lambda row: row.val_accuracy, default=None)
     known = {w.digest: w for candidates in job.arms[budget].values() for w in candidates}
-    widths = known[best.candidate] if best else job.arms[budget]["found"][0]
+    widths = known[best.candidate] if best else job.arms[budget][job.subject][0]
     cost = job.space.cost(widths)
     spec = {
         "schema": SCHEMA,
@@ -160,7 +177,7 @@ def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str)
         "source": {
             "run": run.path.name,
             "budget": budget,
-            "arm": best.arm if best else "found",
+            "arm": best.arm if best else job.subject,
             "seed": best.seed if best else None,
             "schedule": best.schedule if best else None,
             "val_accuracy": best.val_accuracy if best else None,

@@ -29,6 +29,11 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
+    if not job.scored:
+        view.say(
+            "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
+            "files scores.safetensors, supernet.safetensors and rule.json are absent"
+        )
     if "inherited" in config.arms and any(slot.shuffled for slot in space.slots):
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
     try:
@@ -49,7 +54,7 @@ def _seconds(job: Search) -> float:
     """The supernet alone with every thread, then everything else on as many workers as there are."""
     config, space = job.config, job.space
     workers, threads = job.size
-    total = _per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs
+    total = _per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs if job.scored else 0.0
     if "base" in config.arms:
         total += _per_image(job, space.base, threads) * config.seeds * config.epochs / workers
     base_macs = space.cost(space.base).macs

@@ -17,12 +17,13 @@ import torch
 from optuna import Study
 from torch import nn
 
-from prune_nas.config import Config
+from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design import arms as arms_of
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.evidence import retire
+from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
@@ -35,6 +36,7 @@ from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
+from prune_nas.search.prior import PRIOR, Prior, prior_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
@@ -57,14 +59,17 @@ def search(config: Config, path: Path, view: View) -> None:
     device = choose_device(config.device)
     data = load_data(config)
     traced = trace_model(config, data)
+    prior = prior_of(config, path)
     traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
     penalties.check(config.penalty, traced.space, traced.template)
     for budget in config.budgets:
         if not budget.bounds_latency:
             budget.limits(traced.space)
     with opened(path, config) as run:
+        if prior is not None and not run.file(PRIOR).exists():
+            write_json(run.file(PRIOR), prior.to_dict())
         traced = timed(run, traced, device, view)
-        job = Search(run, traced, setting_of(run, traced, data, device, view), view)
+        job = Search(run, traced, setting_of(run, traced, data, device, view), view, prior)
         estimate.announce(job, view)
         with contextlib.closing(job.crew):
             job.run_supernet()
@@ -81,6 +86,7 @@ class Search:
     traced: Traced
     setting: Setting
     view: View
+    prior: Prior | None = None
 
     @property
     def config(self) -> Config:
@@ -134,6 +140,17 @@ class Search:
         }
         return Workers(workers, briefing)
 
+    @property
+    def scored(self) -> bool:
+        """Whether the run has a supernet: without a prior always, with one if an arm asks for it."""
+        asks = self.prior is None or bool(set(FROM_SUPERNET) & set(self.config.arms))
+        return asks or self.run.file("scores.safetensors").exists()
+
+    @property
+    def subject(self) -> str:
+        """The arm that is compared with all others: found, or without a study transferred."""
+        return "found" if self.config.trials else "transferred"
+
     # Supernet -----------------------------------------------------------------------------------------------------
 
     @property
@@ -144,7 +161,10 @@ class Search:
         return penalties.strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
 
     def run_supernet(self) -> None:
-        """Score the supernet's channels, unless their scores are there."""
+        """Score the supernet's channels, unless their scores are there or not needed."""
+        if not self.scored:
+            self.run.phase("supernet", "skipped")
+            return
         target = self.run.file("scores.safetensors")
         if not target.exists():
             scores = channel_scores(self.space, self._supernet())
@@ -197,7 +217,9 @@ class Search:
 
     @cached_property
     def selections(self) -> dict[str, Selection]:
-        """Budget -> what the scores give under it: the `pruned` arm and the study's prior."""
+        """Budget -> what the scores give under it: the `pruned` arm; nothing without a supernet."""
+        if not self.scored:
+            return {}
         scores = load_scores(self.run.file("scores.safetensors"), self.space)
         chosen = {b: select(self.space, scores, limits, by=self.config.selection) for b, limits in self.limits.items()}
         diagnosis = diagnose(self.space, scores, self.strength, chosen)
@@ -214,10 +236,22 @@ class Search:
         """Budget -> the stage-mean rule of its pruned widths."""
         return {b: rules.fit("stage-mean", [pattern_of(self.space, s.widths)]) for b, s in self.selections.items()}
 
+    def transferred(self, budget: Budget) -> Widths | None:
+        """The prior's rule on this network; None without a prior."""
+        return None if self.prior is None else rules.apply(self.prior.rule, self.space, self.limits[str(budget)])
+
+    def centre(self, budget: Budget) -> Widths:
+        """The widths that the study searches around: the transferred ones, else the pruned ones."""
+        given = self.transferred(budget)
+        return self.selections[str(budget)].widths if given is None else given
+
     # Study --------------------------------------------------------------------------------------------------------
 
     def run_studies(self) -> None:
         """One Optuna study per budget, until each has its trials; then the second rung of each."""
+        if not self.config.trials:
+            self.run.phase("study", "skipped")
+            return
         self.run.phase("study", "running")
         self._first_rungs()
         if self.config.finalists:
@@ -226,11 +260,13 @@ class Search:
 
     def rungs(self, budget: Budget) -> tuple[Study, Study]:
         """The two studies of a budget: short trainings of proposals, full ones of the best of them."""
-        journal, prior = self.run.file("study.journal"), self.selections[str(budget)].widths
+        journal, prior = self.run.file("study.journal"), self.centre(budget)
         return study.open_study(journal, str(budget), prior), study.open_study(journal, f"{budget} finalists", prior)
 
-    def found(self, budget: Budget) -> Widths:
-        """The best finalist; without a second rung the best trial."""
+    def found(self, budget: Budget) -> Widths | None:
+        """The best finalist; without a second rung the best trial; None without a study."""
+        if not self.config.trials:
+            return None
         short, full = self.rungs(budget)
         return study.best(full if self.config.finalists else short)
 
@@ -250,7 +286,7 @@ class Search:
                 self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
 
     def _trials(self, budget: Budget, opened_study: Study, lanes: int, bar: Bar) -> study.Trials:
-        config, limits, prior = self.config, self.limits[str(budget)], self.selections[str(budget)].widths
+        config, limits, prior = self.config, self.limits[str(budget)], self.centre(budget)
         proposals = study.trials(
             opened_study,
             self.space,
@@ -338,8 +374,9 @@ class Search:
                 self.space,
                 self.limits[str(budget)],
                 found=self.found(budget),
-                pruned=self.selections[str(budget)].widths,
-                rule=self.rules[str(budget)].rule,
+                transferred=self.transferred(budget),
+                pruned=self.selections[str(budget)].widths if self.scored else None,
+                rule=self.rules[str(budget)].rule if self.scored else None,
                 randoms=self.config.randoms,
                 seed=self.config.seed,
             )

@@ -162,13 +162,14 @@ def _anchored(rounds: Sequence[Sequence[Sample]]) -> tuple[Sample, ...]:
 
 
 def facts(
-    traced: Traced, candidates: dict[str, list[Widths]], limit_ms: float | None, conditions: Conditions
+    traced: Traced, candidates: dict[str, list[Widths]], subject: str, limit_ms: float | None, conditions: Conditions
 ) -> tuple[dict[str, Any], list[str]]:
     """Measured latencies of a budget's arms, and what a reader must be told of them.
 
     Args:
         traced: the network.
         candidates: arm -> its widths; the first is measured.
+        subject: the arm that is judged.
         limit_ms: the budget's bound, if it has one.
         conditions: to measure under.
 
@@ -179,9 +180,9 @@ def facts(
     space = traced.space
     arms = {"base": space.base, **{arm: ws[0] for arm, ws in candidates.items() if arm not in ("random", "inherited")}}
     for multiple in formula.MULTIPLES:
-        rounded = formula.rounded(space, arms["found"], multiple)
+        rounded = formula.rounded(space, arms[subject], multiple)
         if rounded not in arms.values():
-            arms[f"found in multiples of {multiple}"] = rounded
+            arms[f"{subject} in multiples of {multiple}"] = rounded
     networks = {widths.digest: traced.build(widths, seed=0) for widths in arms.values()}
     measured = latency.compare(
         networks,
@@ -191,13 +192,13 @@ def facts(
         threads=conditions.threads,
         seconds=_SECONDS,
     )
-    found = measured[arms["found"].digest]
+    own = measured[arms[subject].digest]
     notes = []
-    if limit_ms is not None and found.median_ms - found.iqr_ms / 2 > limit_ms:
+    if limit_ms is not None and own.median_ms - own.iqr_ms / 2 > limit_ms:
         notes.append(
-            f"found measured {found.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
-            f"formula is off there; search again with latency={limit_ms**2 / found.median_ms:.3g}ms"
+            f"{subject} measured {own.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
+            f"formula is off there; search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
         )
     medians = {arm: measured[widths.digest].median_ms for arm, widths in arms.items()}
-    warning = formula.advice(space, arms, medians, "found")
+    warning = formula.advice(space, arms, medians, subject)
     return {arm: asdict(measured[w.digest]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]

@@ -11,7 +11,7 @@ from prune_nas.training.data.download import Progress, show_progress
 from prune_nas.training.data.images import FolderImages, Images, ImageSet
 from prune_nas.training.data.source import Source, default_data_dir
 
-__all__ = ["DATASETS", "Augmentation", "Data", "FolderImages", "ImageSet", "Images", "Normalisation", "load"]
+__all__ = ["DATASETS", "Augmentation", "Data", "FolderImages", "ImageSet", "Images", "Normalisation", "load", "outline"]
 
 DATASETS = {
     "cifar10": "60,000 colour photographs of 32x32 pixels in 10 classes (downloaded if need be)",
@@ -53,6 +53,18 @@ def load(
         raise UsageError(f"the image size must be at least 8 pixels; got {image_size}")
     source = _open(name, data_dir or default_data_dir(), image_size, download, progress)
     return prepare(source, seed=seed, train_size=train_size, val_size=val_size, image_size=image_size)
+
+
+def outline(name: str, *, image_size: int = 32, data_dir: Path | None = None) -> tuple[tuple[int, int, int], int]:
+    """The shape of one image as networks get it, and the number of classes; no image is read.
+
+    Raises:
+        UsageError: an unknown name, or a folder that is not laid out as it must be.
+    """
+    known = {"cifar10": 10, "cifar100": 100, "digits": 10}
+    if name not in known:
+        known[name] = len(_open(name, data_dir or default_data_dir(), image_size, False, show_progress).classes)
+    return (3, image_size, image_size), known[name]
 
 
 def _open(name: str, data_dir: Path, image_size: int, download: bool, progress: Progress) -> Source:

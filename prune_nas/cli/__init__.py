@@ -1,0 +1,63 @@
+"""The command line: a thin layer over the calls that Python users make.
+
+Progress and messages go to stderr, results to stdout. Commands import what they need when they run, so that
+`--help`, `plot`, `report` and `status` start without torch.
+"""
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from prune_nas.cli import networks, reading, searching, transferring
+from prune_nas.cli.common import app
+from prune_nas.errors import PruneNasError
+
+INTERRUPTED = 130
+_RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
+
+
+_ORDER = ("search", "inspect", "transfer", "rules", "train", "export", "plot", "report", "status")
+app.registered_commands.sort(
+    key=lambda one: (
+        (*_ORDER, "z").index(getattr(one.callback, "__name__", "z"))
+        if getattr(one.callback, "__name__", "z") in _ORDER
+        else len(_ORDER)
+    )
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; whatever goes wrong ends in one message on stderr."""
+    try:
+        app(None if arguments is None else list(arguments))
+    except SystemExit as done:  # Typer has ended: with a result, or with its own message about the flags
+        code = done.code if isinstance(done.code, int) else 1
+        return _fail(_RESUMABLE, code) if code == INTERRUPTED else code
+    except PruneNasError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail(_RESUMABLE, INTERRUPTED)
+    except BrokenPipeError:  # the reader of our output has left, as `head` does
+        return 1
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}; free some space or name another place, then repeat", 1)
+    except Exception:
+        traceback.print_exc()
+        return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
+    return 0
+
+
+def _fail(message: str, code: int) -> int:
+    typer.echo(f"prune-nas: {message}", err=True)
+    return code
+
+
+__all__ = ["app", "main", "networks", "reading", "run", "searching", "transferring"]

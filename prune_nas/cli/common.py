@@ -1,0 +1,87 @@
+"""What the commands share: the application, the options that several of them take, and how results are printed."""
+
+# Typer reads signatures at run time, so annotations must not be postponed to strings.
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from prune_nas.errors import UsageError, unknown
+
+app = typer.Typer(
+    name="prune-nas",
+    help="Find channel widths by pruning, turn them into design rules, and prove them by training from scratch.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
+Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
+DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a result as JSON."""
+    typer.echo(json.dumps(value, indent=1))
+
+
+def print_listing(items: dict[str, Any], *, json_: bool) -> None:
+    """Print names and what they are, in two columns or as JSON."""
+    if json_:
+        print_json(items)
+        return
+    wide = max(map(len, items))
+    for name, text in items.items():
+        typer.echo(f"{name:<{wide}}  {text}")
+
+
+def print_results(data: Any) -> None:
+    """Print a run's table and verdicts (`data`: a `RunData`)."""
+    from prune_nas.report.tables import rich_results
+
+    console = Console()
+    console.print(rich_results(data.results))
+    for item in data.verdicts:
+        console.print(f"{item['budget']}: {item['headline']}", markup=False)
+        for sentence in item["sentences"]:
+            console.print(f"  {sentence}", markup=False)
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """The shape in a text such as 3x32x32.
+
+    Raises:
+        UsageError: it is none.
+    """
+    try:
+        shape = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        raise UsageError(f"--input must be channels x height x width such as 3x32x32; got {text!r}") from None
+    if min(shape) < 1:
+        raise UsageError(f"--input must be positive; got {text!r}")
+    return shape
+
+
+def save_figure(path: Path, draw: Callable[[], Any]) -> None:
+    """Draw a figure into a file of the kind that its ending names.
+
+    Raises:
+        UsageError: the ending is no figure's.
+    """
+    from prune_nas.design.files import write_bytes
+    from prune_nas.report.figures import FORMATS, style
+
+    form = path.suffix.removeprefix(".")
+    if form not in FORMATS:
+        raise unknown("figure format", form, FORMATS)
+    with style.styled():
+        write_bytes(path, style.render(draw(), form))

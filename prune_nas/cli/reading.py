@@ -1,0 +1,77 @@
+"""The commands that only read: runs, data sets, this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prune_nas.cli.common import Json, RunDir, app, print_json, print_listing, print_results
+
+
+@app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
+def plot(
+    run: RunDir,
+    kind: Annotated[list[str] | None, typer.Option("--kind", "-k", help="Which figures [default: all].")] = None,
+    format_: Annotated[list[str] | None, typer.Option("--format", "-f", help="svg, png or pdf.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/figures].")] = None,
+) -> None:
+    """Draw a run's figures from its tables."""
+    from prune_nas.report.figures import draw
+    from prune_nas.report.run_data import RunData
+
+    for path in draw(
+        RunData(run), kinds=kind or None, formats=tuple(format_ or ("svg", "png")), out=out or run / "figures"
+    ):
+        typer.echo(path)
+
+
+@app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
+def report(run: RunDir, json_: Json = False) -> None:
+    """Write a run's report.html anew and print its results."""
+    from prune_nas.report.html import write_report
+    from prune_nas.report.run_data import RunData
+
+    page = write_report(run)
+    data = RunData(run)
+    if json_:
+        print_json(data.verdicts)
+        return
+    print_results(data)
+    typer.echo(f"report: {page}")
+
+
+@app.command(epilog="Example: prune-nas status artifacts/runs/my-run")
+def status(run: RunDir, json_: Json = False) -> None:
+    """Say how far a run has come."""
+    from prune_nas.report.run_data import RunData
+
+    data = RunData(run)
+    config, phases = data.run["config"], data.run["phases"]
+    done = {"trials": sum(row.state != "REPEAT" for row in data.trials), "finals": len(data.finals)}
+    if json_:
+        print_json({"schema": 1, "run": str(run), "phases": phases, **done})
+        return
+    typer.echo(f"{run}: {config['model']} on {config['dataset']}, budgets {'; '.join(config['budget'])}")
+    for name, state in phases.items():
+        typer.echo(f"  {name}: {state}")
+    typer.echo(
+        f"  {done['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
+    )
+    typer.echo(f"  {done['finals']} final trainings finished")
+
+
+@app.command(epilog="Example: prune-nas datasets")
+def datasets(json_: Json = False) -> None:
+    """List the data sets."""
+    from prune_nas.training.data import DATASETS
+
+    print_listing(DATASETS, json_=json_)
+
+
+@app.command(epilog="Example: prune-nas doctor")
+def doctor(json_: Json = False) -> None:
+    """Say what this machine can do: devices, precision, data."""
+    from prune_nas.search.doctor import examine
+
+    findings = examine()
+    print_listing({k: str(v) for k, v in findings.items()} if not json_ else findings, json_=json_)

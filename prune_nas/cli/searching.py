@@ -1,0 +1,158 @@
+"""The commands that train."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prune_nas.cli.common import DataDir, Dataset, Json, Quiet, app, print_json, print_results
+
+
+@app.command(epilog="Example: prune-nas search --model vgg16 --dataset digits --preset smoke")
+def search(
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A network; see `prune-nas models`.")] = None,
+    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="See `prune-nas datasets`.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option("--budget", "-b", help="macs=0.4, latency=3ms, or macs=0.2,params=0.05; may be repeated."),
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
+    data_dir: DataDir = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    workers: Annotated[
+        str | None, typer.Option(help="Trainings beside each other, a number [default: auto, one a CPU core].")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    train_size: Annotated[
+        int | None, typer.Option(help="At most this many training images, a stratified subset.")
+    ] = None,
+    val_size: Annotated[
+        int | None, typer.Option(help="At most this many validation images, cut from the training set.")
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="fast or paper.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    prior: Annotated[
+        str | None, typer.Option(help="Start from this rule (as `transfer` takes it), without a supernet.")
+    ] = None,
+    prior_budget: Annotated[
+        str | None, typer.Option(help="Which of the prior's budgets lends its widths [default: its first].")
+    ] = None,
+    rule: Annotated[str | None, typer.Option(help="Kind of rule that is fitted where the prior is widths.")] = None,
+    penalty: Annotated[str | None, typer.Option(help="l1, l1-macs, l1-params, l1-cost or none.")] = None,
+    strength: Annotated[float | None, typer.Option(help="The penalty's lambda [default: by schedule].")] = None,
+    selection: Annotated[str | None, typer.Option(help="per-cost or threshold.")] = None,
+    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Candidates trained by the study, per budget.")] = None,
+    trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
+    ] = None,
+    finalist_seeds: Annotated[int | None, typer.Option(help="Seeds that the finalists are trained with.")] = None,
+    latency_batch: Annotated[int | None, typer.Option(help="Images a forward pass when latency is measured.")] = None,
+    latency_threads: Annotated[int | None, typer.Option(help="CPU threads when latency is measured.")] = None,
+    timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the finals (the base's).")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
+    randoms: Annotated[int | None, typer.Option(help="Random shapes a budget.")] = None,
+    schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Arms of the finals, with commas [default: all].")] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Search widths under a budget and compare them with every fair rival; the same command again resumes."""
+    flags = {k: v for k, v in locals().items() if k not in ("run", "config", "quiet", "json_")}
+    from prune_nas.config import ARMS, FROM_SUPERNET
+
+    if prior is not None and arms is None:
+        flags["arms"] = ",".join(arm for arm in ARMS if arm not in FROM_SUPERNET)
+    perform(flags, run=run, config=config, quiet=quiet, json_=json_)
+
+
+def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, quiet: bool, json_: bool) -> None:
+    """Search with these settings, draw the figures, write the report, and print the results."""
+    for name in ("schedules", "arms"):
+        flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
+    flags["budget"] = tuple(flags["budget"] or ())
+
+    import torch
+
+    from prune_nas.config import resolve
+    from prune_nas.report.figures import draw
+    from prune_nas.report.html import write_report
+    from prune_nas.report.run_data import RunData
+    from prune_nas.search.pipeline import search as work
+    from prune_nas.search.progress import View
+
+    automatic = "standard" if flags["device"] not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
+    settings = resolve(flags, file=config, automatic=automatic)
+    path = run or Path("artifacts/runs") / settings.run_name
+    work(settings, path, View(quiet=quiet))
+    data = RunData(path)
+    draw(data, kinds=None, out=path / "figures")
+    page = write_report(path)
+    if json_:
+        print_json(data.verdicts)
+        return
+    print_results(data)
+    typer.echo(f"report: {page}")
+
+
+@app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")
+def train(
+    spec: Annotated[Path, typer.Argument(help="A spec such as a run's best.json.")],
+    dataset: Dataset,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of scratch-e.")] = 20,
+    recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
+    schedule: Annotated[str, typer.Option(help="scratch-e or scratch-b.")] = "scratch-e",
+    seeds: Annotated[int, typer.Option(help="Trainings, each with its own seed.")] = 1,
+    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
+    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="Validation images.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Where the weights go.")] = Path("artifacts/runs/train"),
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Train one spec from scratch; prints validation and test accuracy and saves the weights."""
+    from prune_nas.search.progress import View
+    from prune_nas.search.single import train_spec
+
+    results = train_spec(
+        spec,
+        dataset,
+        model=model,
+        epochs=epochs,
+        recipe_name=recipe,
+        schedule=schedule,
+        seeds=range(seed, seed + seeds),
+        sizes=(train_size, val_size),
+        device=device,
+        precision=precision,
+        out=out,
+        data_dir=data_dir,
+        view=View(quiet=quiet),
+    )
+    if json_:
+        print_json(results)
+        return
+    for row in results:
+        typer.echo(
+            f"seed {row['seed']}: {100 * row['val_accuracy']:.2f} % on validation, "
+            f"{100 * row['test_accuracy']:.2f} % on test "
+            f"({row['epochs']} epochs, {row['seconds']:.0f} s) -> {row['weights']}"
+        )

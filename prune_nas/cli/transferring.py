@@ -1,0 +1,157 @@
+"""The commands about rules: what one network taught, applied to another."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, save_figure
+from prune_nas.cli.searching import perform
+
+_ARMS = "transferred,guided,pruned,uniform,taper,random,base"
+
+Source = Annotated[
+    str, typer.Argument(help="A run, a rule file, a published rule's name, or a .csv of widths.", show_default=False)
+]
+Kind = Annotated[
+    str, typer.Option("--rule", help="stage-mean, depth-curve or quantised-linear: fitted where the source is widths.")
+]
+SourceBudget = Annotated[str | None, typer.Option(help="The run's budget that lends its widths [default: its first].")]
+SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
+
+
+@app.command(epilog="Example: prune-nas transfer artifacts/runs/my-run --model vgg19 --dataset cifar100 -b params=0.1")
+def transfer(
+    source: Source,
+    model: Model,
+    dataset: Dataset,
+    budget: Annotated[list[str] | None, typer.Option("--budget", "-b", help="As in search; may be repeated.")] = None,
+    evaluate: Annotated[
+        bool, typer.Option("--evaluate", help="Train the arms and compare them; without it nothing is trained.")
+    ] = False,
+    rule: Kind = "stage-mean",
+    source_budget: SourceBudget = None,
+    source_model: SourceModel = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(help="Without --evaluate: draw pattern, rule and widths into this file."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Without --evaluate: write the widths into this .csv.")] = None,
+    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run directory of --evaluate [default: artifacts/runs/...].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file with any setting of search.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
+    schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
+    arms: Annotated[
+        str, typer.Option(help="Arms that are trained; without guided and pruned the target needs no supernet.")
+    ] = _ARMS,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Trainings beside each other.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Apply what was found on one network to another, under any budget; with --evaluate, prove it."""
+    if evaluate:
+        flags = {
+            "model": model,
+            "dataset": dataset,
+            "budget": budget,
+            "base_width": base_width,
+            "prior": source,
+            "prior_budget": source_budget,
+            "rule": rule,
+            "trials": 0,
+            "finalists": 0,
+            "image_size": image_size,
+            "preset": preset,
+            "seed": seed,
+            "data_dir": data_dir,
+            "seeds": seeds,
+            "schedules": schedules,
+            "arms": arms,
+            "device": device,
+            "workers": workers,
+            "threads": threads,
+        }
+        perform(flags, run=run, config=config, quiet=quiet, json_=json_)
+        return
+
+    from prune_nas.search.prior import read_prior
+    from prune_nas.search.transfer import transfer as work
+
+    found = work(
+        read_prior(source, kind=rule, budget=source_budget, model=source_model),
+        model,
+        dataset,
+        budgets=tuple(budget or ("macs=0.4",)),
+        base_width=base_width or 1.0,
+        image_size=image_size or 32,
+        data_dir=data_dir,
+    )
+    if out is not None:
+        found.write_widths(out)
+    if figure is not None:
+        _draw(found, figure)
+    if json_:
+        print_json([target.to_dict() for target in found.targets])
+        return
+    typer.echo(f"{found.prior.rule.kind} from {source}: {found.prior.rule.explain()}")
+    if found.remark:
+        typer.echo(found.remark)
+    for target in found.targets:
+        typer.echo(f"{target.budget}: {target.macs:,} macs, {target.params:,} params")
+        typer.echo("  " + ", ".join(f"{slot} {width}" for slot, width in target.widths.items()))
+
+
+def _draw(found: Any, path: Path) -> None:
+    from prune_nas.report.figures.transfer import transfer as figure
+
+    widths = {target.budget: target.widths for target in found.targets}
+    save_figure(path, lambda: figure(found.prior.patterns, found.prior.rule, found.targets[0].space, widths))
+
+
+rules = typer.Typer(help="List and explain the published rules; fit new ones.", rich_markup_mode=None)
+app.add_typer(rules, name="rules")
+
+
+@rules.callback(invoke_without_command=True)
+def list_rules(context: typer.Context, json_: Json = False) -> None:
+    """List the rules that ship with this program, each in a sentence."""
+    if context.invoked_subcommand is not None:
+        return
+    from prune_nas.search.prior import published, read_prior
+
+    found = {name: read_prior(name).rule for name in published()}
+    if json_:
+        print_json([{"name": name, "kind": rule.kind, "explanation": rule.explain()} for name, rule in found.items()])
+        return
+    for name, rule in found.items():
+        typer.echo(f"{name} ({rule.kind}): {rule.explain()}")
+    if not found:
+        typer.echo("no rule is published yet; make one: prune-nas rules fit RUN -o FILE.json")
+
+
+@rules.command(epilog="Example: prune-nas rules fit artifacts/runs/a artifacts/runs/b -o my-rule.json")
+def fit(
+    runs: Annotated[list[str], typer.Argument(help="Runs or .csv tables of widths of one kind of network.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The rule file to write.")],
+    kind: Kind = "stage-mean",
+    source_budget: SourceBudget = None,
+    source_model: SourceModel = None,
+    json_: Json = False,
+) -> None:
+    """Fit one rule on the pruned widths of several runs, and say how far they agree."""
+    from prune_nas.search.transfer import fit_rule
+
+    made = fit_rule(runs, out, kind=kind, budget=source_budget, source_model=source_model)
+    if json_:
+        print_json(made)
+        return
+    typer.echo(made["explanation"])
+    typer.echo(made["evidence"]["stability"])
+    typer.echo(f"rule: {out}")

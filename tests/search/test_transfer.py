@@ -1,0 +1,142 @@
+"""Rules that leave their network: transferred without training, as a prior of a search, and evaluated."""
+
+import csv
+import json
+
+import pytest
+
+from prune_nas.design.records import Curve, Final, TrialRow, read_table
+from prune_nas.training import loop
+from tests.search.tiny import arguments
+
+
+@pytest.fixture
+def rule(tmp_path):
+    path = tmp_path / "rule.json"
+    data = {"schema": 1, "kind": "stage-mean", "parameters": {"ratios": [0.8, 0.9, 0.5, 0.2, 0.1]}}
+    path.write_text(json.dumps(data))
+    return path
+
+
+def test_transfer_gives_widths_and_trains_nothing(searched, cli, monkeypatch):
+    monkeypatch.setattr(loop, "fit", None)
+    figure, table = searched / "t.png", searched / "t.csv"
+    code, out, err = cli("transfer", searched, "-m", "vgg19", "-d", "cifar100", "-b", "params=0.1", "--figure", figure,
+                         "--out", table)  # fmt: skip
+    assert code == 0, err
+    assert "conv5_4" in out
+    assert figure.stat().st_size > 10_000
+    code, out, _ = cli("transfer", searched, "-m", "vgg19", "-d", "cifar100", "-b", "params=0.1", "--json")
+    (got,) = json.loads(out)
+    assert {"rule", "model", "budget", "widths", "macs", "params"} <= set(got)
+    assert got["params"] <= 2_006_659
+    # The table that was written is a source again: its stage means are the widths themselves.
+    code, out, err = cli("transfer", table, "-m", "vgg19", "-d", "cifar100", "-b", "params=0.1", "--json")
+    assert code == 0, err
+    assert json.loads(out)[0]["widths"] == got["widths"]
+
+
+def test_stages_that_differ_in_number_are_said(rule, cli):
+    code, out, err = cli("transfer", rule, "-m", "resnet20", "-d", "digits", "-b", "params=0.5")
+    assert code == 0, err
+    assert "has 3: they are asked at the rule's stages 1, 3, 5" in " ".join(out.split())
+
+
+def test_a_search_from_a_prior_trains_no_supernet(rule, cli, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = cli(*arguments(run, prior=rule, seeds=1))
+    assert code == 0, err
+    assert "no supernet is trained" in err
+    assert not any(row.trial == "supernet" for row in read_table(run / "curves.csv", Curve))
+    assert not (run / "scores.safetensors").exists()
+    arms = {row.arm for row in read_table(run / "finals.csv", Final)}
+    assert {"found", "transferred", "taper", "random", "base"} <= arms
+    assert not arms & {"pruned", "guided", "inherited"}
+    widths = [json.loads(row.widths) for row in read_table(run / "trials.csv", TrialRow)]
+    columns = list(csv.DictReader((run / "widths.csv").open()))
+    assert {row["slot"]: int(row["transferred"]) for row in columns} in widths  # the study begins there too
+    assert json.loads((run / "prior.json").read_text())["parameters"]["ratios"] == [0.8, 0.9, 0.5, 0.2, 0.1]
+    rule.unlink()  # the run has its own copy
+    code, _, err = cli(*arguments(run, prior=rule, seeds=2))
+    assert code == 0, err
+
+
+def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_it_saved(rule, cli, tmp_path):
+    run, config = tmp_path / "run", tmp_path / "tiny.toml"
+    config.write_text(
+        'train_size = 200\nval_size = 100\nsupernet_epochs = 2\nepochs = 1\nrandoms = 1\nprecision = "fp32"'
+    )
+    code, _, err = cli(
+        "transfer", rule, "-m", "vgg11", "-d", "digits", "-b", "params=0.2", "--evaluate", "--run", run,
+        "--config", config, "--preset", "smoke",
+        "--base-width", "0.125", "--image-size", "16",
+        "--seeds", "2", "--threads", "1",
+    )  # fmt: skip
+    assert code == 0, err
+    rows = read_table(run / "finals.csv", Final)
+    assert {"transferred", "guided", "pruned", "uniform@params", "taper", "random", "base"} <= {row.arm for row in rows}
+    assert "found" not in {row.arm for row in rows}
+    (verdict,) = json.loads((run / "verdict.json").read_text())
+    assert verdict["headline"].startswith("the transferred rule saves training a supernet of this network, ")
+    assert "2.0 trainings of the base" in verdict["headline"]  # 2 epochs against 1
+    assert any(c["left"] == "transferred" and c["right"] == "guided" for c in verdict["comparisons"])
+    assert json.loads((run / "best.json").read_text())["source"]["arm"] == "transferred"
+    assert (run / "report.html").exists()
+
+
+def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, cli, tmp_path):
+    out = tmp_path / "rule.json"
+    code, said, err = cli("rules", "fit", searched, searched, "-o", out)
+    assert code == 0, err
+    assert "spread 0.00 over 2 patterns" in said
+    made = json.loads(out.read_text())
+    assert made["fit"]["spread"] == [0.0] * 5
+    code, _, err = cli("transfer", out, "-m", "vgg13", "-d", "digits")
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    ("lines", "flags", "message"),
+    [
+        ("slot,width\nconv1_1,30\n", [], "stage, depth, ceiling missing (or name its network: --source-model)"),
+        ("slot,width\nconv1_1,30\n", ["--source-model", "vgg11"], "'conv2_1' is missing"),
+        ("slot,width\nconv1_9,30\n", ["--source-model", "vgg11"], "did you mean conv1_1"),
+        ("slot,width\nconv1_1,3o\n", ["--source-model", "vgg11"], "'3o' is no whole number"),
+        ("slot,stage,depth,ceiling,width\na,0,0.5,64,65\n", [], "line 2: a width must lie in [1, ceiling]"),
+        ("slot,stage,depth,ceiling,width\na,0,0.5,64,6\na,1,0.5,64,6\n", [], "names a slot twice"),
+        ("", [], "is no table"),
+    ],
+)
+def test_tables_that_are_no_source(cli, tmp_path, lines, flags, message):
+    path = tmp_path / "widths.csv"
+    path.write_text(lines)
+    code, _, err = cli("transfer", path, "-m", "vgg13", "-d", "digits", *flags)
+    assert code == 2
+    assert message in " ".join(err.split())
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "message"),
+    [
+        ("nowhere.json", 3, "there is no rule file"),
+        ("runs/nowhere", 3, "there is nothing at"),
+        ("vgg16-cifar", 2, "unknown run, rule file or published rule"),
+    ],
+)
+def test_sources_that_are_not_there(cli, source, code, message):
+    got, _, err = cli("transfer", source, "-m", "vgg13", "-d", "digits")
+    assert got == code
+    assert message in " ".join(err.split())
+
+
+def test_a_rule_that_is_none_and_a_budget_out_of_reach(rule, cli, tmp_path):
+    code, _, err = cli("transfer", rule, "-m", "vgg13", "-d", "digits", "-b", "params=0.00001")
+    assert code == 4
+    assert "smallest vgg13 possible" in err
+    rule.write_text('{"schema": 7}')
+    code, _, err = cli("transfer", rule, "-m", "vgg13", "-d", "digits")
+    assert code == 2
+    assert "has schema 7" in err
+    code, _, err = cli(*arguments(tmp_path / "run", prior=rule))
+    assert code == 2
+    assert not (tmp_path / "run").exists()
