@@ -125,13 +125,20 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
     if context.invoked_subcommand is not None:
         return
     from prune_nas.search.prior import published, read_prior
+    from prune_nas.search.rundir import read_json
 
-    found = {name: read_prior(name).rule for name in published()}
+    found = {name: (read_prior(name).rule, read_json(path).get("evidence", {})) for name, path in published().items()}
     if json_:
-        print_json([{"name": name, "kind": rule.kind, "explanation": rule.explain()} for name, rule in found.items()])
+        print_json(
+            [
+                {"schema": 1, "name": name, "kind": rule.kind, "explanation": rule.explain(), "evidence": evidence}
+                for name, (rule, evidence) in found.items()
+            ]
+        )
         return
-    for name, rule in found.items():
+    for name, (rule, evidence) in found.items():
         typer.echo(f"{name} ({rule.kind}): {rule.explain()}")
+        typer.echo(f"  {evidence.get('helped', 'no evidence is given')} (n = {evidence.get('n', 0)})")
     if not found:
         typer.echo("no rule is published yet; make one: prune-nas rules fit RUN -o FILE.json")
 

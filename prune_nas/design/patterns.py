@@ -92,12 +92,15 @@ class Stability:
     def sentence(self) -> str:
         """What follows from the numbers."""
         about = f"non-uniformity {self.non_uniformity:.2f}"
-        if self.noise is not None:
+        if self.noise is None:
+            about += "; one pattern, so its noise is unknown"
+        else:
             agree = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
             about += f", spread {self.noise:.2f} over {self.patterns} patterns{agree}"
         if self.is_uniform:
             return f"the pattern is within noise of uniform ({about}): scale uniformly"
-        return f"the pattern differs from uniform by more than its noise ({about})"
+        than = "" if self.noise is None else " by more than its noise"
+        return f"the pattern differs from uniform{than} ({about})"
 
 
 def stability(patterns: Sequence[Pattern]) -> Stability:

@@ -140,3 +140,20 @@ def test_a_rule_that_is_none_and_a_budget_out_of_reach(rule, cli, tmp_path):
     code, _, err = cli(*arguments(tmp_path / "run", prior=rule))
     assert code == 2
     assert not (tmp_path / "run").exists()
+
+
+def test_published_rules_are_readable_and_say_where_they_helped(cli):
+    code, out, err = cli("rules", "--json")
+    assert code == 0, err
+    found = {rule["name"]: rule for rule in json.loads(out)}
+    assert {f"vgg19-cifar10-slimming{p}" for p in range(10, 80, 10)} <= set(found)
+    assert "vgg16-cifar10-macs-params" in found
+    for rule in found.values():
+        assert rule["evidence"]["sources"]
+        assert rule["evidence"]["n"] >= 1
+        assert rule["evidence"]["helped"]
+    code, out, _ = cli("rules")
+    assert "level with the taper" in out
+    code, out, err = cli("transfer", "vgg19-cifar10-slimming70", "-m", "vgg19", "-d", "cifar10", "-b", "params=2.37M")
+    assert code == 0, err
+    assert "conv3_1 244" in out
