@@ -54,7 +54,8 @@ class Config(BaseModel):
 
     prior: str | None = None
     prior_budget: str | None = None
-    rule: str = "stage-mean"
+    prior_model: str | None = None
+    rule: str | None = None
 
     penalty: str = "l1"
     strength: Annotated[float, Field(ge=0)] | None = None
@@ -102,6 +103,9 @@ class Config(BaseModel):
     def _studied(self) -> Self:
         if self.trials == 0 and self.prior is None:
             raise UsageError("--trials must be at least 1 in a search without --prior; got 0")
+        for name in ("prior_budget", "prior_model", "rule"):
+            if self.prior is None and getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} says something of a prior; name one with --prior")
         return self
 
     @field_validator("workers", mode="before")
@@ -121,7 +125,9 @@ class Config(BaseModel):
     @property
     def run_name(self) -> str:
         """`<model>-<dataset>-<hash>`: the default name of the run directory."""
-        digest = hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+        plain = Config(model=self.model, dataset=self.dataset).identity()
+        own = {name: value for name, value in self.identity().items() if value != plain[name]}
+        digest = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:8]
         safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.model}-{self.dataset}")
         return f"{safe}-{digest}"
 
@@ -188,6 +194,9 @@ def resolve(
     preset = automatic if preset == "auto" else preset
     if preset not in PRESETS:
         raise unknown("preset", preset, [*PRESETS, "auto"])
+    if given.get("prior") and "arms" not in given:
+        absent = FROM_SUPERNET if given.get("trials") != 0 else ("found", "inherited")
+        given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
     try:
         return Config(**{**PRESETS[preset], **given, "preset": preset})
     except ValidationError as error:

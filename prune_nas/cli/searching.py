@@ -46,6 +46,7 @@ def search(
     prior_budget: Annotated[
         str | None, typer.Option(help="Which of the prior's budgets lends its widths [default: its first].")
     ] = None,
+    prior_model: Annotated[str | None, typer.Option(help="The network whose slots a .csv prior names.")] = None,
     rule: Annotated[str | None, typer.Option(help="Kind of rule that is fitted where the prior is widths.")] = None,
     penalty: Annotated[str | None, typer.Option(help="l1, l1-macs, l1-params, l1-cost or none.")] = None,
     strength: Annotated[float | None, typer.Option(help="The penalty's lambda [default: by schedule].")] = None,
@@ -71,10 +72,6 @@ def search(
 ) -> None:
     """Search widths under a budget and compare them with every fair rival; the same command again resumes."""
     flags = {k: v for k, v in locals().items() if k not in ("run", "config", "quiet", "json_")}
-    from prune_nas.config import ARMS, FROM_SUPERNET
-
-    if prior is not None and arms is None:
-        flags["arms"] = ",".join(arm for arm in ARMS if arm not in FROM_SUPERNET)
     perform(flags, run=run, config=config, quiet=quiet, json_=json_)
 
 

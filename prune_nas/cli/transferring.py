@@ -8,13 +8,12 @@ import typer
 from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, save_figure
 from prune_nas.cli.searching import perform
 
-_ARMS = "transferred,guided,pruned,uniform,taper,random,base"
-
 Source = Annotated[
     str, typer.Argument(help="A run, a rule file, a published rule's name, or a .csv of widths.", show_default=False)
 ]
 Kind = Annotated[
-    str, typer.Option("--rule", help="stage-mean, depth-curve or quantised-linear: fitted where the source is widths.")
+    str | None,
+    typer.Option("--rule", help="stage-mean (default), depth-curve or quantised-linear, where the source is widths."),
 ]
 SourceBudget = Annotated[str | None, typer.Option(help="The run's budget that lends its widths [default: its first].")]
 SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
@@ -29,7 +28,7 @@ def transfer(
     evaluate: Annotated[
         bool, typer.Option("--evaluate", help="Train the arms and compare them; without it nothing is trained.")
     ] = False,
-    rule: Kind = "stage-mean",
+    rule: Kind = None,
     source_budget: SourceBudget = None,
     source_model: SourceModel = None,
     figure: Annotated[
@@ -45,8 +44,8 @@ def transfer(
     seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
     arms: Annotated[
-        str, typer.Option(help="Arms that are trained; without guided and pruned the target needs no supernet.")
-    ] = _ARMS,
+        str | None, typer.Option(help="Arms that are trained; without guided and pruned the target needs no supernet.")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     workers: Annotated[str | None, typer.Option(help="Trainings beside each other.")] = None,
@@ -56,41 +55,44 @@ def transfer(
     json_: Json = False,
 ) -> None:
     """Apply what was found on one network to another, under any budget; with --evaluate, prove it."""
+    flags = {
+        "model": model,
+        "dataset": dataset,
+        "budget": budget,
+        "base_width": base_width,
+        "prior": source,
+        "prior_budget": source_budget,
+        "prior_model": source_model,
+        "rule": rule,
+        "trials": 0,
+        "finalists": 0,
+        "image_size": image_size,
+        "preset": preset,
+        "seed": seed,
+        "data_dir": data_dir,
+        "seeds": seeds,
+        "schedules": schedules,
+        "arms": arms,
+        "device": device,
+        "workers": workers,
+        "threads": threads,
+    }
     if evaluate:
-        flags = {
-            "model": model,
-            "dataset": dataset,
-            "budget": budget,
-            "base_width": base_width,
-            "prior": source,
-            "prior_budget": source_budget,
-            "rule": rule,
-            "trials": 0,
-            "finalists": 0,
-            "image_size": image_size,
-            "preset": preset,
-            "seed": seed,
-            "data_dir": data_dir,
-            "seeds": seeds,
-            "schedules": schedules,
-            "arms": arms,
-            "device": device,
-            "workers": workers,
-            "threads": threads,
-        }
         perform(flags, run=run, config=config, quiet=quiet, json_=json_)
         return
 
+    from prune_nas.config import resolve
     from prune_nas.search.prior import read_prior
     from prune_nas.search.transfer import transfer as work
 
+    asked = resolve({**flags, "arms": None, "schedules": None, "budget": ()}, file=config) if preset or config else None
     found = work(
         read_prior(source, kind=rule, budget=source_budget, model=source_model),
         model,
         dataset,
         budgets=tuple(budget or ("macs=0.4",)),
-        base_width=base_width or 1.0,
-        image_size=image_size or 32,
+        base_width=base_width or (asked.base_width if asked else 1.0),
+        image_size=image_size or (asked.image_size if asked else 32),
         data_dir=data_dir,
     )
     if out is not None:
@@ -103,6 +105,9 @@ def transfer(
     typer.echo(f"{found.prior.rule.kind} from {source}: {found.prior.rule.explain()}")
     if found.remark:
         typer.echo(found.remark)
+    space = found.targets[0].space
+    base = space.cost(space.base)
+    typer.echo(f"base {space.model}: {base.macs:,} macs, {base.params:,} params")
     for target in found.targets:
         typer.echo(f"{target.budget}: {target.macs:,} macs, {target.params:,} params")
         typer.echo("  " + ", ".join(f"{slot} {width}" for slot, width in target.widths.items()))
@@ -147,7 +152,7 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
 def fit(
     runs: Annotated[list[str], typer.Argument(help="Runs or .csv tables of widths of one kind of network.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The rule file to write.")],
-    kind: Kind = "stage-mean",
+    kind: Kind = None,
     source_budget: SourceBudget = None,
     source_model: SourceModel = None,
     json_: Json = False,
@@ -155,7 +160,7 @@ def fit(
     """Fit one rule on the pruned widths of several runs, and say how far they agree."""
     from prune_nas.search.transfer import fit_rule
 
-    made = fit_rule(runs, out, kind=kind, budget=source_budget, source_model=source_model)
+    made = fit_rule(runs, out, kind=kind or "stage-mean", budget=source_budget, source_model=source_model)
     if json_:
         print_json(made)
         return

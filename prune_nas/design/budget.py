@@ -79,7 +79,7 @@ class Budget:
             BudgetError: even the narrowest network of the space is over a bound.
             UsageError: a latency is bounded, and the space holds none.
         """
-        base, least = space.cost(space.base), space.cost(space.narrowest)
+        base, least = space.cost(space.base)._replace(latency=space.base_latency), space.cost(space.narrowest)
         limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.kind][b.unit]) for b in self.bounds}
         for bound in self.bounds:
             if least.of(bound.kind) > limits[bound.kind]:

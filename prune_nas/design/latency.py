@@ -62,9 +62,10 @@ def fitted(space: Space, samples: Sequence[Sample]) -> Space:
     """`space` with a latency: the non-negative coefficients whose relative error on the samples is least.
 
     Where networks near a limit were measured, the coefficients are raised until nine in ten of those keep to what the
-    formula says, so that a projected network rarely measures above its budget.
+    formula says, so that a projected network rarely measures above its budget. The base must be among the samples.
     """
-    fit = replace(space, latency=_coefficients(space, samples))
+    base = median(sample.median_ms for sample in samples if sample.widths == space.base)
+    fit = replace(space, latency=_coefficients(space, samples), base_latency=base)
     close = [sample for sample in samples if sample.near]
     if not close:
         return fit

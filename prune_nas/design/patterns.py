@@ -13,7 +13,8 @@ from scipy.stats import spearmanr
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 
-_FLAT = 0.1  # a non-uniformity below this is rounding
+_ROUNDING = 0.1  # a non-uniformity below this is rounding
+FLAT = "within noise of uniform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class Stability:
     @property
     def is_uniform(self) -> bool:
         """Whether there is nothing to transfer: the shape's non-uniformity is rounding, or within its own noise."""
-        return self.non_uniformity < max(_FLAT, 2 * (self.noise or 0.0))
+        return self.non_uniformity < max(_ROUNDING, 2 * (self.noise or 0.0))
 
     def sentence(self) -> str:
         """What follows from the numbers."""
@@ -98,7 +99,7 @@ class Stability:
             agree = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
             about += f", spread {self.noise:.2f} over {self.patterns} patterns{agree}"
         if self.is_uniform:
-            return f"the pattern is within noise of uniform ({about}): scale uniformly"
+            return f"the pattern is {FLAT} ({about}): scale uniformly"
         than = "" if self.noise is None else " by more than its noise"
         return f"the pattern differs from uniform{than} ({about})"
 

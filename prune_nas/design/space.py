@@ -166,7 +166,8 @@ class Space:
 
     `base` holds the widths of the network that the user named: budgets given as fractions are fractions of its
     cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened. `latency` holds milliseconds
-    per unit of the terms (`terms`) that `design.latency` found to matter; it is empty where nothing was measured.
+    per unit of the terms (`terms`) that `design.latency` found to matter; it is empty where nothing was measured,
+    and `base_latency` is the base's own measured time, of which a latency given as a fraction is one.
     A network of several inputs has the shapes of all but the first in `other_inputs`.
     """
 
@@ -179,6 +180,7 @@ class Space:
     base: Widths
     stage_names: tuple[str, ...]
     latency: tuple[tuple[str, float], ...] = ()
+    base_latency: float | None = None
     other_inputs: tuple[tuple[int, ...], ...] = ()
 
     @cached_property
@@ -346,6 +348,7 @@ class Space:
             base=Widths(data["base"]),
             stage_names=tuple(data["stage_names"]),
             latency=tuple((name, ms) for name, ms in data.get("latency", ())),
+            base_latency=data.get("base_latency"),
             other_inputs=tuple(tuple(shape) for shape in data.get("other_inputs", ())),
         )
 

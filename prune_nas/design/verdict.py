@@ -51,6 +51,7 @@ def verdict(
     return {
         "schema": SCHEMA,
         "budget": budget,
+        "subject": subject,
         "headline": _headline(against, subject),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
@@ -121,7 +122,8 @@ def _about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[s
     spent = sum(e.train_macs for e in costs)
     if not base or not spent:
         return []
-    return [f"the search (supernet and this budget's study) cost {spent / base:.1f} trainings of the base"]
+    phases = "supernet and this budget's study" if any(e.phase == "supernet" for e in costs) else "this budget's study"
+    return [f"the search ({phases}) cost {spent / base:.1f} trainings of the base"]
 
 
 def _deploy(summaries: Iterable[Summary], within: Collection[str]) -> dict[str, Any] | None:

@@ -70,6 +70,9 @@ def _copied(old: Module, layer: Layer, inputs: int, outputs: int) -> nn.Module:
     before = old.weight.shape[0] if weighted else _features(old)
     for name in _SIZES & arguments.keys():
         setattr(made, name, arguments[name])
+    if weighted and hasattr(old, "scale"):  # a weight-standardised convolution's, which is gamma / sqrt(fan-in)
+        fan_in = arguments.get("in_channels", inputs) // arguments.get("groups", 1)
+        setattr(made, "scale", old.scale * (old.weight.shape[1] / fan_in) ** 0.5)  # noqa: B010
     if "normalized_shape" in arguments:
         setattr(made, "normalized_shape", (outputs,))  # noqa: B010  (not every module has one)
     own = [*old.named_parameters(recurse=False), *old.named_buffers(recurse=False)]

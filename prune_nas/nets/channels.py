@@ -111,6 +111,14 @@ class Channels:
         whole = self._whole((part,))
         return sum(one.times if one.variable is None else one.times * self.width(one.variable) for one in whole)
 
+    def same(self, a: Parts, b: Parts) -> bool:
+        """Whether two dimensions are equal at every width, part by part."""
+
+        def known(parts: Parts) -> list[tuple[int | None, int]]:
+            return [(None if p.variable is None else self.root(p.variable), p.times) for p in self._whole(parts)]
+
+        return known(a) == known(b)
+
     def freeze(self, parts: Parts, reason: str) -> None:
         """Fix every free variable of `parts` at its traced width; the first reason stays."""
         for root in self.free(parts):

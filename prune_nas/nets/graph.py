@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.shufflenetv2 import channel_shuffle
 
@@ -110,11 +111,12 @@ def place(node: fx.Node) -> str:
 
 @contextmanager
 def _slow_attention() -> Iterator[None]:
-    """Switch off the fused path of nn.MultiheadAttention, whose linear layers the counter does not see."""
+    """Switch off the fused paths of attention, whose products the counter does not see on a CPU."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        yield
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
 

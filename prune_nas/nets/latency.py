@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import copy
-import getpass
 import logging
+import os
 import statistics
 import tempfile
 from collections.abc import Mapping
@@ -111,7 +111,8 @@ def compare(
 
 def _alone(device: str) -> FileLock:
     """Held by the one process of this user that may measure on the device."""
-    name = f"prune-nas-{getpass.getuser()}-latency-{device.replace(':', '-')}.lock"
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    name = f"prune-nas-{user}-latency-{device.replace(':', '-')}.lock"
     return FileLock(Path(tempfile.gettempdir()) / name)
 
 

@@ -104,12 +104,19 @@ def view(call: Call) -> Tensor:
     wanted, mine = sizes[x.dim], call.reading.channels.free(x.parts)
     if call.sizes - mine or any(isinstance(one, Number) and one.variables for one in sizes if one is not wanted):
         return call.unknown()
-    computed = call.sizes == mine if isinstance(wanted, Number) else wanted == -1
-    if computed and new[x.dim] == x.shape[x.dim] and len(new) > x.dim:
+    flat = _repeat(x.parts, math.prod(x.shape[x.dim + 1 :]))
+    if new[x.dim] == x.shape[x.dim] and len(new) > x.dim and _computed(call, wanted, x.parts):
         return replace(x, shape=new)
-    if computed and len(new) == x.dim + 1:
-        return Tensor(new, x.dim, _repeat(x.parts, math.prod(x.shape[x.dim + 1 :])))
+    if len(new) == x.dim + 1 and _computed(call, wanted, flat):
+        return Tensor(new, x.dim, flat)
     return call.unknown()
+
+
+def _computed(call: Call, size: Any, parts: Parts) -> bool:
+    """Whether a size is that of `parts` at every width: left to torch (-1), or read from a tensor."""
+    if not isinstance(size, Number):
+        return bool(size == -1)
+    return size.parts is not None and call.reading.channels.same(size.parts, parts)
 
 
 def pad(call: Call) -> Tensor:
@@ -185,7 +192,8 @@ def is_vector(call: Call) -> bool:
     arguments = call.args[1:] or tuple(call.kwargs.values())
     leaves = [leaf for one in arguments for leaf in (one if isinstance(one, (tuple, list)) else (one,))]
     harmless = all(leaf is None or leaf is Ellipsis or leaf in (1, -1, slice(None)) for leaf in leaves)
-    return harmless and math.prod(call.shape) == max(call.shape, default=0)
+    vector = math.prod(call.x.shape) == math.prod(call.shape) == max(call.shape, default=0)
+    return harmless and vector
 
 
 def chunk(call: Call) -> Pieces | Number:
@@ -224,7 +232,7 @@ def number(call: Call) -> Number:
     if not isinstance(first, Tensor):
         if call.tensors:
             call.unknown()
-        return Number(call.sizes)
+        return Number(call.sizes, parts=_multiple(call))
     if target is getattr:
         return Number(call.variables, first) if call.args[1] == "shape" else Number()
     if target == "size":
@@ -240,7 +248,17 @@ def _size(call: Call, x: Tensor, key: Any) -> Number:
     places = range(len(x.shape))
     known = isinstance(key, slice) and all(end is None or isinstance(end, int) for end in (key.start, key.stop))
     picked = [places[key]] if isinstance(key, int) else places[key] if known else places
-    return Number(call.reading.channels.free(x.parts) if x.dim in picked else frozenset())
+    own = x.parts if isinstance(key, int) and places[key] == x.dim else None
+    return Number(call.reading.channels.free(x.parts) if x.dim in picked else frozenset(), parts=own)
+
+
+def _multiple(call: Call) -> Parts | None:
+    """The parts of a channel dimension's size times a whole number; None for any other arithmetic."""
+    if call.node.target is not operator.mul or len(call.args) != 2:
+        return None
+    size, times = sorted(call.args, key=lambda one: isinstance(one, int))
+    known = isinstance(size, Number) and size.parts is not None and isinstance(times, int) and times > 0
+    return _repeat(size.parts, times) if known else None
 
 
 def _is_free(call: Call, x: Tensor) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -35,11 +36,13 @@ class Tensor:
 class Number:
     """Anything that is not a tensor: a size, a shape, a tuple. `variables` are the free widths it depends on.
 
-    `shape_of` is set for the whole shape of a tensor, so that picking the batch from it depends on nothing.
+    `shape_of` is set for the whole shape of a tensor, so that picking the batch from it depends on nothing; `parts` for
+    the size of a dimension of channels, or a whole number of times that.
     """
 
     variables: frozenset[int] = frozenset()
     shape_of: Tensor | None = None
+    parts: Parts | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,10 @@ class Reading:
     parameters: frozenset[str] = frozenset()
     channels: Channels = field(default_factory=Channels)
     records: dict[str, Record] = field(default_factory=dict)
+    uses: Counter[str] = field(default_factory=Counter)
+    """How often an operation takes each parameter that is read directly."""
+    carries: Counter[str] = field(default_factory=Counter)
+    """How often it does so as one number a channel, element by element."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +131,7 @@ class Call:
         if x.parameter not in self.reading.parameters or width == 1 or math.prod(x.shape) != width:
             return x.along(dim)
         records = self.reading.records
+        self.reading.carries[x.parameter] += 1
         if x.parameter not in records:
             records[x.parameter] = Record(x.parameter, PARAMETER, fixed(0), parts, vectors=1, level=self.level)
         return records[x.parameter].outputs

@@ -41,6 +41,7 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
     for node in operations.nodes:
         if node.op == "output":
             _finish(node.args[0], values, reading, name, classes)
+            _freeze_read_otherwise(reading)
             break
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
         level = max((levels[one] for one in node.all_input_nodes), default=0)
@@ -67,6 +68,8 @@ def _apply(call: Call) -> Tensor | Number | Pieces:
     """The result of one operation by its rule, or frozen where there is none."""
     node = call.node
     if graph.shape(node) is None:
+        if node.target not in (getattr, "size", "dim"):
+            _note_uses(call)
         return chunk(call) if node.target in (torch.chunk, "chunk") else number(call)
     return _tensor(call)
 
@@ -78,15 +81,23 @@ def _tensor(call: Call) -> Tensor:
     if node.op in ("placeholder", "get_attr"):
         return Tensor(call.shape, parameter=str(node.target) if node.op == "get_attr" else None)
     if call.module is not None and (layer := rule_of(call.module)):
+        _note_uses(call)
         return layer(call)
     tables: dict[str, Mapping[Any, Any]] = {"call_function": FUNCTIONS, "call_method": METHODS, "call_module": MODULES}
     rule = tables[node.op].get(node.target if call.module is None else type(call.module))
+    vector = rule in VECTOR_RULES and is_vector(call)
+    if not vector:
+        _note_uses(call)
     if not call.variables:
-        return Tensor(call.shape, parameter=call.x.parameter if rule in VECTOR_RULES and is_vector(call) else None)
+        return Tensor(call.shape, parameter=call.x.parameter if vector else None)
     if rule is None or (call.sizes and rule not in SIZE_RULES):
         return call.unknown()
     result: Tensor = rule(call)
     return result
+
+
+def _note_uses(call: Call) -> None:
+    call.reading.uses.update(one.parameter for one in call.tensors if one.parameter)
 
 
 def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: str, classes: int) -> None:
@@ -101,6 +112,17 @@ def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: 
         raise UsageError(f"{name} must give a tensor of shape ({classes},) an example; got {got}; set `classes`")
     for one in tensors:
         reading.channels.freeze(one.parts, OUTPUT_REASON)
+
+
+def _freeze_read_otherwise(reading: Reading) -> None:
+    """Freeze what a parameter that is read directly would resize, unless each of its uses follows the channels."""
+    for parameter, count in reading.uses.items():
+        owner = parameter if parameter in reading.records else parameter.rpartition(".")[0]
+        if owner in reading.records and count != reading.carries[parameter]:
+            record = reading.records[owner]
+            reason = f"{parameter} is also read in a way that the tracer does not follow"
+            reading.channels.freeze(record.inputs, reason)
+            reading.channels.freeze(record.outputs, reason)
 
 
 def _operation(node: fx.Node, module: nn.Module | None) -> str:

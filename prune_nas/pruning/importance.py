@@ -34,18 +34,30 @@ def channel_scores(space: Space, network: nn.Module) -> Scores:
     level = float(torch.cat(list(scores.values())).mean()) if scores else 1.0
     for slot in space.slots:
         if slot.name not in scores:
-            scores[slot.name] = level * _relative_norms(slot, network)
+            scores[slot.name] = level * _relative_norms(space, slot, network)
     return {slot.name: scores[slot.name].numpy() for slot in space.slots}
 
 
-def _relative_norms(slot: Slot, network: nn.Module) -> Tensor:
-    """The L2 norms of the weights behind each channel over their mean, averaged over the slot's layers."""
-    per_layer = []
-    for name in slot.layers:
-        layer: Any = network.get_submodule(name)
-        weight: Tensor = layer.weight.float()
-        if getattr(layer, "transposed", False):  # (in, out / groups, *kernel)
-            weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
-        norms = weight.flatten(1).norm(dim=1).cpu()
-        per_layer.append(norms / norms.mean().clamp_min(torch.finfo(norms.dtype).tiny))
-    return torch.stack(per_layer).mean(0)
+def _relative_norms(space: Space, slot: Slot, network: nn.Module) -> Tensor:
+    """The L2 norms of the weights behind each channel over their mean, averaged over the places that produce them."""
+    per_place = []
+    for layer in space.layers:
+        if layer.name not in slot.layers:
+            continue
+        norms, start = _norms(network.get_submodule(layer.name)), 0
+        for name, times in layer.outputs:
+            width = times * (1 if name is None else space.by_name[name].ceiling)
+            if name == slot.name:
+                own = norms[start : start + width].reshape(-1, times).mean(1)
+                per_place.append(own / own.mean().clamp_min(torch.finfo(own.dtype).tiny))
+            start += width
+    return torch.stack(per_place).mean(0)
+
+
+def _norms(layer: Any) -> Tensor:
+    """The L2 norm of the weights behind each output of a conv or linear layer."""
+    weight: Tensor = layer.weight.float()
+    if getattr(layer, "transposed", False):  # (in, out / groups, *kernel)
+        weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+    norms: Tensor = weight.flatten(1).norm(dim=1).cpu()
+    return norms

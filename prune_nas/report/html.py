@@ -92,7 +92,8 @@ def _one_verdict(verdict: Mapping[str, Any]) -> str:
         _list(verdict.get("sentences") or []),
     ]
     if verdict.get("non_uniformity") is not None:
-        lines.append(f"<p>Non-uniformity of the found widths: {float(verdict['non_uniformity']):.2f}.</p>")
+        subject = escape(str(verdict.get("subject", "found")))
+        lines.append(f"<p>Non-uniformity of the {subject} widths: {float(verdict['non_uniformity']):.2f}.</p>")
     deploy = verdict.get("deploy")
     if deploy:
         words = (
@@ -122,16 +123,19 @@ def _figure(drawing: Drawing) -> str:
 
 
 def _rule(run: RunData) -> str:
+    given = [{**run.prior, "budget": f"transferred from {run.prior.get('source', '')}"}] if run.prior else []
     lines = (
         f"<dt>{escape(str(rule.get('budget', '')))} ({escape(str(rule.get('kind', '')))})</dt>"
         f"<dd>{escape(str(rule.get('explanation', '')))}</dd>"
-        for rule in run.rules
+        for rule in [*given, *run.rules]
     )
-    return _definitions(lines) if run.rules else _missing("No rule yet: rule.json is missing.")
+    return _definitions(lines) if given or run.rules else _missing("No rule yet: rule.json is missing.")
 
 
 def _diagnosis(run: RunData) -> str:
     diagnosis = run.run.get("diagnosis") or {}
+    if (run.run.get("phases") or {}).get("supernet") == "skipped":
+        return _missing("No supernet was trained: the widths come from a transferred rule.")
     if not diagnosis:
         return _missing("No diagnosis yet: the supernet has not finished.")
     penalty = f"Penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."

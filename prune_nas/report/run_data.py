@@ -130,6 +130,12 @@ class RunData:
         return _json(self.path / "rule.json", list) or []
 
     @cached_property
+    def prior(self) -> dict[str, Any] | None:
+        """`prior.json`: the transferred rule, if there is one."""
+        rule: dict[str, Any] | None = _json(self.path / "prior.json", dict)
+        return rule
+
+    @cached_property
     def best(self) -> dict[str, Any] | None:
         """`best.json`: the spec of the found network."""
         spec: dict[str, Any] | None = _json(self.path / "best.json", dict)

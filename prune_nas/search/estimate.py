@@ -29,6 +29,8 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
+    if job.prior is not None and job.prior.remark:
+        view.say(f"prior: {job.prior.remark}")
     if not job.scored:
         view.say(
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
@@ -60,11 +62,14 @@ def _seconds(job: Search) -> float:
     base_macs = space.cost(space.base).macs
     for limits in job.limits.values():
         even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
-        kinds = sum(2 if arm == "uniform" and len(limits.bounds) == 1 else 1 for arm in config.arms if arm != "base")
+        absent = {"base", *(["transferred"] if job.prior is None else []), *([] if job.studied else ["found"])}
+        several = 2 if len(limits.bounds) == 1 else 1
+        kinds = sum(several if arm == "uniform" else 1 for arm in config.arms if arm not in absent)
         kinds += config.randoms - 1 if "random" in config.arms else 0
         stretch = base_macs / space.cost(even).macs
         epochs = config.epochs * sum(stretch if s == "scratch-b" else 1 for s in config.schedules)
-        second = (config.finalists + 1) * config.finalist_seeds * config.epochs if config.finalists else 0
+        rung = config.finalists > 0 and config.trials > 0
+        second = (config.finalists + 1) * config.finalist_seeds * config.epochs if rung else 0
         study = config.trials * config.trial_epochs + second
         total += _per_image(job, even, threads) * (study + kinds * config.seeds * epochs) / workers
     evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))

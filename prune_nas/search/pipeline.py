@@ -41,7 +41,7 @@ from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
 from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
-from prune_nas.search.timing import Conditions, timed
+from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
 from prune_nas.training.precision import choose_device
@@ -61,7 +61,8 @@ def search(config: Config, path: Path, view: View) -> None:
     traced = trace_model(config, data)
     prior = prior_of(config, path)
     traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
-    penalties.check(config.penalty, traced.space, traced.template)
+    if prior is None or set(FROM_SUPERNET) & set(config.arms):
+        penalties.check(config.penalty, traced.space, traced.template)
     for budget in config.budgets:
         if not budget.bounds_latency:
             budget.limits(traced.space)
@@ -106,7 +107,7 @@ class Search:
     @property
     def conditions(self) -> Conditions:
         """What latencies are measured under."""
-        return Conditions.of(self.config.latency_batch, self.config.latency_threads, self.setting.device)
+        return conditions_of(self.run, self.setting.device)
 
     @cached_property
     def curves(self) -> conclusion.Curves:
@@ -149,7 +150,12 @@ class Search:
     @property
     def subject(self) -> str:
         """The arm that is compared with all others: found, or without a study transferred."""
-        return "found" if self.config.trials else "transferred"
+        return "found" if self.studied else "transferred"
+
+    @property
+    def studied(self) -> bool:
+        """Whether the run has a study: once it was asked for trials, it has."""
+        return bool(self.run.record["config"]["trials"])
 
     # Supernet -----------------------------------------------------------------------------------------------------
 
@@ -249,7 +255,7 @@ class Search:
 
     def run_studies(self) -> None:
         """One Optuna study per budget, until each has its trials; then the second rung of each."""
-        if not self.config.trials:
+        if not self.studied:
             self.run.phase("study", "skipped")
             return
         self.run.phase("study", "running")
@@ -265,7 +271,7 @@ class Search:
 
     def found(self, budget: Budget) -> Widths | None:
         """The best finalist; without a second rung the best trial; None without a study."""
-        if not self.config.trials:
+        if not self.studied:
             return None
         short, full = self.rungs(budget)
         return study.best(full if self.config.finalists else short)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prune_nas.config import Config
-from prune_nas.design.patterns import Pattern, Ratio, pattern_of
+from prune_nas.design.patterns import FLAT, Pattern, Ratio, pattern_of, stability
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
 from prune_nas.design.space import Space
@@ -31,44 +31,48 @@ class Prior:
     rule: Rule
     patterns: tuple[Pattern, ...] = ()
     fitted: Fit | None = None
+    remark: str = ""
+    """That there is nothing to transfer, where the patterns are within noise of uniform."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
         if self.fitted is not None:
-            return {"source": self.source, **to_dict(self.fitted)}
+            return {"source": self.source, **to_dict(self.fitted), "remark": self.remark}
         plain = {"kind": self.rule.kind, "parameters": dict(self.rule.parameters), "explanation": self.rule.explain()}
-        return {"source": self.source, "schema": SCHEMA, **plain}
+        return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark}
 
 
-def read_prior(source: str, *, kind: str = "stage-mean", budget: str | None = None, model: str | None = None) -> Prior:
+def read_prior(source: str, *, kind: str | None = None, budget: str | None = None, model: str | None = None) -> Prior:
     """The rule that a source gives.
 
     Args:
         source: a run directory (the rule is fitted on its pruned widths), a rule file (.json), a published rule's name
             (`published`), or a table of widths (.csv: `pattern_of_table`).
-        kind: of the rule that is fitted where the source is widths.
+        kind: of the rule that is fitted where the source is widths; stage-mean by default.
         budget: of a run with several; its first by default.
         model: whose slots a table names that does not say where they sit.
 
     Raises:
-        UsageError: the source is none of these, or damaged.
+        UsageError: the source is none of these, or damaged, or is a rule already and `kind` is asked for.
         MissingError: there is no such source.
     """
     path = Path(source)
     if path.is_dir():
-        return _fitted(source, kind, patterns_of_run(path, budget))
+        return _fitted(source, kind or "stage-mean", patterns_of_run(path, budget))
     if path.suffix == ".csv":
-        return _fitted(source, kind, [pattern_of_table(path, model)])
+        return _fitted(source, kind or "stage-mean", [pattern_of_table(path, model)])
+    if kind is not None:
+        raise UsageError(f"{source} is a rule already; --rule {kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
             raise MissingError(f"there is no rule file {path}")
-        return Prior(source, _rule_file(path))
+        return _rule_file(source, path, budget)
     known = published()
     if source not in known:
         if path.parent != Path():
             raise MissingError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
         raise unknown("run, rule file or published rule", source, known)
-    return Prior(source, _rule_file(known[source]))
+    return _rule_file(source, known[source], budget)
 
 
 def prior_of(config: Config, run: Path) -> Prior | None:
@@ -77,8 +81,8 @@ def prior_of(config: Config, run: Path) -> Prior | None:
         return None
     kept = run / PRIOR
     if kept.is_file():
-        return Prior(config.prior, _rule_file(kept))
-    return read_prior(config.prior, kind=config.rule, budget=config.prior_budget)
+        return _rule_file(config.prior, kept, None)
+    return read_prior(config.prior, kind=config.rule, budget=config.prior_budget, model=config.prior_model)
 
 
 def published() -> dict[str, Path]:
@@ -92,6 +96,8 @@ def patterns_of_run(path: Path, budget: str | None = None, arm: str = ARM) -> li
     Raises:
         UsageError: the directory is no run, has no such budget, or its widths are not those of its space.
     """
+    if not path.is_dir():
+        raise MissingError(f"there is no run at {path}")
     try:
         space = Space.from_dict(read_json(path / "space.json"))
     except (AttributeError, KeyError, TypeError) as error:
@@ -135,7 +141,7 @@ def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
         raise UsageError(f"{path} names a slot twice; keep the rows of one network and budget")
     ratios = []
     for line, row in enumerate(rows, start=2):
-        stage, depth = _number(row["stage"], path), float(row["depth"])
+        stage, depth = _number(row["stage"], path), _depth(row["depth"], path)
         keep = _number(row[extra[0]], path) / max(_number(row["ceiling"], path), 1)
         if not (0 < keep <= 1 and 0 <= depth <= 1 and stage >= 0):
             raise UsageError(
@@ -158,16 +164,23 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
 
 def _fitted(source: str, kind: str, patterns: list[Pattern]) -> Prior:
     fitted = fit(kind, patterns)
-    return Prior(source, fitted.rule, tuple(patterns), fitted)
+    agree = stability(patterns)
+    return Prior(source, fitted.rule, tuple(patterns), fitted, agree.sentence() if agree.is_uniform else "")
 
 
-def _rule_file(path: Path) -> Rule:
+def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
     data = read_json(path)
-    if isinstance(data, list):  # a run's rule.json
-        data = data[0] if data else None
+    if isinstance(data, list) and all(isinstance(item, Mapping) for item in data):  # a run's rule.json
+        budgets = [str(item.get("budget")) for item in data]
+        if budget is not None and budget not in budgets:
+            raise unknown(f"budget of {path}", budget, budgets)
+        data = data[budgets.index(budget) if budget else 0] if data else None
+    elif budget is not None:
+        raise UsageError(f"{source} is one rule; {budget} picks one of a run's")
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no rule file: it must hold a JSON object")
-    return rule_from_dict(data, str(path))
+    said = str(dict(data.get("evidence") or {}).get("stability", data.get("remark", "")))
+    return Prior(source, rule_from_dict(data, str(path)), remark=said if FLAT in said else "")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
@@ -181,6 +194,13 @@ def _rows(path: Path) -> list[dict[str, str]]:
     if not rows or any(None in row or None in row.values() for row in rows):
         raise UsageError(f"{path} is no table: it has no rows, or one that is too short or too long")
     return rows
+
+
+def _depth(text: Any, path: Path) -> float:
+    try:
+        return float(text)
+    except (TypeError, ValueError):
+        raise UsageError(f"{path}: {text!r} is no depth, a number from 0 to 1") from None
 
 
 def _number(text: Any, path: Path) -> int:

@@ -114,12 +114,16 @@ def _keep_space(run: Run, traced: Traced) -> None:
         before = Space.from_dict(read_json(path)) if path.exists() else traced.space
     except (KeyError, TypeError, ValueError, PruneNasError):
         before = traced.space  # damaged: it is written anew
-    if replace(before, latency=()) != replace(traced.space, latency=()):
+    if _untimed(before) != _untimed(traced.space):
         raise UsageError(
             f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
             "tracer changed; restore what changed, or name another --run"
         )
     write_json(path, {"schema": SCHEMA, **traced.space.to_dict()})
+
+
+def _untimed(space: Space) -> Space:
+    return replace(space, latency=(), base_latency=None)
 
 
 def _changed_data(path: Path, before: str, now: str) -> UsageError:

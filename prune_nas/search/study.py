@@ -64,8 +64,8 @@ def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
         ) from error
     if study.user_attrs.setdefault(_PRIOR, dict(prior)) != dict(prior):
         raise PruneNasError(
-            f"the study in {journal} was made around other widths than the scores now give; "
-            "restore scores.safetensors, or move the journal away to have the studies start again"
+            f"the study in {journal} was made around other widths than the run's files now give; restore "
+            "scores.safetensors (or prior.json, latency.json), or move the journal away to have the studies start again"
         )
     study.set_user_attr(_PRIOR, dict(prior))
     return study

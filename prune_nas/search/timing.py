@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -40,7 +41,7 @@ class Conditions:
     @classmethod
     def of(cls, batch: int, threads: int | None, device: torch.device) -> Conditions:
         """The conditions asked for; no threads given means as many as torch uses."""
-        return cls(batch, threads or torch.get_num_threads(), device.type)
+        return cls(batch, threads or torch.get_num_threads(), str(device))
 
     def __str__(self) -> str:
         return f"{self.device}, {self.threads} threads, {self.dtype}, batch {self.batch}"
@@ -53,6 +54,25 @@ class Timing:
     conditions: Conditions
     samples: tuple[Sample, ...]
     error: float
+
+
+def conditions_of(run: Run, device: torch.device) -> Conditions:
+    """What the run's latencies are measured under: as its formula was, else as asked for.
+
+    Raises:
+        PruneNasError: the run's `latency.json` is damaged.
+    """
+    path = run.file(FILE)
+    if path.exists():
+        try:
+            return Conditions(**read_json(path)["conditions"])
+        except (KeyError, TypeError) as error:
+            raise _damaged(path, error) from error
+    return Conditions.of(run.config.latency_batch, run.config.latency_threads, device)
+
+
+def _damaged(path: Path, error: Exception) -> PruneNasError:
+    return PruneNasError(f"{path} is damaged ({error!r}); restore it, or begin the run anew in another directory")
 
 
 def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
@@ -71,12 +91,12 @@ def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
         known = read_json(path)
         try:
             terms = tuple((str(name), float(ms)) for name, ms in known["terms"].items())
-            before = Conditions(**known["conditions"])
+            before, base = Conditions(**known["conditions"]), float(known["base_ms"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PruneNasError(f"{path} is damaged ({error!r}); delete it to have the networks timed again") from error
+            raise _damaged(path, error) from error
         if before != conditions:
             view.say(f"latency: as measured when the run was begun ({before}), not {conditions}")
-        return replace(traced, space=replace(traced.space, latency=terms))
+        return replace(traced, space=replace(traced.space, latency=terms, base_latency=base))
     space, timing = calibrate(traced, budgets, conditions, seed=config.seed, view=view)
     write_json(
         path,
@@ -84,6 +104,7 @@ def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
             "schema": SCHEMA,
             "conditions": asdict(conditions),
             "error": timing.error,
+            "base_ms": space.base_latency,
             "terms": dict(space.latency),
             "samples": [{**asdict(s), "widths": dict(s.widths), "predicted_ms": ms}
                         for s, ms in zip(timing.samples, formula.predicted(space, timing.samples), strict=True)],
@@ -127,7 +148,7 @@ def calibrate(
             rounds.append([w for b in budgets for w in formula.near(space, b.limits(space), _NEAR, first)])
     timing = Timing(conditions, samples, formula.error(space, samples))
     view.say(
-        f"latency on {conditions}: the base takes {space.cost(space.base).latency:.3g} ms; {len(samples)} networks "
+        f"latency on {conditions}: the base takes {space.base_latency:.3g} ms; {len(samples)} networks "
         f"timed, the formula is off by {100 * timing.error:.0f} % (median, at the limits)"
     )
     return space, timing

@@ -44,6 +44,7 @@ class Target:
             "rule": {key: value for key, value in self.prior.to_dict().items() if key != "schema"},
             "model": self.space.model,
             "budget": self.budget,
+            "remark": remark(self.prior, self.space),
             "widths": dict(self.widths),
             "macs": self.macs,
             "params": self.params,
@@ -59,7 +60,7 @@ class Transferred:
     remark: str
 
     def write_widths(self, path: Path) -> None:
-        """The widths as a table that `transfer` reads again: one budget's, or of several the first column each."""
+        """The widths as a table with a column a budget; of one budget, `transfer` reads it again."""
         space = self.targets[0].space
         named = [target.budget.replace(",", ";") for target in self.targets]
         lines = [",".join(["slot", "stage", "depth", "ceiling", *named])]
@@ -100,14 +101,14 @@ def transfer(
     if any(budget.bounds_latency for budget in parsed):
         raise UsageError("a latency is measured, which takes a while; add --evaluate, or bound macs and params")
     targets = [Target(prior, space, str(b), apply(prior.rule, space, b.limits(space))) for b in parsed]
-    return Transferred(prior, tuple(targets), _remark(prior, space))
+    return Transferred(prior, tuple(targets), remark(prior, space))
 
 
-def _remark(prior: Prior, space: Space) -> str:
+def remark(prior: Prior, space: Space) -> str:
     """What a reader must be told before using the widths: a pattern that is flat, stages that differ in number."""
     said = []
-    if prior.patterns and (found := stability(prior.patterns)).is_uniform:
-        said.append(found.sentence())
+    if prior.remark:
+        said.append(prior.remark)
     if prior.rule.stages not in (None, space.stages):
         asked = ", ".join(f"{1 + place(prior.rule, stage, space.stages):.3g}" for stage in range(space.stages))
         said.append(

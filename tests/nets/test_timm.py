@@ -44,6 +44,14 @@ def test_inheriting_every_channel_changes_nothing(name):
         torch.testing.assert_close(target.eval()(x), source.eval()(x))
 
 
+def test_a_standardised_convolution_is_scaled_by_its_own_fan_in():
+    traced = trace("timm:nfnet_l0", input_shape=SHAPE)
+    halved = traced.space.snap(dict.fromkeys(traced.space.base, 0.5))
+    for widths in (traced.space.base, halved):
+        conv, whole = traced.build(widths, seed=0).stem.conv2, traced.template.stem.conv2
+        assert conv.scale == pytest.approx(whole.scale * (whole.weight[0].numel() / conv.weight[0].numel()) ** 0.5)
+
+
 def test_a_network_that_looks_at_its_input_says_where():
     with pytest.raises(UsageError, match=r"vgg\.py:\d+: if x\.shape"):
         trace("timm:vgg11_bn", input_shape=SHAPE)

@@ -75,6 +75,45 @@ def test_a_parameter_with_one_number_a_channel_follows():
     assert [item.dimension for item in space.frozen] == ["head.linear"]
 
 
+class Twice(nn.Module):
+    """A scale that follows one width and is read for another: each way of reading it must freeze it."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.one, self.two, self.mix, self.head = cbr(3, 16), cbr(3, 16), cbr(32, 8), Head(8)
+        self.scale, self.rows, self.way = nn.Parameter(torch.ones(16)), nn.Parameter(torch.ones(3, 16)), way
+
+    def forward(self, x):
+        a, b = self.one(x), self.two(x)
+        if self.way == "sigmoid":
+            a, b = a * self.scale.view(1, -1, 1, 1), b * torch.sigmoid(self.scale.view(1, -1, 1, 1))
+        elif self.way == "row":
+            a = a * self.rows[-1].view(-1, 1, 1)
+        elif self.way == "weight":
+            b = b * self.mix[0].weight.mean()
+        elif self.way == "size":
+            z = torch.cat([a, torch.zeros_like(x).mean(1, keepdim=True).expand(-1, 16, -1, -1)], 1)
+            return self.head(self.mix(z.view(z.size(0), 2 * a.shape[1], 8, 8)))
+        return self.head(self.mix(torch.cat([a, b], 1)))
+
+
+@pytest.mark.parametrize(
+    ("way", "free"),
+    [("none", {"one.0", "two.0", "mix.0"}), ("sigmoid", {"mix.0"}), ("row", {"two.0", "mix.0"}), ("weight", set()),
+     ("size", {"two.0", "mix.0"})],
+)  # fmt: skip
+def test_what_is_read_in_two_ways_is_not_free(way, free):
+    if not free:
+        with pytest.raises(UsageError, match=r"no free width .*mix.0.weight is also read in a way"):
+            trace(Twice(way), input_shape=SMALL)
+        return
+    traced = trace(Twice(way), input_shape=SMALL)
+    assert {slot.name for slot in traced.space.slots} == free
+    network = traced.build(traced.space.narrowest, seed=0)
+    network(torch.zeros(2, *SMALL))
+    assert traced.space.cost(traced.space.narrowest).params == sum(p.numel() for p in network.parameters())
+
+
 def test_what_is_added_to_a_concatenation_has_a_part_for_each_branch():
     space = trace(networks.Joined, input_shape=SMALL).space
     layers = {layer.name: layer for layer in space.layers}

@@ -14,7 +14,7 @@ from torch import nn
 from prune_nas.nets.tracing import trace
 
 _MEMORY = 8 << 30  # bytes
-_SECONDS = 300
+_SECONDS = 120
 _PRODUCERS = (nn.Conv1d, nn.Conv2d, nn.Linear, nn.ConvTranspose2d)
 
 

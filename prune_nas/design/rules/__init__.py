@@ -104,6 +104,12 @@ def _positive(value: Any) -> float:
     return number
 
 
+def _count(value: Any, least: int) -> int:
+    if int(value) != value or value < least:
+        raise ValueError(f"it must be a whole number of at least {least}; got {value}")
+    return int(value)
+
+
 def _stage_mean(data: Mapping[str, Any]) -> Rule:
     ratios = tuple(map(_ratio, data["ratios"]))
     if not ratios:
@@ -124,7 +130,7 @@ def _quantised_linear(data: Mapping[str, Any]) -> Rule:
     slope = float(data["slope"])
     if not math.isfinite(slope):
         raise ValueError(f"slope must be finite; got {slope}")
-    return QuantisedLinear(_ratio(data["start"]), slope, float(data["step"]), int(_positive(data["stages"])))
+    return QuantisedLinear(_ratio(data["start"]), slope, float(data["step"]), _count(data["stages"], 1))
 
 
 FITS: Mapping[str, Callable[[Sequence[Pattern]], Rule]] = {
@@ -138,7 +144,7 @@ KINDS: Mapping[str, Callable[[Mapping[str, Any]], Rule]] = {
     "quantised-linear": _quantised_linear,
     "uniform": lambda data: Uniform(),
     "taper": lambda data: Taper(_positive(data["ratio"])),
-    "random": lambda data: Random(int(data["seed"])),
+    "random": lambda data: Random(_count(data["seed"], 0)),
 }
 
 __all__ = [

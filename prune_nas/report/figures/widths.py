@@ -16,7 +16,7 @@ from prune_nas.design.evidence import UNIFORM_ARMS
 from prune_nas.report.figures import style
 from prune_nas.report.tables import ARMS
 
-BARS = ("pruned", "guided", "found")
+BARS = ("pruned", "guided", "transferred", "found")
 GROUP = 0.8  # the share of a slot's room that its bars fill
 DASHES = {"uniform": "-", "uniform@macs": "-", "uniform@params": ":", "uniform@latency": "--"}
 
