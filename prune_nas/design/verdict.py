@@ -11,6 +11,7 @@ from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import RANDOM_BEST, UNIFORM_ARMS, Comparison, Summary, by_arm, compare, summarise
 from prune_nas.design.records import SCHEMA, Expense, Final
 
+_LEARNT = 0.02  # an accuracy that makes up less of the way from guessing to certainty is guessing
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
 _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
@@ -64,6 +65,25 @@ def verdict(
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
         "deploy": _deploy(summarise(own), within),
     }
+
+
+def unless_untrained(said: dict[str, Any], finals: Iterable[Final], classes: int) -> dict[str, Any]:
+    """The verdict as it is, or withheld where no arm is better than guessing: nets that learnt nothing are all alike.
+
+    Args:
+        said: from `verdict`.
+        finals: all rows of `finals.csv`.
+        classes: of the data set; guessing is right once in so many.
+    """
+    own = summarise(row for row in finals if row.budget in (said["budget"], ""))
+    best = max((line.test_accuracy for line in own), default=1.0)
+    if best - 1 / classes >= _LEARNT * (1 - 1 / classes):
+        return said
+    headline = (
+        f"nothing can be compared: no arm learnt to tell the classes apart (the best has {100 * best:.1f} %, guessing "
+        f"{100 / classes:.1f} %); train longer (--epochs), on more images (--train-size) or a wider net (--base-width)"
+    )
+    return {**said, "headline": headline, "sentences": [], "comparisons": [], "deploy": None}
 
 
 def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Comparison]:

@@ -19,7 +19,7 @@ from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
-from prune_nas.design.verdict import verdict
+from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import training_of, weights_of
@@ -77,6 +77,7 @@ def conclude(run: Run, job: Search) -> None:
         )
         if job.subject == "transferred":
             said["headline"] = f"{_saved(job, finals)}{said['headline']}"
+        said = unless_untrained(said, finals, job.space.classes)
         measured, notes = timing.facts(
             job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
         )

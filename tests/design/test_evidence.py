@@ -6,7 +6,7 @@ from scipy import stats
 from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import Comparison, compare, interval, per_seed, retire, summarise
 from prune_nas.design.records import Expense, Final
-from prune_nas.design.verdict import verdict
+from prune_nas.design.verdict import unless_untrained, verdict
 
 WIDE = Limits((("macs", 100),))
 WITHIN = ("found", "uniform", "taper", "random")
@@ -151,3 +151,14 @@ def test_test_accuracies_never_decide_what_is_deployed():
 def test_scratch_b_alone_is_compared_too():
     rows = [*arm("found", [0.8, 0.81], schedule="scratch-b"), *arm("uniform", [0.7, 0.72], schedule="scratch-b")]
     assert verdict("macs=0.2", WIDE, rows, [], 0.0, WITHIN)["headline"].startswith("found (scratch-b) beats uniform")
+
+
+def test_nets_that_learnt_nothing_are_not_called_equivalent():
+    rows = [*arm("base", [0.1, 0.1], budget=""), *arm("found", [0.1, 0.11]), *arm("uniform", [0.1, 0.1])]
+    said = verdict("macs=0.2", WIDE, rows, [], 0.0, WITHIN)
+    withheld = unless_untrained(said, rows, 10)
+    assert withheld["headline"].startswith("nothing can be compared")
+    assert "the best has 10.5 %, guessing 10.0 %" in withheld["headline"]
+    assert (withheld["comparisons"], withheld["deploy"]) == ([], None)
+    assert unless_untrained(said, rows, 100) == said  # of a hundred classes, a tenth is something
+    assert unless_untrained(said, [], 10) == said
