@@ -44,16 +44,24 @@ def print_listing(items: dict[str, Any], *, json_: bool) -> None:
         typer.echo(f"{name:<{wide}}  {text}")
 
 
-def print_results(data: Any) -> None:
-    """Print a run's table and verdicts (`data`: a `RunData`)."""
+def report_run(path: Path, *, json_: bool) -> None:
+    """Write a run's report and print its table and verdicts."""
+    from prune_nas.report.html import write_report
+    from prune_nas.report.run_data import RunData
     from prune_nas.report.tables import rich_results
 
+    page = write_report(path)
+    data = RunData(path)
+    if json_:
+        print_json(data.verdicts)
+        return
     console = Console()
     console.print(rich_results(data.results))
     for item in data.verdicts:
         console.print(f"{item['budget']}: {item['headline']}", markup=False)
         for sentence in item["sentences"]:
             console.print(f"  {sentence}", markup=False)
+    typer.echo(f"report: {page}")
 
 
 def read_shape(text: str) -> tuple[int, ...]:

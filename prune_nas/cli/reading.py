@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from prune_nas.cli.common import Json, RunDir, app, print_json, print_listing, print_results
+from prune_nas.cli.common import Json, RunDir, app, print_json, print_listing, report_run
 
 
 @app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
@@ -28,16 +28,7 @@ def plot(
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
 def report(run: RunDir, json_: Json = False) -> None:
     """Write a run's report.html anew and print its results."""
-    from prune_nas.report.html import write_report
-    from prune_nas.report.run_data import RunData
-
-    page = write_report(run)
-    data = RunData(run)
-    if json_:
-        print_json(data.verdicts)
-        return
-    print_results(data)
-    typer.echo(f"report: {page}")
+    report_run(run, json_=json_)
 
 
 @app.command(epilog="Example: prune-nas status artifacts/runs/my-run")

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from prune_nas.cli.common import DataDir, Dataset, Json, Quiet, app, print_json, print_results
+from prune_nas.cli.common import DataDir, Dataset, Json, Quiet, app, print_json, report_run
 
 
 @app.command(epilog="Example: prune-nas search --model vgg16 --dataset digits --preset smoke")
@@ -85,7 +85,6 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
 
     from prune_nas.config import resolve
     from prune_nas.report.figures import draw
-    from prune_nas.report.html import write_report
     from prune_nas.report.run_data import RunData
     from prune_nas.search.pipeline import search as work
     from prune_nas.search.progress import View
@@ -94,14 +93,8 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     settings = resolve(flags, file=config, automatic=automatic)
     path = run or Path("artifacts/runs") / settings.run_name
     work(settings, path, View(quiet=quiet))
-    data = RunData(path)
-    draw(data, kinds=None, out=path / "figures")
-    page = write_report(path)
-    if json_:
-        print_json(data.verdicts)
-        return
-    print_results(data)
-    typer.echo(f"report: {page}")
+    draw(RunData(path), kinds=None, out=path / "figures")
+    report_run(path, json_=json_)
 
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")

@@ -9,38 +9,34 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 
 import torch
 from optuna import Study
-from torch import nn
 
 from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design import arms as arms_of
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
-from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.evidence import retire
 from prune_nas.design.files import write_json
-from prune_nas.design.ledger import train_macs
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
 from prune_nas.design.records import Curve, Final, TrialRow, read_table, write_table
-from prune_nas.design.selection import Selection, select
+from prune_nas.design.selection import Selection
 from prune_nas.design.space import Space, Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
-from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
 from prune_nas.search.prior import PRIOR, Prior, prior_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
+from prune_nas.search.scoring import Scoring
 from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
-from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
 from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
@@ -157,85 +153,25 @@ class Search:
         """Whether the run has a study: once it was asked for trials, it has."""
         return bool(self.run.record["config"]["trials"])
 
-    # Supernet -----------------------------------------------------------------------------------------------------
-
-    @property
-    def strength(self) -> float:
-        """The penalty's lambda: as asked for, or scaled to the schedule."""
-        if self.config.strength is not None:
-            return self.config.strength
-        return penalties.strength_for(recipe_of(self.config, self.config.supernet_epochs), len(self.setting.data.train))
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The supernet and what its scores give; only asked where the run is `scored`."""
+        return Scoring(
+            self.run, self.traced, self.setting, self.view, self.limits, partial(self._curve, "", "supernet")
+        )
 
     def run_supernet(self) -> None:
         """Score the supernet's channels, unless their scores are there or not needed."""
-        if not self.scored:
-            self.run.phase("supernet", "skipped")
-            return
-        target = self.run.file("scores.safetensors")
-        if not target.exists():
-            scores = channel_scores(self.space, self._supernet())
-            save_scores(target, scores, penalty=self.config.penalty, strength=self.strength)
-        self.run.phase("supernet", "done")
-
-    def _supernet(self) -> nn.Module:
-        """The trained supernet; trained again if its file is not there, as in a run published without weights."""
-        path, checkpoint = self.run.file("supernet.safetensors"), self.run.checkpoint("supernet")
-        if not path.exists():
-            self.run.phase("supernet", "running")
-            self._train_supernet()
-            self.run.phase("supernet", "done")
-        checkpoint.unlink(missing_ok=True)
-        network = self.traced.build(self.space.widest, seed=self.config.seed)
-        network.load_state_dict(load_weights(path))
-        return network
-
-    def _train_supernet(self) -> None:
-        config, run = self.config, self.run
-        with self.view.phase("supernet", config.supernet_epochs) as bar:
-            network, epochs = train_supernet(
-                self.traced,
-                self.setting,
-                recipe_of(config, config.supernet_epochs),
-                penalty=config.penalty,
-                strength=self.strength,
-                seed=config.seed,
-                checkpoint=run.checkpoint("supernet"),
-                on_epoch=lambda epoch: self._supernet_epoch(bar, epoch),
-            )
-        widest = self.space.cost(self.space.widest).macs
-        run.note(
-            supernet={
-                "penalty": config.penalty,
-                "strength": self.strength,
-                "epochs": len(epochs),
-                "val_accuracy": epochs[-1].val_accuracy,
-                "train_macs": train_macs(widest, len(self.setting.data.train), len(epochs)),
-                "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
-            }
-        )  # fmt: skip
-        save_weights(run.file("supernet.safetensors"), network)
-
-    def _supernet_epoch(self, bar: Bar, epoch: Epoch) -> None:
-        self._curve("", "supernet", epoch)
-        bar.advance(f"epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        if self.scored:
+            self.scoring.score()
+        self.run.phase("supernet", "done" if self.scored else "skipped")
 
     # Selection and rule -------------------------------------------------------------------------------------------
 
-    @cached_property
+    @property
     def selections(self) -> dict[str, Selection]:
         """Budget -> what the scores give under it: the `pruned` arm; nothing without a supernet."""
-        if not self.scored:
-            return {}
-        scores = load_scores(self.run.file("scores.safetensors"), self.space)
-        chosen = {b: select(self.space, scores, limits, by=self.config.selection) for b, limits in self.limits.items()}
-        diagnosis = diagnose(self.space, scores, self.strength, chosen)
-        self.run.note(
-            diagnosis={"penalty": self.config.penalty, "strength": self.strength, **asdict(diagnosis)},
-            cuts={b: [asdict(cut) for cut in cuts(self.space, scores, s)] for b, s in chosen.items()},
-        )
-        for sentence in diagnosis.sentences:
-            self.view.say(f"diagnosis: {sentence}")
-        return chosen
+        return self.scoring.selections if self.scored else {}
 
     @cached_property
     def rules(self) -> dict[str, rules.Fit]:
@@ -430,7 +366,7 @@ class Search:
             on_failure=lambda job, result: self._failed(bars[0], job, result),
         )
         if finals.inherits:
-            self._supernet()
+            self.scoring.supernet()
         self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
         with self.view.phase("finals", finals.epochs) as bar:
             bars.append(bar)

@@ -62,17 +62,21 @@ def conditions_of(run: Run, device: torch.device) -> Conditions:
     Raises:
         PruneNasError: the run's `latency.json` is damaged.
     """
-    path = run.file(FILE)
-    if path.exists():
-        try:
-            return Conditions(**read_json(path)["conditions"])
-        except (KeyError, TypeError) as error:
-            raise _damaged(path, error) from error
+    if run.file(FILE).exists():
+        return _read(run.file(FILE))[0]
     return Conditions.of(run.config.latency_batch, run.config.latency_threads, device)
 
 
-def _damaged(path: Path, error: Exception) -> PruneNasError:
-    return PruneNasError(f"{path} is damaged ({error!r}); restore it, or begin the run anew in another directory")
+def _read(path: Path) -> tuple[Conditions, tuple[tuple[str, float], ...], float]:
+    """Conditions, terms and the base's milliseconds as `timed` wrote them."""
+    known = read_json(path)
+    try:
+        terms = tuple((str(name), float(ms)) for name, ms in known["terms"].items())
+        return Conditions(**known["conditions"]), terms, float(known["base_ms"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise PruneNasError(
+            f"{path} is damaged ({error!r}); restore it, or begin the run anew in another directory"
+        ) from error
 
 
 def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
@@ -88,12 +92,7 @@ def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
         return traced
     conditions = Conditions.of(config.latency_batch, config.latency_threads, device)
     if path.exists():
-        known = read_json(path)
-        try:
-            terms = tuple((str(name), float(ms)) for name, ms in known["terms"].items())
-            before, base = Conditions(**known["conditions"]), float(known["base_ms"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _damaged(path, error) from error
+        before, terms, base = _read(path)
         if before != conditions:
             view.say(f"latency: as measured when the run was begun ({before}), not {conditions}")
         return replace(traced, space=replace(traced.space, latency=terms, base_latency=base))
@@ -156,20 +155,24 @@ def calibrate(
 
 def _measure(traced: Traced, wanted: Iterable[Widths], conditions: Conditions, bar: Bar, *, near: bool) -> list[Sample]:
     """The base and the wanted networks, in that order."""
-    networks = {w: traced.build(w, seed=0) for w in dict.fromkeys([traced.space.base, *wanted])}
+    found = _compare(traced, [traced.space.base, *wanted], conditions)
+    for _ in found:
+        bar.advance("timed")
+    return [Sample(w, one.median_ms, one.iqr_ms, near and w != traced.space.base) for w, one in found.items()]
+
+
+def _compare(traced: Traced, wanted: Iterable[Widths], conditions: Conditions) -> dict[Widths, latency.Latency]:
+    """The latencies of networks of these widths, each measured once, in turns."""
+    named = {widths.digest: widths for widths in wanted}
     found = latency.compare(
-        {w.digest: network for w, network in networks.items()},
+        {digest: traced.build(widths, seed=0) for digest, widths in named.items()},
         traced.space.input_shape,
         batch=conditions.batch,
         device=conditions.device,
         threads=conditions.threads,
         seconds=_SECONDS,
     )
-    for _ in networks:
-        bar.advance("timed")
-    return [
-        Sample(w, found[w.digest].median_ms, found[w.digest].iqr_ms, near and w != traced.space.base) for w in networks
-    ]
+    return {named[digest]: one for digest, one in found.items()}
 
 
 def _anchored(rounds: Sequence[Sequence[Sample]]) -> tuple[Sample, ...]:
@@ -204,22 +207,14 @@ def facts(
         rounded = formula.rounded(space, arms[subject], multiple)
         if rounded not in arms.values():
             arms[f"{subject} in multiples of {multiple}"] = rounded
-    networks = {widths.digest: traced.build(widths, seed=0) for widths in arms.values()}
-    measured = latency.compare(
-        networks,
-        space.input_shape,
-        batch=conditions.batch,
-        device=conditions.device,
-        threads=conditions.threads,
-        seconds=_SECONDS,
-    )
-    own = measured[arms[subject].digest]
+    measured = _compare(traced, arms.values(), conditions)
+    own = measured[arms[subject]]
     notes = []
     if limit_ms is not None and own.median_ms - own.iqr_ms / 2 > limit_ms:
         notes.append(
             f"{subject} measured {own.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
             f"formula is off there; search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
         )
-    medians = {arm: measured[widths.digest].median_ms for arm, widths in arms.items()}
+    medians = {arm: measured[widths].median_ms for arm, widths in arms.items()}
     warning = formula.advice(space, arms, medians, subject)
-    return {arm: asdict(measured[w.digest]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]
+    return {arm: asdict(measured[w]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]

@@ -25,7 +25,7 @@ class Rule(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, Any]:
-        """What `from_parameters` of its kind takes, as plain data."""
+        """The formula's numbers as plain data, as rule files have them."""
         ...
 
     def keep(self, stage: float, depth: float) -> float:
