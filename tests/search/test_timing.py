@@ -39,7 +39,7 @@ def clock(monkeypatch):
 
 def test_a_search_under_a_latency_keeps_to_it_and_compares_at_equal_latency(clock, cli, tmp_path):
     run = tmp_path / "run"
-    code, _, err = cli(*arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=1))
+    code, _, err = cli(*arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=1, train_size=800, epochs=4))
     assert code == 0, err
     assert "the formula is off by" in err
     space = Space.from_dict(json.loads((run / "space.json").read_text()))
@@ -59,7 +59,7 @@ def test_a_search_under_a_latency_keeps_to_it_and_compares_at_equal_latency(cloc
 
     measured = len(clock.rounds)
     clock.factor = 2.0  # the machine is slower now
-    code, _, err = cli(*arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=2))
+    code, _, err = cli(*arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=2, train_size=800, epochs=4))
     assert code == 0, err
     assert len(clock.rounds) == measured + 1  # the arms again; the formula is the run's
     assert json.loads((run / "latency.json").read_text()) == kept

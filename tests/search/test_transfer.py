@@ -64,7 +64,7 @@ def test_a_search_from_a_prior_trains_no_supernet(rule, cli, tmp_path):
 def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_it_saved(rule, cli, tmp_path):
     run, config = tmp_path / "run", tmp_path / "tiny.toml"
     config.write_text(
-        'train_size = 200\nval_size = 100\nsupernet_epochs = 2\nepochs = 1\nrandoms = 1\nprecision = "fp32"'
+        'train_size = 800\nval_size = 100\nsupernet_epochs = 8\nepochs = 4\nrandoms = 1\nprecision = "fp32"'
     )
     code, _, err = cli(
         "transfer", rule, "-m", "vgg11", "-d", "digits", "-b", "params=0.2", "--evaluate", "--run", run,
@@ -78,7 +78,7 @@ def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_
     assert "found" not in {row.arm for row in rows}
     (verdict,) = json.loads((run / "verdict.json").read_text())
     assert verdict["headline"].startswith("the transferred rule saves training a supernet of this network, ")
-    assert "2.0 trainings of the base" in verdict["headline"]  # 2 epochs against 1
+    assert "2.0 trainings of the base" in verdict["headline"]  # 8 epochs against 4
     assert any(c["left"] == "transferred" and c["right"] == "guided" for c in verdict["comparisons"])
     assert json.loads((run / "best.json").read_text())["source"]["arm"] == "transferred"
     assert (run / "report.html").exists()
