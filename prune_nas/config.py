@@ -100,9 +100,7 @@ class Config(BaseModel):
         return tuple(dict.fromkeys(names))
 
     @model_validator(mode="after")
-    def _studied(self) -> Self:
-        if self.trials == 0 and self.prior is None:
-            raise UsageError("--trials must be at least 1 in a search without --prior; got 0")
+    def _of_a_prior(self) -> Self:
         for name in ("prior_budget", "prior_model", "rule"):
             if self.prior is None and getattr(self, name) is not None:
                 raise UsageError(f"--{name.replace('_', '-')} says something of a prior; name one with --prior")

@@ -15,7 +15,10 @@ Kind = Annotated[
     str | None,
     typer.Option("--rule", help="stage-mean (default), depth-curve or quantised-linear, where the source is widths."),
 ]
-SourceBudget = Annotated[str | None, typer.Option(help="The run's budget that lends its widths [default: its first].")]
+SourceBudget = Annotated[
+    str | None,
+    typer.Option(help="Under which the source is pruned, whatever the target's budgets [default: as the target is]."),
+]
 SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
 
 
@@ -38,9 +41,12 @@ def transfer(
     out: Annotated[Path | None, typer.Option(help="Without --evaluate: write the widths into this .csv.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    selection: Annotated[str | None, typer.Option(help="How channels are chosen: per-cost or threshold.")] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory of --evaluate [default: artifacts/runs/...].")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any setting of search.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the base.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
     arms: Annotated[
@@ -67,7 +73,10 @@ def transfer(
         "trials": 0,
         "finalists": 0,
         "image_size": image_size,
+        "selection": selection,
         "preset": preset,
+        "train_size": train_size,
+        "epochs": epochs,
         "seed": seed,
         "data_dir": data_dir,
         "seeds": seeds,
@@ -82,12 +91,12 @@ def transfer(
         return
 
     from prune_nas.config import resolve
-    from prune_nas.search.prior import read_prior
+    from prune_nas.search.prior import Source as Read
     from prune_nas.search.transfer import transfer as work
 
     asked = resolve({**flags, "arms": None, "schedules": None, "budget": ()}, file=config) if preset or config else None
     found = work(
-        read_prior(source, kind=rule, budget=source_budget, model=source_model),
+        Read(source, rule, source_budget, source_model, selection),
         model,
         dataset,
         budgets=tuple(budget or ("macs=0.4",)),
@@ -102,22 +111,25 @@ def transfer(
     if json_:
         print_json([target.to_dict() for target in found.targets])
         return
-    typer.echo(f"{found.prior.rule.kind} from {source}: {found.prior.rule.explain()}")
-    if found.remark:
-        typer.echo(found.remark)
-    space = found.targets[0].space
-    base = space.cost(space.base)
-    typer.echo(f"base {space.model}: {base.macs:,} macs, {base.params:,} params")
+    base = found.space.cost(found.space.base)
+    typer.echo(f"base {found.space.model}: {base.macs:,} macs, {base.params:,} params")
+    said: set[str] = set()
     for target in found.targets:
+        about = [f"{target.prior.rule.kind} from {source}: {target.prior.rule.explain()}", target.remark]
+        for line in about:
+            if line and line not in said:
+                typer.echo(line)
+        said.update(about)
         typer.echo(f"{target.budget}: {target.macs:,} macs, {target.params:,} params")
         typer.echo("  " + ", ".join(f"{slot} {width}" for slot, width in target.widths.items()))
 
 
 def _draw(found: Any, path: Path) -> None:
+    from prune_nas.report.figures.transfer import Shown
     from prune_nas.report.figures.transfer import transfer as figure
 
-    widths = {target.budget: target.widths for target in found.targets}
-    save_figure(path, lambda: figure(found.prior.patterns, found.prior.rule, found.targets[0].space, widths))
+    shown = [Shown(t.budget, t.prior.rule, t.prior.patterns, t.widths) for t in found.targets]
+    save_figure(path, lambda: figure(found.space, shown))
 
 
 rules = typer.Typer(help="List and explain the published rules; fit new ones.", rich_markup_mode=None)
@@ -129,10 +141,13 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
     """List the rules that ship with this program, each in a sentence."""
     if context.invoked_subcommand is not None:
         return
+    from prune_nas.search.prior import Source as Read
     from prune_nas.search.prior import published, read_prior
     from prune_nas.search.rundir import read_json
 
-    found = {name: (read_prior(name).rule, read_json(path).get("evidence", {})) for name, path in published().items()}
+    found = {
+        name: (read_prior(Read(name)).rule, read_json(path).get("evidence", {})) for name, path in published().items()
+    }
     if json_:
         print_json(
             [

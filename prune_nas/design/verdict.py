@@ -43,7 +43,8 @@ def verdict(
         non_uniformity: of the subject's shape (`patterns.non_uniformity`).
         within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
-        subject: the arm that is compared with all others: `found`, or `transferred` where nothing was searched.
+        subject: the arm that is compared with all others: `found`; where nothing was searched `transferred`; where
+            nothing was transferred `pruned`.
     """
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}

@@ -123,7 +123,10 @@ def _figure(drawing: Drawing) -> str:
 
 
 def _rule(run: RunData) -> str:
-    given = [{**run.prior, "budget": f"transferred from {run.prior.get('source', '')}"}] if run.prior else []
+    given = [
+        {**rule, "budget": f"{rule.get('budget', '')}, transferred from {rule.get('source', '')}"}
+        for rule in run.priors
+    ]
     lines = (
         f"<dt>{escape(str(rule.get('budget', '')))} ({escape(str(rule.get('kind', '')))})</dt>"
         f"<dd>{escape(str(rule.get('explanation', '')))}</dd>"

@@ -130,10 +130,9 @@ class RunData:
         return _json(self.path / "rule.json", list) or []
 
     @cached_property
-    def prior(self) -> dict[str, Any] | None:
-        """`prior.json`: the transferred rule, if there is one."""
-        rule: dict[str, Any] | None = _json(self.path / "prior.json", dict)
-        return rule
+    def priors(self) -> list[dict[str, Any]]:
+        """`prior.json`: one transferred rule a budget; none where nothing was transferred."""
+        return _json(self.path / "prior.json", list) or []
 
     @cached_property
     def best(self) -> dict[str, Any] | None:

@@ -29,8 +29,8 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
-    if job.prior is not None and job.prior.remark:
-        view.say(f"prior: {job.prior.remark}")
+    for said in dict.fromkeys(prior.remark for prior in job.priors.values() if prior.remark):
+        view.say(f"prior: {said}")
     if not job.scored:
         view.say(
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
@@ -62,7 +62,7 @@ def _seconds(job: Search) -> float:
     base_macs = space.cost(space.base).macs
     for limits in job.limits.values():
         even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
-        absent = {"base", *(["transferred"] if job.prior is None else []), *([] if job.studied else ["found"])}
+        absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
         several = 2 if len(limits.bounds) == 1 else 1
         kinds = sum(several if arm == "uniform" else 1 for arm in config.arms if arm not in absent)
         kinds += config.randoms - 1 if "random" in config.arms else 0

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -32,7 +32,7 @@ from prune_nas.pruning import penalties
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
-from prune_nas.search.prior import PRIOR, Prior, prior_of
+from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run, opened
 from prune_nas.search.scoring import Scoring
@@ -55,18 +55,18 @@ def search(config: Config, path: Path, view: View) -> None:
     device = choose_device(config.device)
     data = load_data(config)
     traced = trace_model(config, data)
-    prior = prior_of(config, path)
+    priors = priors_of(config, path, traced.space)
     traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
-    if prior is None or set(FROM_SUPERNET) & set(config.arms):
+    if not priors or set(FROM_SUPERNET) & set(config.arms):
         penalties.check(config.penalty, traced.space, traced.template)
     for budget in config.budgets:
         if not budget.bounds_latency:
             budget.limits(traced.space)
     with opened(path, config) as run:
-        if prior is not None and not run.file(PRIOR).exists():
-            write_json(run.file(PRIOR), prior.to_dict())
+        if priors and not run.file(PRIOR).exists():
+            write_json(run.file(PRIOR), [{"budget": budget, **prior.to_dict()} for budget, prior in priors.items()])
         traced = timed(run, traced, device, view)
-        job = Search(run, traced, setting_of(run, traced, data, device, view), view, prior)
+        job = Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
         estimate.announce(job, view)
         with contextlib.closing(job.crew):
             job.run_supernet()
@@ -83,7 +83,8 @@ class Search:
     traced: Traced
     setting: Setting
     view: View
-    prior: Prior | None = None
+    priors: Mapping[str, Prior] = field(default_factory=dict)
+    """Budget -> its prior; empty without one."""
 
     @property
     def config(self) -> Config:
@@ -140,13 +141,15 @@ class Search:
     @property
     def scored(self) -> bool:
         """Whether the run has a supernet: without a prior always, with one if an arm asks for it."""
-        asks = self.prior is None or bool(set(FROM_SUPERNET) & set(self.config.arms))
+        asks = not self.priors or bool(set(FROM_SUPERNET) & set(self.config.arms))
         return asks or self.run.file("scores.safetensors").exists()
 
     @property
     def subject(self) -> str:
-        """The arm that is compared with all others: found, or without a study transferred."""
-        return "found" if self.studied else "transferred"
+        """The arm that is compared with all others: found; without a study transferred; without a prior pruned."""
+        if self.studied:
+            return "found"
+        return "transferred" if self.priors else "pruned"
 
     @property
     def studied(self) -> bool:
@@ -180,7 +183,8 @@ class Search:
 
     def transferred(self, budget: Budget) -> Widths | None:
         """The prior's rule on this network; None without a prior."""
-        return None if self.prior is None else rules.apply(self.prior.rule, self.space, self.limits[str(budget)])
+        prior = self.priors.get(str(budget))
+        return None if prior is None else rules.apply(prior.rule, self.space, self.limits[str(budget)])
 
     def centre(self, budget: Budget) -> Widths:
         """The widths that the study searches around: the transferred ones, else the pruned ones."""

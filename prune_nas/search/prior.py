@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prune_nas.config import Config
+from prune_nas.design.budget import UNITS, Bound, Budget
 from prune_nas.design.patterns import FLAT, Pattern, Ratio, pattern_of, stability
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
-from prune_nas.design.space import Space
+from prune_nas.design.selection import select
+from prune_nas.design.space import Space, Widths
 from prune_nas.errors import MissingError, UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.search.rundir import read_json
+from prune_nas.search.scores import load_scores
 
 _HERE = Path(__file__).resolve().parent.parent
 PLACES = (_HERE / "rules", _HERE.parent / "artifacts" / "rules")  # in the wheel, in a checkout
@@ -42,47 +45,84 @@ class Prior:
         return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark}
 
 
-def read_prior(source: str, *, kind: str | None = None, budget: str | None = None, model: str | None = None) -> Prior:
-    """The rule that a source gives.
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a rule comes from, and how it is read there.
 
-    Args:
-        source: a run directory (the rule is fitted on its pruned widths), a rule file (.json), a published rule's name
-            (`published`), or a table of widths (.csv: `pattern_of_table`).
-        kind: of the rule that is fitted where the source is widths; stage-mean by default.
-        budget: of a run with several; its first by default.
-        model: whose slots a table names that does not say where they sit.
+    `name` is a run directory (the rule is fitted on its pruned widths), a rule file (.json), a published rule's name
+    (`published`), or a table of widths (.csv: `pattern_of_table`). `kind` is that of the rule fitted where the source
+    is widths, stage-mean by default; `budget` the one under which a run is pruned (`pattern_of_run`), or of a run's
+    rule file; `model` whose slots a table names that does not say where they sit; `selection` how a run's channels
+    are chosen, by default as it chose them.
+    """
+
+    name: str
+    kind: str | None = None
+    budget: str | None = None
+    model: str | None = None
+    selection: str | None = None
+
+
+def read_prior(source: Source) -> Prior:
+    """The one rule that a source gives; of a run without `budget`, that of its first.
 
     Raises:
-        UsageError: the source is none of these, or damaged, or is a rule already and `kind` is asked for.
+        UsageError: the source is none, or damaged, or is a rule already and a `kind` is asked for.
         MissingError: there is no such source.
     """
-    path = Path(source)
+    name, path = source.name, Path(source.name)
     if path.is_dir():
-        return _fitted(source, kind or "stage-mean", patterns_of_run(path, budget))
+        asked = Budget.parse(source.budget) if source.budget else None
+        return _fitted(source, pattern_of_run(path, asked, selection=source.selection))
     if path.suffix == ".csv":
-        return _fitted(source, kind or "stage-mean", [pattern_of_table(path, model)])
-    if kind is not None:
-        raise UsageError(f"{source} is a rule already; --rule {kind} is for runs and tables of widths")
+        return _fitted(source, pattern_of_table(path, source.model))
+    if source.kind is not None:
+        raise UsageError(f"{name} is a rule already; --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
             raise MissingError(f"there is no rule file {path}")
-        return _rule_file(source, path, budget)
+        return _rule_file(name, path, source.budget)
     known = published()
-    if source not in known:
+    if name not in known:
         if path.parent != Path():
             raise MissingError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
-        raise unknown("run, rule file or published rule", source, known)
-    return _rule_file(source, known[source], budget)
+        raise unknown("run, rule file or published rule", name, known)
+    return _rule_file(name, known[name], source.budget)
 
 
-def prior_of(config: Config, run: Path) -> Prior | None:
-    """The prior of a run: as it was when the run was begun, else read from its source; None where none is asked for."""
+def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict[str, Prior]:
+    """Budget of the target -> the rule for it.
+
+    A run is pruned under each of the target's budgets, as shares of its own base: the shape that it teaches depends on
+    what is scarce. Other sources, and a run of which the source picks a budget, give every budget the same rule.
+
+    Args:
+        source: where the rules come from.
+        space: the target's, whose base turns absolute budgets into shares.
+        budgets: the target's.
+    """
+    path = Path(source.name)
+    if source.budget is not None or not path.is_dir():
+        one = read_prior(source)
+        return {str(budget): one for budget in budgets}
+    return {
+        str(budget): _fitted(source, pattern_of_run(path, _relative(budget, space), selection=source.selection))
+        for budget in budgets
+    }
+
+
+def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
+    """The priors of a run by budget: as they were when the run was begun, else read from their source.
+
+    Empty where none is asked for.
+    """
     if config.prior is None:
-        return None
+        return {}
     kept = run / PRIOR
     if kept.is_file():
-        return _rule_file(config.prior, kept, None)
-    return read_prior(config.prior, kind=config.rule, budget=config.prior_budget, model=config.prior_model)
+        return {str(budget): _rule_file(config.prior, kept, str(budget)) for budget in config.budgets}
+    source = Source(config.prior, config.rule, config.prior_budget, config.prior_model, config.selection)
+    return read_priors(source, space, config.budgets)
 
 
 def published() -> dict[str, Path]:
@@ -90,31 +130,58 @@ def published() -> dict[str, Path]:
     return {path.stem: path for place in PLACES for path in sorted(place.glob("*.json"))}
 
 
-def patterns_of_run(path: Path, budget: str | None = None, arm: str = ARM) -> list[Pattern]:
-    """The pattern of an arm of a run: of one budget, or of its first.
+def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str | None = None) -> Pattern:
+    """The pattern that a run's supernet gives under a budget; under its own first by default.
+
+    The run's recorded pruned widths serve where they are of that budget; any other budget selects anew from the
+    run's scores, which trains nothing.
+
+    Args:
+        path: the run directory.
+        budget: fractions are of the run's base.
+        selection: `per-cost` or `threshold`; as in the run by default.
 
     Raises:
-        UsageError: the directory is no run, has no such budget, or its widths are not those of its space.
+        UsageError: the directory is no run, is damaged, or has neither such a budget nor scores.
+        BudgetError: the run's network cannot meet the budget.
     """
     if not path.is_dir():
         raise MissingError(f"there is no run at {path}")
     try:
         space = Space.from_dict(read_json(path / "space.json"))
+        config = read_json(path / "run.json")["config"]
+        own, names = str(config.get("selection", "per-cost")), list(map(str, config["budget"]))
     except (AttributeError, KeyError, TypeError) as error:
+        raise UsageError(f"{path} is no whole run ({error!r}); run its search again to have it written") from error
+    name = str(budget) if budget else names[0]
+    if name in names and selection in (None, own):
+        return pattern_of(space, _recorded(path, space, name), f"{path.name} {name}")
+    if not (path / "scores.safetensors").is_file():
         raise UsageError(
-            f"{path}/space.json is no space ({error!r}); run the search again to have it written"
-        ) from error
-    rows = _rows(path / "widths.csv")
-    budgets = list(dict.fromkeys(row["budget"] for row in rows))
-    chosen = budget or budgets[0]
-    if chosen not in budgets:
-        raise unknown(f"budget of {path}", chosen, budgets)
-    own = {row["slot"]: row.get(arm) for row in rows if row["budget"] == chosen}
-    if not all(own.values()):
-        arms = [name for name in rows[0] if name not in ("budget", "slot", "stage", "depth", "ceiling", "base")]
-        raise UsageError(f"{path} has no {arm} widths under {chosen}; it has {', '.join(arms)}")
-    widths = space.check({name: _number(text, path / "widths.csv") for name, text in own.items()})
-    return [pattern_of(space, widths, f"{path.name} {chosen}")]
+            f"{path} has no scores of a supernet, so it can only lend the widths of its own budgets: "
+            f"{'; '.join(names)}, chosen {own}; name one with --source-budget"
+        )
+    limits = (budget or Budget.parse(name)).limits(space)
+    chosen = select(space, load_scores(path / "scores.safetensors", space), limits, by=selection or own)
+    return pattern_of(space, chosen.widths, f"{path.name} {name}")
+
+
+def _recorded(path: Path, space: Space, budget: str) -> Widths:
+    """The pruned widths that a run wrote down."""
+    rows = [row for row in _rows(path / "widths.csv") if row["budget"] == budget]
+    own = {row["slot"]: row.get(ARM) for row in rows}
+    if not rows or not all(own.values()):
+        raise UsageError(f"{path} has no {ARM} widths under {budget}; give it a supernet by asking for the arm {ARM}")
+    return space.check({name: _number(text, path / "widths.csv") for name, text in own.items()})
+
+
+def _relative(budget: Budget, space: Space) -> Budget | None:
+    """A target's budget as shares of its base; None where it bounds a latency, which no other network shares."""
+    if budget.bounds_latency:
+        return None
+    base = space.cost(space.base)
+    shares = (b.value if b.unit is None else b.value * UNITS[b.kind][b.unit] / base.of(b.kind) for b in budget.bounds)
+    return Budget(tuple(Bound(b.kind, share, None) for b, share in zip(budget.bounds, shares, strict=True)))
 
 
 def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
@@ -162,10 +229,9 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
     return pattern_of(space, widths, path.name)
 
 
-def _fitted(source: str, kind: str, patterns: list[Pattern]) -> Prior:
-    fitted = fit(kind, patterns)
-    agree = stability(patterns)
-    return Prior(source, fitted.rule, tuple(patterns), fitted, agree.sentence() if agree.is_uniform else "")
+def _fitted(source: Source, pattern: Pattern) -> Prior:
+    fitted, agree = fit(source.kind or "stage-mean", [pattern]), stability([pattern])
+    return Prior(source.name, fitted.rule, (pattern,), fitted, agree.sentence() if agree.is_uniform else "")
 
 
 def _rule_file(source: str, path: Path, budget: str | None) -> Prior:

@@ -17,8 +17,9 @@ from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
+from prune_nas.search.scores import load_scores, save_scores
 from prune_nas.search.setup import recipe_of
-from prune_nas.search.supernet import load_scores, load_weights, save_scores, save_weights, train_supernet
+from prune_nas.search.supernet import load_weights, save_weights, train_supernet
 from prune_nas.training.loop import Epoch, Setting
 
 

@@ -14,7 +14,7 @@ from prune_nas.design.rules import apply, fit, place, to_dict
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
-from prune_nas.search.prior import Prior, pattern_of_table, patterns_of_run
+from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors
 from prune_nas.training.data import outline
 
 
@@ -26,6 +26,11 @@ class Target:
     space: Space
     budget: str
     widths: Widths
+
+    @property
+    def remark(self) -> str:
+        """What a reader must be told before using the widths."""
+        return remark(self.prior, self.space)
 
     @property
     def macs(self) -> int:
@@ -44,7 +49,7 @@ class Target:
             "rule": {key: value for key, value in self.prior.to_dict().items() if key != "schema"},
             "model": self.space.model,
             "budget": self.budget,
-            "remark": remark(self.prior, self.space),
+            "remark": self.remark,
             "widths": dict(self.widths),
             "macs": self.macs,
             "params": self.params,
@@ -53,25 +58,23 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Transferred:
-    """A rule on one network under several budgets, and what must be said of it."""
+    """What a source gives one network under several budgets."""
 
-    prior: Prior
+    space: Space
     targets: tuple[Target, ...]
-    remark: str
 
     def write_widths(self, path: Path) -> None:
         """The widths as a table with a column a budget; of one budget, `transfer` reads it again."""
-        space = self.targets[0].space
         named = [target.budget.replace(",", ";") for target in self.targets]
         lines = [",".join(["slot", "stage", "depth", "ceiling", *named])]
-        for slot in space.slots:
+        for slot in self.space.slots:
             own = [str(target.widths[slot.name]) for target in self.targets]
             lines.append(",".join([slot.name, str(slot.stage), f"{slot.depth:.4f}", str(slot.ceiling), *own]))
         write_text(path, "\n".join(lines) + "\n")
 
 
 def transfer(
-    prior: Prior,
+    source: Source,
     model: str,
     dataset: str,
     *,
@@ -80,10 +83,10 @@ def transfer(
     image_size: int = 32,
     data_dir: Path | None = None,
 ) -> Transferred:
-    """Apply a rule to a network; nothing is trained and no image is read.
+    """Apply a source's rules to a network; nothing is trained and no image is read.
 
     Args:
-        prior: from `search.prior.read_prior`.
+        source: where the rules come from.
         model: the network that gets the widths.
         dataset: whose classes its head has.
         budgets: texts of budgets.
@@ -92,7 +95,7 @@ def transfer(
         data_dir: where a folder data set lies.
 
     Raises:
-        UsageError: the network, the data set or a budget is unknown.
+        UsageError: the source, the network, the data set or a budget is unknown.
         BudgetError: a budget cannot be met.
     """
     shape, classes = outline(dataset, image_size=image_size, data_dir=data_dir)
@@ -100,8 +103,10 @@ def transfer(
     parsed = [Budget.parse(text) for text in budgets]
     if any(budget.bounds_latency for budget in parsed):
         raise UsageError("a latency is measured, which takes a while; add --evaluate, or bound macs and params")
-    targets = [Target(prior, space, str(b), apply(prior.rule, space, b.limits(space))) for b in parsed]
-    return Transferred(prior, tuple(targets), remark(prior, space))
+    priors = read_priors(source, space, parsed)
+    asked = [(str(budget), priors[str(budget)], budget.limits(space)) for budget in parsed]
+    targets = [Target(prior, space, name, apply(prior.rule, space, limits)) for name, prior, limits in asked]
+    return Transferred(space, tuple(targets))
 
 
 def remark(prior: Prior, space: Space) -> str:
@@ -126,10 +131,11 @@ def fit_rule(
     Raises:
         UsageError: a source is none, or they are of networks with different numbers of stages.
     """
+    asked = Budget.parse(budget) if budget else None
     patterns: list[Pattern] = []
-    for source in sources:
-        path = Path(source)
-        patterns += [pattern_of_table(path, source_model)] if path.suffix == ".csv" else patterns_of_run(path, budget)
+    for path in map(Path, sources):
+        table = path.suffix == ".csv"
+        patterns.append(pattern_of_table(path, source_model) if table else pattern_of_run(path, asked))
     fitted = fit(kind, patterns)
     same = len({tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns}) == 1
     agree = stability(patterns).sentence() if same else "the patterns are of different networks"

@@ -29,7 +29,7 @@ from tests.search.tiny import arguments
         ({"schedules": "scratch-c"}, 2, "scratch-e"),
         ({"sampler": "grid"}, 2, "--sampler"),
         ({"seeds": 0}, 2, "--seeds"),
-        ({"trials": 0}, 2, "--trials"),
+        ({"trials": -1}, 2, "--trials"),
         ({"seed": 99999999999999}, 2, "--seed"),
         ({"no_such_flag": 1}, 2, "no-such-flag"),
         ({"epochs": -1}, 2, "--epochs"),

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from prune_nas.design.records import Curve, Final, TrialRow, read_table
+from prune_nas.nets.tracing import trace
 from prune_nas.training import loop
 from tests.search.tiny import arguments
 
@@ -36,6 +37,37 @@ def test_transfer_gives_widths_and_trains_nothing(searched, cli, monkeypatch):
     assert json.loads(out)[0]["widths"] == got["widths"]
 
 
+def test_a_run_gives_each_budget_the_rule_that_its_scores_give_under_it(searched, cli):
+    asked = ["-m", "vgg19", "-d", "cifar100", "--json", "-b", "params=0.1", "-b", "macs=0.3"]
+    code, out, err = cli("transfer", searched, *asked)
+    assert code == 0, err
+    scarce, fast = (target["rule"]["parameters"]["ratios"] for target in json.loads(out))
+    # Few parameters cost late channels, few multiplications early ones.
+    assert scarce[0] / scarce[-1] > fast[0] / fast[-1]
+    # A budget in numbers is the same share of the target's base.
+    base = trace("vgg19", classes=100).space
+    number = 0.1 * base.cost(base.base).params
+    code, out, _ = cli("transfer", searched, "-m", "vgg19", "-d", "cifar100", "--json", "-b", f"params={number / 1e6}M")
+    assert json.loads(out)[0]["rule"]["parameters"]["ratios"] == scarce
+    # One budget for all on request, also one that the run never had.
+    code, out, _ = cli("transfer", searched, *asked, "--source-budget", "params=0.1")
+    assert [target["rule"]["parameters"]["ratios"] for target in json.loads(out)] == [scarce, scarce]
+    # Another selection chooses other channels.
+    code, out, _ = cli("transfer", searched, *asked, "--selection", "threshold")
+    assert json.loads(out)[1]["rule"]["parameters"]["ratios"] != fast
+
+
+def test_a_run_without_scores_lends_only_what_it_wrote_down(searched, cli):
+    (searched / "scores.safetensors").unlink()
+    code, _, err = cli("transfer", searched, "-m", "vgg13", "-d", "digits", "-b", "params=0.1")
+    assert code == 2
+    assert "can only lend the widths of its own budgets: macs=0.4" in " ".join(err.split())
+    code, _, err = cli(
+        "transfer", searched, "-m", "vgg13", "-d", "digits", "-b", "params=0.1", "--source-budget", "macs=0.4"
+    )
+    assert code == 0, err
+
+
 def test_stages_that_differ_in_number_are_said(rule, cli):
     code, out, err = cli("transfer", rule, "-m", "resnet20", "-d", "digits", "-b", "params=0.5")
     assert code == 0, err
@@ -55,7 +87,8 @@ def test_a_search_from_a_prior_trains_no_supernet(rule, cli, tmp_path):
     widths = [json.loads(row.widths) for row in read_table(run / "trials.csv", TrialRow)]
     columns = list(csv.DictReader((run / "widths.csv").open()))
     assert {row["slot"]: int(row["transferred"]) for row in columns} in widths  # the study begins there too
-    assert json.loads((run / "prior.json").read_text())["parameters"]["ratios"] == [0.8, 0.9, 0.5, 0.2, 0.1]
+    (kept,) = json.loads((run / "prior.json").read_text())
+    assert kept["parameters"]["ratios"] == [0.8, 0.9, 0.5, 0.2, 0.1]
     rule.unlink()  # the run has its own copy
     code, _, err = cli(*arguments(run, prior=rule, seeds=2))
     assert code == 0, err
@@ -157,3 +190,18 @@ def test_published_rules_are_readable_and_say_where_they_helped(cli):
     code, out, err = cli("transfer", "vgg19-cifar10-slimming70", "-m", "vgg19", "-d", "cifar10", "-b", "params=2.37M")
     assert code == 0, err
     assert "conv3_1 244" in out
+
+
+def test_without_trials_a_search_only_prunes_and_compares_the_pruned_net(cli, tmp_path):
+    run = tmp_path / "run"
+    code, _, err = cli(*arguments(run, trials=0, seeds=1, arms="pruned,uniform,base"))
+    assert code == 0, err
+    assert {row.arm for row in read_table(run / "finals.csv", Final)} == {
+        "pruned",
+        "uniform@macs",
+        "uniform@params",
+        "base",
+    }
+    assert json.loads((run / "verdict.json").read_text())[0]["subject"] == "pruned"
+    code, _, err = cli("transfer", run, "-m", "vgg13", "-d", "digits", "-b", "params=0.3")
+    assert code == 0, err
