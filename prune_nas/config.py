@@ -100,6 +100,17 @@ class Config(BaseModel):
         return tuple(dict.fromkeys(names))
 
     @model_validator(mode="after")
+    def _of_one_sort(self) -> Self:
+        single = [budget.bounds_weights for budget in self.budgets]
+        if any(single) and not all(single):
+            raise UsageError("budgets of single weights (weights=...) and of widths take runs of their own")
+        if any(single) and self.supernet_width != 1:
+            raise UsageError("budgets of single weights take the network as it is; leave --supernet-width out")
+        if any(single) and self.trials:
+            raise UsageError("a budget of single weights leaves no widths to search; add --trials 0")
+        return self
+
+    @model_validator(mode="after")
     def _of_a_prior(self) -> Self:
         for name in ("prior_budget", "prior_model", "rule"):
             if self.prior is None and getattr(self, name) is not None:
@@ -115,6 +126,11 @@ class Config(BaseModel):
     def budgets(self) -> tuple[Budget, ...]:
         """The budgets, parsed."""
         return tuple(Budget.parse(text) for text in self.budget)
+
+    @property
+    def prunes_weights(self) -> bool:
+        """Whether the budgets are of single weights, so that masks are compared instead of widths."""
+        return self.budgets[0].bounds_weights
 
     def identity(self) -> dict[str, Any]:
         """What must not change between two calls on one run directory."""
@@ -195,6 +211,8 @@ def resolve(
     if given.get("prior") and "arms" not in given:
         absent = FROM_SUPERNET if given.get("trials") != 0 else ("found", "inherited")
         given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
+    if "penalty" not in given and any("weights" in str(text) for text in given.get("budget", ())):
+        given["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
     try:
         return Config(**{**PRESETS[preset], **given, "preset": preset})
     except ValidationError as error:

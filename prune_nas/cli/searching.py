@@ -86,12 +86,14 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     from prune_nas.config import resolve
     from prune_nas.report.figures import draw
     from prune_nas.report.run_data import RunData
-    from prune_nas.search.pipeline import search as work
+    from prune_nas.search.pipeline import search
     from prune_nas.search.progress import View
+    from prune_nas.search.sparsity import sparsify
 
     automatic = "standard" if flags["device"] not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
     settings = resolve(flags, file=config, automatic=automatic)
     path = run or Path("artifacts/runs") / settings.run_name
+    work = sparsify if settings.prunes_weights else search
     work(settings, path, View(quiet=quiet))
     draw(RunData(path), kinds=None, out=path / "figures")
     report_run(path, json_=json_)

@@ -91,18 +91,26 @@ def transfer(
         return
 
     from prune_nas.config import resolve
+    from prune_nas.design.budget import Budget
     from prune_nas.search.prior import Source as Read
     from prune_nas.search.transfer import transfer as work
 
     asked = resolve({**flags, "arms": None, "schedules": None, "budget": ()}, file=config) if preset or config else None
+    of_model: dict[str, Any] = {
+        "base_width": base_width or (asked.base_width if asked else 1.0),
+        "image_size": image_size or (asked.image_size if asked else 32),
+        "data_dir": data_dir,
+    }
+    budgets = tuple(budget or ("macs=0.4",))
+    if all(Budget.parse(text).bounds_weights for text in budgets):
+        _plan(source, model, dataset, budgets, of_model, figure=figure, json_=json_)
+        return
     found = work(
         Read(source, rule, source_budget, source_model, selection),
         model,
         dataset,
-        budgets=tuple(budget or ("macs=0.4",)),
-        base_width=base_width or (asked.base_width if asked else 1.0),
-        image_size=image_size or (asked.image_size if asked else 32),
-        data_dir=data_dir,
+        budgets=budgets,
+        **of_model,
     )
     if out is not None:
         found.write_widths(out)
@@ -124,6 +132,24 @@ def transfer(
         typer.echo("  " + ", ".join(f"{slot} {width}" for slot, width in target.widths.items()))
 
 
+def _plan(
+    source: str, model: str, dataset: str, budgets: Any, of_model: Any, *, figure: Path | None, json_: bool
+) -> None:
+    """Single weights: print and draw what a source's rules leave of a network."""
+    from prune_nas.report.figures.kernels import kernels
+    from prune_nas.search.sparsity import plan
+
+    found = plan(source, model, dataset, budgets, **of_model)
+    if figure is not None:
+        save_figure(figure, lambda: kernels([(each.budget, each.rule) for each in found]))
+    if json_:
+        print_json([each.to_dict() for each in found])
+        return
+    for each in found:
+        typer.echo(f"{each.budget} from {source}: {each.rule.explain()}")
+        typer.echo("  " + ", ".join(f"{layer} {100 * kept / of:.1f} %" for layer, (kept, of) in each.kept.items()))
+
+
 def _draw(found: Any, path: Path) -> None:
     from prune_nas.report.figures.transfer import Shown
     from prune_nas.report.figures.transfer import transfer as figure
@@ -141,13 +167,17 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
     """List the rules that ship with this program, each in a sentence."""
     if context.invoked_subcommand is not None:
         return
+    from prune_nas.design.kernels import kernel_mean_from_dict
     from prune_nas.search.prior import Source as Read
     from prune_nas.search.prior import published, read_prior
     from prune_nas.search.rundir import read_json
 
-    found = {
-        name: (read_prior(Read(name)).rule, read_json(path).get("evidence", {})) for name, path in published().items()
-    }
+    found: dict[str, tuple[Any, Any]] = {}
+    for name, path in published().items():
+        data = read_json(path)
+        of_kernels = data.get("kind") == "kernel-mean"
+        rule = kernel_mean_from_dict(data, name) if of_kernels else read_prior(Read(name)).rule
+        found[name] = rule, data.get("evidence", {})
     if json_:
         print_json(
             [

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from prune_nas.design import family
 from prune_nas.design.budget import Limits
+from prune_nas.design.kernels import Mask
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.projection import project
 from prune_nas.design.rules import Rule, apply, taper_widths
@@ -64,7 +65,10 @@ def widths_of_arms(
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training that the finals owe. `budget` is empty for the base; `inherited` starts from kept weights."""
+    """One training that the finals owe. `budget` is empty for the base; `inherited` starts from kept weights.
+
+    Under a budget of single weights `mask` says which are left.
+    """
 
     budget: str
     arm: str
@@ -72,16 +76,22 @@ class Job:
     seed: int
     schedule: str
     epochs: int
+    mask: Mask | None = None
+
+    @property
+    def candidate(self) -> str:
+        """The digest that names the mask or the widths."""
+        return self.mask.digest if self.mask else self.widths.digest
 
     @property
     def key(self) -> tuple[str, str, str, int, str, int]:
         """What identifies its row in `finals.csv`."""
-        return self.budget, self.arm, self.widths.digest, self.seed, self.schedule, self.epochs
+        return self.budget, self.arm, self.candidate, self.seed, self.schedule, self.epochs
 
     @property
     def training(self) -> tuple[str, int, int, bool]:
         """What identifies the training itself: arms of equal widths share one."""
-        return self.widths.digest, self.seed, self.epochs, self.arm == "inherited"
+        return self.candidate, self.seed, self.epochs, self.arm == "inherited"
 
 
 def jobs(

@@ -12,7 +12,7 @@ from prune_nas.errors import BudgetError, UsageError, unknown
 
 COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
-UNITS: Mapping[str, Mapping[str, float]] = {"macs": COUNTS, "params": COUNTS, "latency": TIMES}
+UNITS: Mapping[str, Mapping[str, float]] = {"macs": COUNTS, "params": COUNTS, "latency": TIMES, "weights": COUNTS}
 KINDS = tuple(UNITS)
 _BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
 _HINT = (
@@ -62,6 +62,11 @@ class Budget:
         for kind in kinds:
             if kinds.count(kind) > 1:
                 raise UsageError(f"budget {text!r} bounds {kind} twice; keep one of the two")
+        if "weights" in kinds and len(kinds) > 1:
+            raise UsageError(
+                f"budget {text!r}: weights=... prunes single weights of convolutions and stands alone; the other costs "
+                "are those of widths"
+            )
         return cls(tuple(sorted(bounds, key=lambda bound: KINDS.index(bound.kind))))
 
     def __str__(self) -> str:
@@ -72,13 +77,28 @@ class Budget:
         """Whether networks must be timed before it can be met."""
         return any(bound.kind == "latency" for bound in self.bounds)
 
+    @property
+    def bounds_weights(self) -> bool:
+        """Whether single weights are pruned instead of channels."""
+        return any(bound.kind == "weights" for bound in self.bounds)
+
+    def weights(self, total: int) -> int:
+        """Of `total` weights, how many a budget of single weights leaves."""
+        (bound,) = self.bounds
+        return min(round(bound.value * (total if bound.unit is None else UNITS["weights"][bound.unit])), total)
+
     def limits(self, space: Space) -> Limits:
         """The absolute limits for `space`, fractions being of its base.
 
         Raises:
             BudgetError: even the narrowest network of the space is over a bound.
-            UsageError: a latency is bounded, and the space holds none.
+            UsageError: a latency is bounded, and the space holds none; or single weights are.
         """
+        if self.bounds_weights:
+            raise UsageError(
+                f"budget {self} prunes single weights, which leaves all widths as they are: it is for transfer, or for "
+                "search --trials 0, alone"
+            )
         base, least = space.cost(space.base)._replace(latency=space.base_latency), space.cost(space.narrowest)
         limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.kind][b.unit]) for b in self.bounds}
         for bound in self.bounds:

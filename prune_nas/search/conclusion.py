@@ -5,11 +5,8 @@ Everything here is derived: deleting any of these files and running the search a
 
 from __future__ import annotations
 
-import csv
 import shutil
-from collections.abc import Iterator
-from dataclasses import asdict, fields
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
@@ -17,7 +14,7 @@ from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.patterns import non_uniformity, pattern_of
-from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table, write_table
+from prune_nas.design.records import SCHEMA, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Widths
 from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
@@ -25,38 +22,15 @@ from prune_nas.search import timing
 from prune_nas.search.finals import training_of, weights_of
 
 if TYPE_CHECKING:
+    from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.rundir import Run
-
-
-class Curves:
-    """`curves.csv`, a line an epoch, appended as it ends; an epoch that is reported again is not written twice."""
-
-    def __init__(self, path: Path) -> None:
-        """Read what is there; a last line that a crash cut off is dropped."""
-        self._path = path
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
-            whole, _, _ = path.read_text().rpartition("\n")
-            write_text(path, whole + "\n" if whole else "")
-        self._seen = {(row.budget, row.trial, row.epoch) for row in read_table(path, Curve)}
-
-    def add(self, row: Curve) -> None:
-        """Append one epoch."""
-        if (row.budget, row.trial, row.epoch) in self._seen:
-            return
-        self._seen.add((row.budget, row.trial, row.epoch))
-        new = not self._path.exists() or not self._path.stat().st_size
-        with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Curve)], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(asdict(row))
 
 
 def conclude(run: Run, job: Search) -> None:
     """Write every derived table and JSON file of a run whose phases have ended."""
     finals = read_table(run.file("finals.csv"), Final)
-    expenses = total(_expenses(run, job, finals))
+    expenses = spent(job, finals)
     write_table(run.file("ledger.csv"), Expense, expenses)
     _write_widths(run, job)
     if job.rules:
@@ -76,21 +50,26 @@ def conclude(run: Run, job: Search) -> None:
             job.subject,
         )
         if job.subject == "transferred":
-            said["headline"] = f"{_saved(job, finals)}{said['headline']}"
+            said["headline"] = f"{saved(job, finals)}{said['headline']}"
         said = unless_untrained(said, finals, job.space.classes)
         measured, notes = timing.facts(
             job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
         )
         verdicts.append({**said, "sentences": [*said["sentences"], *notes], "latency": measured})
     write_json(run.file("verdict.json"), verdicts)
+    write_nets(job, verdicts, finals)
+
+
+def write_nets(job: Experiment, verdicts: Sequence[dict[str, Any]], finals: list[Final]) -> None:
+    """Write `best` and `deploy` of every budget: the spec and the weights of the subject, and of what to use."""
     for i, said in enumerate(verdicts):
-        chosen = said["deploy"] or {"arm": job.subject, "schedule": ""}
-        for name, arm, schedule in (("best", job.subject, ""), ("deploy", chosen["arm"], chosen["schedule"])):
+        chosen = said["deploy"] or {"arm": said["subject"], "schedule": ""}
+        for name, arm, schedule in (("best", said["subject"], ""), ("deploy", chosen["arm"], chosen["schedule"])):
             rows = [r for key, rows in by_arm(finals).items() if _is(key, said["budget"], arm, schedule) for r in rows]
-            _write_net(run, job, said["budget"], rows, name if i == 0 else f"{name}/{i + 1}")
+            _write_net(job, said, rows, name if i == 0 else f"{name}/{i + 1}")
 
 
-def _saved(job: Search, finals: list[Final]) -> str:
+def saved(job: Experiment, finals: list[Final]) -> str:
     """What a transferred rule saves, in words."""
     base = next((row.train_macs for row in finals if row.arm == "base"), 0)
     if not base:
@@ -101,8 +80,12 @@ def _saved(job: Search, finals: list[Final]) -> str:
     return f"the transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the base; "
 
 
-def _expenses(run: Run, job: Search, finals: list[Final]) -> Iterator[Expense]:
-    images = len(job.setting.data.train)
+def spent(job: Experiment, finals: list[Final]) -> list[Expense]:
+    """The ledger of a run: one expense for each budget, phase and arm."""
+    return total(_expenses(job.run, len(job.setting.data.train), finals))
+
+
+def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
     supernet = run.record.get("supernet")
     if supernet:
         yield Expense("", "supernet", "", 1, supernet["train_macs"], supernet["seconds"])
@@ -158,12 +141,12 @@ def _is(key: tuple[str, str, str], budget: str, arm: str, schedule: str) -> bool
     return key[:2] == (budget, arm) and schedule in ("", key[2])
 
 
-def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str) -> None:
+def _write_net(job: Experiment, said: dict[str, Any], rows: list[Final], name: str) -> None:
     """Write `<name>.json`, the spec of the rows' network, and `<name>.safetensors`: its seed best on validation."""
+    run, budget = job.run, said["budget"]
     best = max(rows, key=lambda row: row.val_accuracy, default=None)
-    known = {w.digest: w for candidates in job.arms[budget].values() for w in candidates}
-    widths = known[best.candidate] if best else job.arms[budget][job.subject][0]
-    cost = job.space.cost(widths)
+    widths = job.widths_of(budget, best.candidate if best else None)
+    cost = best or job.space.cost(widths)
     spec = {
         "schema": SCHEMA,
         "model": job.space.model,
@@ -178,7 +161,7 @@ def _write_net(run: Run, job: Search, budget: str, rows: list[Final], name: str)
         "source": {
             "run": run.path.name,
             "budget": budget,
-            "arm": best.arm if best else job.subject,
+            "arm": best.arm if best else said["subject"],
             "seed": best.seed if best else None,
             "schedule": best.schedule if best else None,
             "val_accuracy": best.val_accuracy if best else None,

@@ -14,6 +14,7 @@ from prune_nas.training.loop import is_out_of_memory, place
 from prune_nas.training.precision import synchronise
 
 if TYPE_CHECKING:
+    from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.progress import View
 
@@ -48,7 +49,7 @@ def announce(job: Search, view: View) -> None:
     workers, _ = job.size
     beside = f" with {workers} trainings beside each other" if workers > 1 else ""
     view.say(
-        f"estimate: about {_spoken(seconds)}{beside} if nothing is done yet; stop at any time, the same command resumes"
+        f"estimate: about {spoken(seconds)}{beside} if nothing is done yet; stop at any time, the same command resumes"
     )
 
 
@@ -56,9 +57,11 @@ def _seconds(job: Search) -> float:
     """The supernet alone with every thread, then everything else on as many workers as there are."""
     config, space = job.config, job.space
     workers, threads = job.size
-    total = _per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs if job.scored else 0.0
+    total = (
+        seconds_per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs if job.scored else 0.0
+    )
     if "base" in config.arms:
-        total += _per_image(job, space.base, threads) * config.seeds * config.epochs / workers
+        total += seconds_per_image(job, space.base, threads) * config.seeds * config.epochs / workers
     base_macs = space.cost(space.base).macs
     for limits in job.limits.values():
         even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
@@ -71,12 +74,12 @@ def _seconds(job: Search) -> float:
         rung = config.finalists > 0 and config.trials > 0
         second = (config.finalists + 1) * config.finalist_seeds * config.epochs if rung else 0
         study = config.trials * config.trial_epochs + second
-        total += _per_image(job, even, threads) * (study + kinds * config.seeds * epochs) / workers
+        total += seconds_per_image(job, even, threads) * (study + kinds * config.seeds * epochs) / workers
     evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))
     return total * len(job.setting.data.train) * (1 + evaluation)
 
 
-def _per_image(job: Search, widths: Widths, threads: int) -> float:
+def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
     """Seconds per training image of a network on so many threads, the fastest of a few steps."""
     setting = job.setting
     before = torch.get_num_threads()
@@ -96,7 +99,8 @@ def _per_image(job: Search, widths: Widths, threads: int) -> float:
     return best / len(y)
 
 
-def _spoken(seconds: float) -> str:
+def spoken(seconds: float) -> str:
+    """A time as one says it."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

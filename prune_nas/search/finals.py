@@ -8,7 +8,7 @@ from pathlib import Path
 from prune_nas.design.arms import Job
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import Final, read_table, write_table
-from prune_nas.design.space import Space
+from prune_nas.design.space import Cost
 from prune_nas.search.work import Result, Training
 
 FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the first rung use the run's own seed
@@ -25,7 +25,7 @@ def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
 
 def name_of(job: Job) -> str:
     """The name of a training in `curves.csv` and `run.json`."""
-    return f"{job.arm}/{job.schedule}/{job.widths.digest}/{job.seed}"
+    return f"{job.arm}/{job.schedule}/{job.candidate}/{job.seed}"
 
 
 def checkpoint_of(job: Job) -> str:
@@ -44,9 +44,9 @@ class Finals:
 
     def __init__(
         self,
-        space: Space,
         jobs: Sequence[Job],
         *,
+        cost: Callable[[Job], Cost],
         table: Path,
         images: int,
         checkpoint: Callable[[Job], Path],
@@ -56,15 +56,15 @@ class Finals:
         """Bind what every job needs.
 
         Args:
-            space: of all jobs.
             jobs: those that are owed, in the order in which their rows are wanted.
+            cost: of a job's network.
             table: `finals.csv`.
             images: training images, for the ledger.
             checkpoint: where a job's training keeps its last epoch.
             weights: folder for the trained weights, the base's left out.
             on_failure: called where a training failed: it leaves no row.
         """
-        self._space, self._table, self._images = space, table, images
+        self._cost, self._table, self._images = cost, table, images
         self._checkpoint, self._weights, self._on_failure = checkpoint, weights, on_failure
         self._groups: dict[Key, list[Job]] = {}
         for job in jobs:
@@ -97,13 +97,15 @@ class Finals:
             epochs=job.epochs,
             checkpoint=self._checkpoint(job),
             inherits=job.arm == "inherited",
+            mask=job.mask,
             tests=True,
             weights=None if job.arm == "base" else self._weights / weights_of(job.training),
         )
 
     def tell(self, training: Training, result: Result) -> None:
         """Append a row for every arm that the training serves, then drop its checkpoint."""
-        key = (training.widths.digest, training.seed, training.epochs, training.inherits)
+        candidate = training.mask.digest if training.mask else training.widths.digest
+        key = (candidate, training.seed, training.epochs, training.inherits)
         group = self._groups[key]
         if result.val_accuracy is None or result.test_accuracy is None:
             self._on_failure(group[0], result)
@@ -126,13 +128,13 @@ class Finals:
         write_table(self._table, Final, [*read_table(self._table, Final), *rows])
 
     def _row(self, job: Job, val_accuracy: float, test_accuracy: float, seconds: float) -> Final:
-        cost = self._space.cost(job.widths)
+        cost = self._cost(job)
         return Final(
             budget=job.budget,
             arm=job.arm,
             method="",
             ratio="",
-            candidate=job.widths.digest,
+            candidate=job.candidate,
             seed=job.seed,
             schedule=job.schedule,
             epochs=job.epochs,

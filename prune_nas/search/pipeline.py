@@ -8,39 +8,33 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-import torch
 from optuna import Study
 
 from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design import arms as arms_of
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
-from prune_nas.design.evidence import retire
 from prune_nas.design.files import write_json
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
-from prune_nas.design.records import Curve, Final, TrialRow, read_table, write_table
+from prune_nas.design.records import TrialRow, write_table
 from prune_nas.design.selection import Selection
-from prune_nas.design.space import Space, Widths
-from prune_nas.nets.tracing import Traced
+from prune_nas.design.space import Cost, Widths
 from prune_nas.pruning import penalties
 from prune_nas.search import conclusion, estimate, study
-from prune_nas.search.crew import Alone, Crew, Workers
-from prune_nas.search.finals import FINAL_SEEDS, FINALIST_SEEDS, Finals, checkpoint_of, name_of, owed
+from prune_nas.search.experiment import Experiment
+from prune_nas.search.finals import FINALIST_SEEDS
 from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
-from prune_nas.search.rundir import Run, opened
-from prune_nas.search.scoring import Scoring
-from prune_nas.search.setup import crew_size, load_data, recipe_of, setting_of, trace_model
+from prune_nas.search.rundir import opened
+from prune_nas.search.setup import prepare, setting_of
 from prune_nas.search.timing import Conditions, conditions_of, timed
-from prune_nas.search.work import Result, Training, Workplace
-from prune_nas.training.loop import Epoch, Setting
-from prune_nas.training.precision import choose_device
+from prune_nas.search.work import Result, Training
 
 
 def search(config: Config, path: Path, view: View) -> None:
@@ -49,14 +43,8 @@ def search(config: Config, path: Path, view: View) -> None:
     Raises:
         UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
     """
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    recipe_of(config, config.epochs)
-    device = choose_device(config.device)
-    data = load_data(config)
-    traced = trace_model(config, data)
+    device, data, traced = prepare(config)
     priors = priors_of(config, path, traced.space)
-    traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
     if not priors or set(FROM_SUPERNET) & set(config.arms):
         penalties.check(config.penalty, traced.space, traced.template)
     for budget in config.budgets:
@@ -76,25 +64,11 @@ def search(config: Config, path: Path, view: View) -> None:
 
 
 @dataclass
-class Search:
-    """The phases of one run. What they found is in files; the cached properties only read them once."""
+class Search(Experiment):
+    """A run under budgets of widths."""
 
-    run: Run
-    traced: Traced
-    setting: Setting
-    view: View
     priors: Mapping[str, Prior] = field(default_factory=dict)
     """Budget -> its prior; empty without one."""
-
-    @property
-    def config(self) -> Config:
-        """The run's configuration."""
-        return self.run.config
-
-    @property
-    def space(self) -> Space:
-        """The run's space."""
-        return self.traced.space
 
     @cached_property
     def limits(self) -> dict[str, Limits]:
@@ -105,44 +79,6 @@ class Search:
     def conditions(self) -> Conditions:
         """What latencies are measured under."""
         return conditions_of(self.run, self.setting.device)
-
-    @cached_property
-    def curves(self) -> conclusion.Curves:
-        """The training curves, appended as epochs end."""
-        return conclusion.Curves(self.run.file("curves.csv"))
-
-    @property
-    def batch(self) -> int:
-        """Images a step."""
-        return recipe_of(self.config, 1).batch
-
-    @cached_property
-    def size(self) -> tuple[int, int]:
-        """Workers, and the threads of each."""
-        return crew_size(self.config, self.setting.device)
-
-    @cached_property
-    def crew(self) -> Crew:
-        """What trains everything but the supernet; a worker starts when it is first needed."""
-        workers, threads = self.size
-        supernet = self.run.file("supernet.safetensors")
-        if workers == 1:
-            return Alone(Workplace(self.config, self.traced, self.setting, supernet))
-        briefing = {
-            "config": self.config.model_dump(mode="json"),
-            "threads": threads,
-            "device": str(self.setting.device),
-            "precision": self.setting.precision.name,
-            "fingerprint": self.setting.data.fingerprint,
-            "supernet": str(supernet),
-        }
-        return Workers(workers, briefing)
-
-    @property
-    def scored(self) -> bool:
-        """Whether the run has a supernet: without a prior always, with one if an arm asks for it."""
-        asks = not self.priors or bool(set(FROM_SUPERNET) & set(self.config.arms))
-        return asks or self.run.file("scores.safetensors").exists()
 
     @property
     def subject(self) -> str:
@@ -155,13 +91,6 @@ class Search:
     def studied(self) -> bool:
         """Whether the run has a study: once it was asked for trials, it has."""
         return bool(self.run.record["config"]["trials"])
-
-    @cached_property
-    def scoring(self) -> Scoring:
-        """The supernet and what its scores give; only asked where the run is `scored`."""
-        return Scoring(
-            self.run, self.traced, self.setting, self.view, self.limits, partial(self._curve, "", "supernet")
-        )
 
     def run_supernet(self) -> None:
         """Score the supernet's channels, unless their scores are there or not needed."""
@@ -340,64 +269,16 @@ class Search:
             epochs=self.config.epochs,
         )
 
-    def seeds(self) -> Sequence[int]:
-        """The finals' seeds."""
-        return [FINAL_SEEDS + self.config.seed + i for i in range(self.config.seeds)]
+    def cost(self, job: arms_of.Job) -> Cost:
+        """What a job's network costs."""
+        return self.space.cost(job.widths)
 
-    def run_finals(self) -> None:
-        """Train what is owed, on test data that nothing before has read."""
-        table, jobs = self.run.file("finals.csv"), self.jobs()
-        digests = {b: {arm: {w.digest for w in ws} for arm, ws in arms.items()} for b, arms in self.arms.items()}
-        write_table(table, Final, retire(read_table(table, Final), digests))
-        failed = self.run.record.get("failures", {})
-        left = [job for job in owed(jobs, table) if name_of(job) not in failed]
-        for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
-            self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
-        if left:
-            self._train_finals(left, table)
-        self.run.phase("finals", "done")
+    def widths_of(self, budget: str, candidate: str | None) -> Widths:
+        """The widths of a candidate, by its digest; the subject's by default."""
+        arms = self.arms[budget]
+        known = {widths.digest: widths for candidates in arms.values() for widths in candidates}
+        return known[candidate] if candidate else arms[self.subject][0]
 
-    def _train_finals(self, left: Sequence[arms_of.Job], table: Path) -> None:
-        self.run.phase("finals", "running")
-        bars: list[Bar] = []
-        finals = Finals(
-            self.space,
-            left,
-            table=table,
-            images=len(self.setting.data.train),
-            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
-            weights=self.run.file("weights"),
-            on_failure=lambda job, result: self._failed(bars[0], job, result),
-        )
-        if finals.inherits:
-            self.scoring.supernet()
-        self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
-        with self.view.phase("finals", finals.epochs) as bar:
-            bars.append(bar)
-            self.crew.run([finals], partial(self._epoch, bar))
-
-    def _failed(self, bar: Bar, job: arms_of.Job, result: Result) -> None:
-        """Note a final that failed; the others go on."""
-        self.view.say(
-            f"{job.arm} {job.schedule} seed {job.seed} of {job.budget} failed and is left out of the comparison: "
-            f"{result.error}"
-        )
-        failure = {
-            "error": result.error,
-            "budget": job.budget,
-            "arm": job.arm,
-            "macs": self.space.cost(job.widths).macs,
-            "epochs": result.epochs,
-            "seconds": result.seconds,
-        }
-        self.run.note(failures={**self.run.record.get("failures", {}), name_of(job): failure})
-        bar.skip(job.epochs - result.epochs)
-
-    def _epoch(self, bar: Bar, training: Training, epoch: Epoch) -> None:
-        self._curve(training.budget, training.name, epoch)
-        bar.advance(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
-
-    def _curve(self, budget: str, trial: str, epoch: Epoch) -> None:
-        self.curves.add(
-            Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
-        )
+    def candidates(self) -> dict[str, dict[str, set[str]]]:
+        """Budget -> arm -> the digests of its candidates."""
+        return {b: {arm: {w.digest for w in ws} for arm, ws in arms.items()} for b, arms in self.arms.items()}

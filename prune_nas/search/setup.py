@@ -20,7 +20,7 @@ from prune_nas.search.progress import View
 from prune_nas.search.rundir import Run, read_json
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting
-from prune_nas.training.precision import Precision, choose
+from prune_nas.training.precision import Precision, choose, choose_device
 from prune_nas.training.recipe import Recipe, recipe
 
 _MOST_WORKERS = 8
@@ -36,6 +36,22 @@ def load_data(config: Config) -> Data:
         val_size=config.val_size,
         image_size=config.image_size,
     )
+
+
+def prepare(config: Config) -> tuple[torch.device, Data, Traced]:
+    """The device, the data and the network of a run, each seen to work before the run directory is made.
+
+    Raises:
+        UsageError, MissingError: one of them cannot be had, or the network does not take the images.
+    """
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    recipe_of(config, config.epochs)
+    device = choose_device(config.device)
+    data = load_data(config)
+    traced = trace_model(config, data)
+    traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
+    return device, data, traced
 
 
 def trace_model(config: Config, data: Data) -> Traced:

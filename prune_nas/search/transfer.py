@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prune_nas.design import kernels
 from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.patterns import Pattern, stability
@@ -15,6 +16,7 @@ from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors
+from prune_nas.search.sparsity import kernel_rule
 from prune_nas.training.data import outline
 
 
@@ -132,6 +134,10 @@ def fit_rule(
         UsageError: a source is none, or they are of networks with different numbers of stages.
     """
     asked = Budget.parse(budget) if budget else None
+    if asked is not None and asked.bounds_weights:
+        made = _fit_kernels(sources, asked)
+        write_json(out, made)
+        return made
     patterns: list[Pattern] = []
     for path in map(Path, sources):
         table = path.suffix == ".csv"
@@ -142,3 +148,10 @@ def fit_rule(
     made = {**to_dict(fitted), "evidence": {"sources": list(sources), "budget": budget or "", "stability": agree}}
     write_json(out, made)
     return made
+
+
+def _fit_kernels(sources: Sequence[str], budget: Budget) -> dict[str, Any]:
+    own = [kernel_rule(source, budget) for source in sources]
+    mean = kernels.average(own)
+    agree = stability([kernels.pattern_of(rule, name) for rule, name in zip(own, sources, strict=True)]).sentence()
+    return {**mean.to_dict(), "evidence": {"sources": list(sources), "budget": str(budget), "stability": agree}}

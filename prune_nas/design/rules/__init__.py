@@ -81,6 +81,8 @@ def rule_from_dict(data: Mapping[str, Any], source: str) -> Rule:
     if data.get("schema") != SCHEMA:
         raise UsageError(f"{source} has schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
     kind = str(data.get("kind"))
+    if kind == "kernel-mean":
+        raise UsageError(f"{source} is a rule of single weights; it takes a budget such as weights=0.1")
     if kind not in KINDS:
         raise unknown(f"rule in {source}", kind, KINDS)
     try:

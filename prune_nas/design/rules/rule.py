@@ -43,9 +43,14 @@ def place(rule: Rule, stage: int, stages: int) -> float:
     First falls on first and last on last, the others in proportion: a network of three stages is asked at a
     five-stage rule's first, third and fifth. A network of one stage is asked in the middle.
     """
-    if rule.stages is None or rule.stages == stages:
+    return float(stage) if rule.stages is None else on_scale(rule.stages, stage, stages)
+
+
+def on_scale(own: int, stage: int, stages: int) -> float:
+    """`place` for a rule of `own` stages."""
+    if own == stages:
         return float(stage)
-    return (rule.stages - 1) * (stage / (stages - 1) if stages > 1 else 0.5)
+    return (own - 1) * (stage / (stages - 1) if stages > 1 else 0.5)
 
 
 def keep_of(rule: Rule, space: Space) -> dict[str, float]:

@@ -13,12 +13,14 @@ from matplotlib.figure import Figure
 
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_bytes
+from prune_nas.design.kernels import kernel_mean_from_dict
 from prune_nas.design.projection import project
 from prune_nas.design.records import TrialRow
 from prune_nas.errors import PruneNasError, unknown
 from prune_nas.report.figures import style
 from prune_nas.report.figures.accuracy import accuracy
 from prune_nas.report.figures.gamma import gamma
+from prune_nas.report.figures.kernels import kernels
 from prune_nas.report.figures.study import origins, study
 from prune_nas.report.figures.widths import widths
 from prune_nas.report.run_data import RunData
@@ -70,14 +72,14 @@ def draw(
 
 
 def make(run: RunData, kinds: Sequence[str] | None = None) -> tuple[list[Drawing], list[str]]:
-    """The figures of some of `KINDS` (all by default), and a line for each kind whose data the run lacks.
+    """The figures of some of `KINDS` (all that fit the run by default), and a line for each whose data the run lacks.
 
     Raises:
         UsageError: a kind that does not exist.
     """
     drawings: list[Drawing] = []
     notes = []
-    for kind in KINDS if kinds is None else kinds:
+    for kind in _of(run) if kinds is None else kinds:
         if kind not in MAKERS:
             raise unknown("figure", kind, KINDS)
         needs, maker = MAKERS[kind]
@@ -87,6 +89,13 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> tuple[list[Drawing
         if not made:
             notes.append(f"no figure of {kind}: the run has no {needs} yet")
     return drawings, notes
+
+
+def _of(run: RunData) -> tuple[str, ...]:
+    """The kinds that fit a run: those of widths, or those of single weights."""
+    if any(budget.startswith("weights=") for budget in (run.run.get("config") or {}).get("budget", ())):
+        return ("accuracy", "kernels")
+    return tuple(kind for kind in KINDS if kind != "kernels")
 
 
 def _widths(run: RunData) -> Iterator[Drawing]:
@@ -117,6 +126,18 @@ def _gamma(run: RunData) -> Iterator[Drawing]:
     if scores:
         alt = f"Histograms: |gamma| of the channels of {len(set(stages.values()))} stages, with the cut of each budget"
         yield Drawing("gamma", gamma(scores, stages, cuts, run.space.stage_names), alt)
+
+
+def _kernels(run: RunData) -> Iterator[Drawing]:
+    rows = [
+        (f"{rule.get('budget', '')}, {origin}", kernel_mean_from_dict(rule, str(run.path)))
+        for origin, rules in (("source", run.priors), ("own", run.rules))
+        for rule in rules
+        if rule.get("kind") == "kernel-mean"
+    ]
+    if rows:
+        alt = f"Heat maps: the shares of weights kept at each place of 3x3 kernels, a row each for {len(rows)} rules"
+        yield Drawing("kernels", kernels(rows), alt)
 
 
 def _study(run: RunData) -> Iterator[Drawing]:
@@ -163,6 +184,7 @@ MAKERS: dict[str, tuple[str, Maker]] = {
     "widths": ("widths.csv", _widths),
     "gamma": ("scores.safetensors with a space.json", _gamma),
     "study": ("trials.csv", _study),
+    "kernels": ("rules of single weights", _kernels),
 }
 KINDS = tuple(MAKERS)
 

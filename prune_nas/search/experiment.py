@@ -1,0 +1,178 @@
+"""What every run has, whatever it prunes: a network, data, a crew, a supernet to train, and finals to hold."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+from prune_nas.config import FROM_SUPERNET, Config
+from prune_nas.design.arms import Job
+from prune_nas.design.budget import Limits
+from prune_nas.design.evidence import retire
+from prune_nas.design.records import Curve, Final, read_table, write_table
+from prune_nas.design.space import Cost, Space, Widths
+from prune_nas.nets.tracing import Traced
+from prune_nas.search.crew import Alone, Crew, Workers
+from prune_nas.search.curves import Curves
+from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed
+from prune_nas.search.progress import Bar, View
+from prune_nas.search.rundir import Run
+from prune_nas.search.scoring import Scoring
+from prune_nas.search.setup import crew_size, recipe_of
+from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.training.loop import Epoch, Setting
+
+
+@dataclass
+class Experiment(ABC):
+    """One run at work. What its phases found is in files; the cached properties only read them once.
+
+    A kind of run says what its limits, jobs, their costs and its candidates are.
+    """
+
+    run: Run
+    traced: Traced
+    setting: Setting
+    view: View
+
+    @property
+    @abstractmethod
+    def limits(self) -> Mapping[str, Limits]:
+        """Budget -> absolute limits."""
+
+    @abstractmethod
+    def jobs(self) -> list[Job]:
+        """Every training that the finals were asked for."""
+
+    @abstractmethod
+    def cost(self, job: Job) -> Cost:
+        """What a job's network costs."""
+
+    @abstractmethod
+    def widths_of(self, budget: str, candidate: str | None) -> Widths:
+        """The widths of a candidate, by its digest; the subject's by default."""
+
+    @abstractmethod
+    def candidates(self) -> Mapping[str, Mapping[str, set[str]]]:
+        """Budget -> arm -> the digests of its candidates."""
+
+    @property
+    def config(self) -> Config:
+        """The run's configuration."""
+        return self.run.config
+
+    @property
+    def space(self) -> Space:
+        """The run's space."""
+        return self.traced.space
+
+    @cached_property
+    def curves(self) -> Curves:
+        """The training curves, appended as epochs end."""
+        return Curves(self.run.file("curves.csv"))
+
+    @property
+    def batch(self) -> int:
+        """Images a step."""
+        return recipe_of(self.config, 1).batch
+
+    @cached_property
+    def size(self) -> tuple[int, int]:
+        """Workers, and the threads of each."""
+        return crew_size(self.config, self.setting.device)
+
+    @cached_property
+    def crew(self) -> Crew:
+        """What trains everything but the supernet; a worker starts when it is first needed."""
+        workers, threads = self.size
+        supernet = self.run.file("supernet.safetensors")
+        if workers == 1:
+            return Alone(Workplace(self.config, self.traced, self.setting, supernet))
+        briefing = {
+            "config": self.config.model_dump(mode="json"),
+            "threads": threads,
+            "device": str(self.setting.device),
+            "precision": self.setting.precision.name,
+            "fingerprint": self.setting.data.fingerprint,
+            "supernet": str(supernet),
+        }
+        return Workers(workers, briefing)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the run has a supernet: without a prior always, with one if an arm asks for it."""
+        asks = self.config.prior is None or bool(set(FROM_SUPERNET) & set(self.config.arms))
+        return asks or self.run.file("scores.safetensors").exists()
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """The supernet and what its scores give; only asked where the run is `scored`."""
+        return Scoring(
+            self.run, self.traced, self.setting, self.view, self.limits, partial(self._curve, "", "supernet")
+        )
+
+    # Finals -------------------------------------------------------------------------------------------------------
+
+    def seeds(self) -> Sequence[int]:
+        """The finals' seeds."""
+        return [FINAL_SEEDS + self.config.seed + i for i in range(self.config.seeds)]
+
+    def run_finals(self) -> None:
+        """Train what is owed, on test data that nothing before has read."""
+        table, jobs = self.run.file("finals.csv"), self.jobs()
+        write_table(table, Final, retire(read_table(table, Final), self.candidates()))
+        failed = self.run.record.get("failures", {})
+        left = [job for job in owed(jobs, table) if name_of(job) not in failed]
+        for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
+            self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
+        if left:
+            self._train_finals(left, table)
+        self.run.phase("finals", "done")
+
+    def _train_finals(self, left: Sequence[Job], table: Path) -> None:
+        self.run.phase("finals", "running")
+        bars: list[Bar] = []
+        finals = Finals(
+            left,
+            cost=self.cost,
+            table=table,
+            images=len(self.setting.data.train),
+            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
+            weights=self.run.file("weights"),
+            on_failure=lambda job, result: self._failed(bars[0], job, result),
+        )
+        if finals.inherits:
+            self.scoring.supernet()
+        self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
+        with self.view.phase("finals", finals.epochs) as bar:
+            bars.append(bar)
+            self.crew.run([finals], partial(self._epoch, bar))
+
+    def _failed(self, bar: Bar, job: Job, result: Result) -> None:
+        """Note a final that failed; the others go on."""
+        self.view.say(
+            f"{job.arm} {job.schedule} seed {job.seed} of {job.budget} failed and is left out of the comparison: "
+            f"{result.error}"
+        )
+        failure = {
+            "error": result.error,
+            "budget": job.budget,
+            "arm": job.arm,
+            "macs": self.cost(job).macs,
+            "epochs": result.epochs,
+            "seconds": result.seconds,
+        }
+        self.run.note(failures={**self.run.record.get("failures", {}), name_of(job): failure})
+        bar.skip(job.epochs - result.epochs)
+
+    def _epoch(self, bar: Bar, training: Training, epoch: Epoch) -> None:
+        self._curve(training.budget, training.name, epoch)
+        bar.advance(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+
+    def _curve(self, budget: str, trial: str, epoch: Epoch) -> None:
+        self.curves.add(
+            Curve(budget, trial, epoch.number, epoch.train_loss, epoch.val_accuracy, round(epoch.seconds, 3))
+        )
