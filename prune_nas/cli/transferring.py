@@ -137,7 +137,7 @@ def _plan(
 ) -> None:
     """Single weights: print and draw what a source's rules leave of a network."""
     from prune_nas.report.figures.kernels import kernels
-    from prune_nas.search.sparsity import plan
+    from prune_nas.search.kernel_rules import plan
 
     found = plan(source, model, dataset, budgets, **of_model)
     if figure is not None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from scipy.stats import spearmanr
-
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 
@@ -112,6 +110,8 @@ def stability(patterns: Sequence[Pattern]) -> Stability:
     """
     if not patterns:
         raise UsageError("comparing patterns takes at least one; got none")
+    from scipy.stats import spearmanr  # noqa: PLC0415 - it takes half a second
+
     slots = [tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns]
     if len(set(slots)) > 1:
         raise UsageError(f"patterns must be of one network; {patterns[0].name} has other slots than the rest")

@@ -110,6 +110,8 @@ def _headline(comparisons: Sequence[Comparison], subject: str) -> str:
     first = comparisons[0]
     if first.outcome in ("equivalent", "same") and first.right.startswith("uniform"):
         return f"{first.sentence()}; scale this network uniformly"
+    if subject == "transferred" and first.outcome in ("undecided", "loses"):
+        return f"{first.sentence()}; no gain over uniform scaling was shown"
     return first.sentence()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import keyword
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,6 @@ import torch
 from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from torchvision.models.shufflenetv2 import channel_shuffle
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.layers import rule_of
@@ -125,7 +125,9 @@ class _Tracer(fx.Tracer):
     """Notes the innermost line outside torch for each node; fx's own notes hold whole stacks and take seconds."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=(channel_shuffle,))
+        # No network can call torchvision's function before that is imported.
+        shufflenet = sys.modules.get("torchvision.models.shufflenetv2")
+        super().__init__(autowrap_functions=(shufflenet.channel_shuffle,) if shufflenet else ())
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return rule_of(m) is not None or super().is_leaf_module(m, module_qualified_name)

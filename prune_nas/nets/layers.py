@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import nn
-from torchvision.models.convnext import LayerNorm2d
 
 from prune_nas.nets.channels import Part, Parts, fixed
 from prune_nas.nets.reading import Call, Record, Tensor
@@ -145,12 +144,13 @@ LAYERS: dict[type[nn.Module], Rule] = {
     nn.InstanceNorm3d: norm,
     nn.GroupNorm: group_norm,
     nn.LayerNorm: layer_norm,
-    LayerNorm2d: layer_norm_2d,
     nn.PReLU: prelu,
 }
 
-# Subclasses of these, with an activation behind a norm or another way to pad, by name: timm need not be installed.
+# Subclasses of these, with an activation behind a norm or another way to pad, by name: timm need not be installed, and
+# torchvision takes as long to import as torch.
 NAMED: dict[str, Rule] = {
+    "torchvision.models.convnext.LayerNorm2d": layer_norm_2d,
     "timm.layers.norm_act.BatchNormAct2d": norm,
     "timm.layers.norm_act.GroupNormAct": group_norm,
     "timm.layers.norm_act.LayerNormAct": layer_norm,

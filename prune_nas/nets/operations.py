@@ -15,8 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torchvision.models.shufflenetv2 import channel_shuffle
-from torchvision.ops import stochastic_depth
 
 from prune_nas.nets.channels import Part, Parts
 from prune_nas.nets.reading import Call, Number, Pieces, Tensor
@@ -289,14 +287,13 @@ _REDUCTIONS = "mean sum amax amin var std"
 
 FUNCTIONS: dict[Any, Rule] = {
     **_table(keep, *(getattr(F, name) for name in [*_ACTIVATIONS.split(), *_DROPOUTS.split(), "softmax", "normalize"])),
-    **_table(keep, stochastic_depth),
     **_table(keep, *(getattr(torch, name) for name in _UNARIES.split()), torch.relu_, F.relu_, operator.neg),
     **_table(pool, *(getattr(F, name) for name in _POOLS), F.interpolate),
     **_table(binary, *(getattr(torch, name) for name in _BINARIES.split())),
     **_table(binary, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow),
     **_table(binary, operator.iadd, operator.isub, operator.imul, operator.itruediv),
     **_table(cat, torch.cat, torch.concat),
-    **_table(shuffle, channel_shuffle, F.channel_shuffle, torch.channel_shuffle),
+    **_table(shuffle, F.channel_shuffle, torch.channel_shuffle),
     **_table(flatten, torch.flatten),
     **_table(view, torch.reshape),
     **_table(pad, F.pad),
@@ -304,6 +301,12 @@ FUNCTIONS: dict[Any, Rule] = {
     **_table(permute, torch.permute),
     **_table(transpose, torch.transpose),
     **_table(index, operator.getitem),
+}
+
+# By name, since torchvision takes as long to import as torch.
+NAMED_FUNCTIONS: dict[str, Rule] = {
+    "torchvision.models.shufflenetv2.channel_shuffle": shuffle,
+    "torchvision.ops.stochastic_depth.stochastic_depth": keep,
 }
 
 METHODS: dict[str, Rule] = {

@@ -16,6 +16,7 @@ from prune_nas.nets.operations import (
     FUNCTIONS,
     METHODS,
     MODULES,
+    NAMED_FUNCTIONS,
     SIZE_RULES,
     VECTOR_RULES,
     chunk,
@@ -83,8 +84,7 @@ def _tensor(call: Call) -> Tensor:
     if call.module is not None and (layer := rule_of(call.module)):
         _note_uses(call)
         return layer(call)
-    tables: dict[str, Mapping[Any, Any]] = {"call_function": FUNCTIONS, "call_method": METHODS, "call_module": MODULES}
-    rule = tables[node.op].get(node.target if call.module is None else type(call.module))
+    rule = _rule(call)
     vector = rule in VECTOR_RULES and is_vector(call)
     if not vector:
         _note_uses(call)
@@ -94,6 +94,17 @@ def _tensor(call: Call) -> Tensor:
         return call.unknown()
     result: Tensor = rule(call)
     return result
+
+
+def _rule(call: Call) -> Any:
+    """What the node's function, method or module does to channels; None where that is unknown."""
+    target: Any = call.node.target
+    if call.module is not None:
+        return MODULES.get(type(call.module))
+    if call.node.op == "call_method":
+        return METHODS.get(target)
+    named = f"{getattr(target, '__module__', '')}.{getattr(target, '__qualname__', '')}"
+    return FUNCTIONS.get(target) or NAMED_FUNCTIONS.get(named)
 
 
 def _note_uses(call: Call) -> None:

@@ -20,6 +20,7 @@ from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import training_of, weights_of
+from prune_nas.search.prior import remark
 
 if TYPE_CHECKING:
     from prune_nas.search.experiment import Experiment
@@ -51,6 +52,7 @@ def conclude(run: Run, job: Search) -> None:
         )
         if job.subject == "transferred":
             said["headline"] = f"{saved(job, finals)}{said['headline']}"
+            said["sentences"] += _about_prior(job, budget, finals)
         said = unless_untrained(said, finals, job.space.classes)
         measured, notes = timing.facts(
             job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
@@ -78,6 +80,19 @@ def saved(job: Experiment, finals: list[Final]) -> str:
     supernet = train_macs(widest, len(job.setting.data.train), job.config.supernet_epochs)
     trainings = supernet / base
     return f"the transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the base; "
+
+
+def _about_prior(job: Search, budget: str, finals: list[Final]) -> list[str]:
+    """What must be said of a transferred rule, and what its source cost."""
+    prior = job.priors[budget]
+    said = [text] if (text := remark(prior, job.space)) else []
+    base = next((row.train_macs for row in finals if row.arm == "base"), 0)
+    if base and prior.spent:
+        said.append(
+            f"the source's supernet cost {prior.spent / base:.1f} trainings of this base, once for every network that "
+            "its rules go to"
+        )
+    return said
 
 
 def spent(job: Experiment, finals: list[Final]) -> list[Expense]:

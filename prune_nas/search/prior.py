@@ -12,7 +12,7 @@ from prune_nas.config import Config
 from prune_nas.design.budget import UNITS, Bound, Budget
 from prune_nas.design.patterns import FLAT, Pattern, Ratio, pattern_of, stability
 from prune_nas.design.records import SCHEMA
-from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
+from prune_nas.design.rules import Fit, Rule, fit, place, rule_from_dict, to_dict
 from prune_nas.design.selection import select
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import MissingError, UsageError, unknown
@@ -36,13 +36,15 @@ class Prior:
     fitted: Fit | None = None
     remark: str = ""
     """That there is nothing to transfer, where the patterns are within noise of uniform."""
+    spent: int = 0
+    """Training macs of the source's supernet; 0 where that is not known."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
         if self.fitted is not None:
-            return {"source": self.source, **to_dict(self.fitted), "remark": self.remark}
+            return {"source": self.source, **to_dict(self.fitted), "remark": self.remark, "spent": self.spent}
         plain = {"kind": self.rule.kind, "parameters": dict(self.rule.parameters), "explanation": self.rule.explain()}
-        return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark}
+        return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark, "spent": self.spent}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,20 @@ def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
         return {str(budget): _rule_file(config.prior, kept, str(budget)) for budget in config.budgets}
     source = Source(config.prior, config.rule, config.prior_budget, config.prior_model, config.selection)
     return read_priors(source, space, config.budgets)
+
+
+def remark(prior: Prior, space: Space) -> str:
+    """What a reader must be told before using the widths: a pattern that is flat, stages that differ in number."""
+    said = []
+    if prior.remark:
+        said.append(prior.remark)
+    if prior.rule.stages not in (None, space.stages):
+        asked = ", ".join(f"{1 + place(prior.rule, stage, space.stages):.3g}" for stage in range(space.stages))
+        said.append(
+            f"the rule was made for {prior.rule.stages} stages and {space.model} has {space.stages}: they are asked at "
+            f"the rule's stages {asked}"
+        )
+    return "; ".join(said)
 
 
 def published() -> dict[str, Path]:
@@ -231,7 +247,14 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
 
 def _fitted(source: Source, pattern: Pattern) -> Prior:
     fitted, agree = fit(source.kind or "stage-mean", [pattern]), stability([pattern])
-    return Prior(source.name, fitted.rule, (pattern,), fitted, agree.sentence() if agree.is_uniform else "")
+    remark = agree.sentence() if agree.is_uniform else ""
+    return Prior(source.name, fitted.rule, (pattern,), fitted, remark, _spent(Path(source.name) / "run.json"))
+
+
+def _spent(record: Path) -> int:
+    """What a run's supernet cost, in training macs."""
+    supernet = read_json(record).get("supernet") if record.is_file() else None
+    return int(supernet["train_macs"]) if supernet else 0
 
 
 def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
@@ -246,7 +269,10 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no rule file: it must hold a JSON object")
     said = str(dict(data.get("evidence") or {}).get("stability", data.get("remark", "")))
-    return Prior(source, rule_from_dict(data, str(path)), remark=said if FLAT in said else "")
+    spent = data.get("spent", 0)
+    if not isinstance(spent, int):
+        raise UsageError(f"{path} is no rule file: spent must be a whole number; got {spent!r}")
+    return Prior(source, rule_from_dict(data, str(path)), remark=said if FLAT in said else "", spent=spent)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

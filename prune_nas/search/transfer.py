@@ -11,12 +11,12 @@ from prune_nas.design import kernels
 from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.patterns import Pattern, stability
-from prune_nas.design.rules import apply, fit, place, to_dict
+from prune_nas.design.rules import apply, fit, to_dict
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
-from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors
-from prune_nas.search.sparsity import kernel_rule
+from prune_nas.search.kernel_rules import kernel_rule
+from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors, remark
 from prune_nas.training.data import outline
 
 
@@ -109,20 +109,6 @@ def transfer(
     asked = [(str(budget), priors[str(budget)], budget.limits(space)) for budget in parsed]
     targets = [Target(prior, space, name, apply(prior.rule, space, limits)) for name, prior, limits in asked]
     return Transferred(space, tuple(targets))
-
-
-def remark(prior: Prior, space: Space) -> str:
-    """What a reader must be told before using the widths: a pattern that is flat, stages that differ in number."""
-    said = []
-    if prior.remark:
-        said.append(prior.remark)
-    if prior.rule.stages not in (None, space.stages):
-        asked = ", ".join(f"{1 + place(prior.rule, stage, space.stages):.3g}" for stage in range(space.stages))
-        said.append(
-            f"the rule was made for {prior.rule.stages} stages and {space.model} has {space.stages}: they are asked at "
-            f"the rule's stages {asked}"
-        )
-    return "; ".join(said)
 
 
 def fit_rule(

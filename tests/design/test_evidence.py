@@ -112,6 +112,15 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     assert {c["schedule"] for c in third["comparisons"]} >= {"scratch-e", "scratch-b", "scratch-b / scratch-e"}
 
 
+@pytest.mark.parametrize(
+    ("uniform", "said"), [([0.77, 0.80, 0.79], True), ([0.85, 0.86, 0.87], True), ([0.70, 0.71, 0.72], False)]
+)
+def test_a_transfer_that_gained_nothing_says_so(uniform, said):
+    rows = [*arm("transferred", [0.78, 0.79, 0.8]), *arm("uniform", uniform)]
+    headline = verdict("macs=0.2", WIDE, rows, [], 0.4, WITHIN, subject="transferred")["headline"]
+    assert ("no gain over uniform scaling was shown" in headline) == said
+
+
 def test_failures_are_said():
     rows = [*arm("found", [0.7, 0.71]), *arm("uniform", [0.6, 0.61])]
     said = verdict("macs=0.2", WIDE, rows, [], 0.0, WITHIN, {"taper/scratch-e/abc/1000": "diverged"})

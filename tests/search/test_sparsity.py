@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from prune_nas.cli import run
 from prune_nas.design.budget import Budget
 from prune_nas.design.records import Curve, Expense, Final, read_table
-from prune_nas.search.sparsity import kernel_rule
+from prune_nas.search.kernel_rules import kernel_rule
 from prune_nas.training import loop
 from tests.search.tiny import arguments
 

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from prune_nas.design.records import Curve, Final, TrialRow, read_table
+from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.nets.tracing import trace
 from prune_nas.training import loop
 from tests.search.tiny import arguments
@@ -14,7 +14,7 @@ from tests.search.tiny import arguments
 @pytest.fixture
 def rule(tmp_path):
     path = tmp_path / "rule.json"
-    data = {"schema": 1, "kind": "stage-mean", "parameters": {"ratios": [0.8, 0.9, 0.5, 0.2, 0.1]}}
+    data = {"schema": 1, "kind": "stage-mean", "parameters": {"ratios": [0.8, 0.9, 0.5, 0.2, 0.1]}, "spent": 10**9}
     path.write_text(json.dumps(data))
     return path
 
@@ -42,6 +42,8 @@ def test_a_run_gives_each_budget_the_rule_that_its_scores_give_under_it(searched
     code, out, err = cli("transfer", searched, *asked)
     assert code == 0, err
     scarce, fast = (target["rule"]["parameters"]["ratios"] for target in json.loads(out))
+    (supernet,) = [row for row in read_table(searched / "ledger.csv", Expense) if row.phase == "supernet"]
+    assert json.loads(out)[0]["rule"]["spent"] == supernet.train_macs > 0
     # Few parameters cost late channels, few multiplications early ones.
     assert scarce[0] / scarce[-1] > fast[0] / fast[-1]
     # A budget in numbers is the same share of the target's base.
@@ -112,6 +114,7 @@ def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_
     (verdict,) = json.loads((run / "verdict.json").read_text())
     assert verdict["headline"].startswith("the transferred rule saves training a supernet of this network, ")
     assert "2.0 trainings of the base" in verdict["headline"]  # 8 epochs against 4
+    assert any(s.startswith("the source's supernet cost ") for s in verdict["sentences"])
     assert any(c["left"] == "transferred" and c["right"] == "guided" for c in verdict["comparisons"])
     assert json.loads((run / "best.json").read_text())["source"]["arm"] == "transferred"
     assert (run / "report.html").exists()

@@ -18,7 +18,6 @@ from types import ModuleType
 from typing import Any
 
 from torch import nn
-from torchvision import models
 
 from prune_nas.errors import MissingError, UsageError, unknown
 
@@ -85,6 +84,8 @@ def call(function: Callable[..., Any], name: str, classes: int, base_width: floa
 
 
 def _torchvision(name: str, classes: int) -> nn.Module:
+    from torchvision import models  # noqa: PLC0415 - it takes as long to import as torch
+
     known = models.list_models(module=models)
     if name not in known:
         raise unknown("torchvision classification network", name, known)
