@@ -34,17 +34,27 @@ def channel_scores(space: Space, network: nn.Module) -> Scores:
     level = float(torch.cat(list(scores.values())).mean()) if scores else 1.0
     for slot in space.slots:
         if slot.name not in scores:
-            scores[slot.name] = level * _relative_norms(space, slot, network)
+            scores[slot.name] = level * _relative_norms(space, slot, network, 2)
     return {slot.name: scores[slot.name].numpy() for slot in space.slots}
 
 
-def _relative_norms(space: Space, slot: Slot, network: nn.Module) -> Tensor:
-    """The L2 norms of the weights behind each channel over their mean, averaged over the places that produce them."""
+@torch.no_grad()
+def weight_norms(space: Space, network: nn.Module, *, power: int) -> Scores:
+    """One score a channel: the L1 or L2 norm (`power` 1 or 2) of the weights that produce it, over its layer's mean.
+
+    Returns:
+        Slot -> array of shape (ceiling,), float32.
+    """
+    return {slot.name: _relative_norms(space, slot, network, power).numpy() for slot in space.slots}
+
+
+def _relative_norms(space: Space, slot: Slot, network: nn.Module, power: int) -> Tensor:
+    """The norms of the weights behind each channel over their mean, averaged over the places that produce them."""
     per_place = []
     for layer in space.layers:
         if layer.name not in slot.layers:
             continue
-        norms, start = _norms(network.get_submodule(layer.name)), 0
+        norms, start = _norms(network.get_submodule(layer.name), power), 0
         for name, times in layer.outputs:
             width = times * (1 if name is None else space.by_name[name].ceiling)
             if name == slot.name:
@@ -54,10 +64,10 @@ def _relative_norms(space: Space, slot: Slot, network: nn.Module) -> Tensor:
     return torch.stack(per_place).mean(0)
 
 
-def _norms(layer: Any) -> Tensor:
-    """The L2 norm of the weights behind each output of a conv or linear layer."""
+def _norms(layer: Any, power: int) -> Tensor:
+    """The norm of the weights behind each output of a conv or linear layer."""
     weight: Tensor = layer.weight.float()
     if getattr(layer, "transposed", False):  # (in, out / groups, *kernel)
         weight = weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
-    norms: Tensor = weight.flatten(1).norm(dim=1).cpu()
+    norms: Tensor = weight.flatten(1).norm(p=power, dim=1).cpu()
     return norms
