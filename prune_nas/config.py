@@ -16,11 +16,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from prune_nas.design.budget import Budget
+from prune_nas.design.budget import Budget, prune_weights
 from prune_nas.errors import UsageError, unknown
 
 ARMS = ("found", "transferred", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
 SCHEDULES = ("scratch-e", "scratch-b")
+ARMS_OF_WEIGHTS = ("transferred", "pruned", "guided", "uniform", "inherited", "base")
 FROM_SUPERNET = ("pruned", "guided", "inherited")  # the arms that need a supernet of the network itself
 ENVIRONMENT = "PRUNE_NAS_"
 
@@ -101,13 +102,17 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _of_one_sort(self) -> Self:
-        single = [budget.bounds_weights for budget in self.budgets]
-        if any(single) and not all(single):
-            raise UsageError("budgets of single weights (weights=...) and of widths take runs of their own")
-        if any(single) and self.supernet_width != 1:
+        if not prune_weights(self.budgets):
+            return self
+        if self.supernet_width != 1:
             raise UsageError("budgets of single weights take the network as it is; leave --supernet-width out")
-        if any(single) and self.trials:
+        if self.trials:
             raise UsageError("a budget of single weights leaves no widths to search; add --trials 0")
+        for name in ("rule", "prior_model"):
+            if getattr(self, name) is not None:
+                raise UsageError(f"--{name.replace('_', '-')} is about widths; leave it out under {self.budget[0]}")
+        if not set(self.arms) & set(ARMS_OF_WEIGHTS):
+            raise UsageError(f"under {self.budget[0]} the arms are {', '.join(ARMS_OF_WEIGHTS)}; got {self.arms}")
         return self
 
     @model_validator(mode="after")
@@ -130,7 +135,7 @@ class Config(BaseModel):
     @property
     def prunes_weights(self) -> bool:
         """Whether the budgets are of single weights, so that masks are compared instead of widths."""
-        return self.budgets[0].bounds_weights
+        return prune_weights(self.budgets)
 
     def identity(self) -> dict[str, Any]:
         """What must not change between two calls on one run directory."""

@@ -7,6 +7,7 @@ import typer
 
 from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, save_figure
 from prune_nas.cli.searching import perform
+from prune_nas.errors import UsageError
 
 Source = Annotated[
     str, typer.Argument(help="A run, a rule file, a published rule's name, or a .csv of widths.", show_default=False)
@@ -91,7 +92,7 @@ def transfer(
         return
 
     from prune_nas.config import resolve
-    from prune_nas.design.budget import Budget
+    from prune_nas.design.budget import Budget, prune_weights
     from prune_nas.search.prior import Source as Read
     from prune_nas.search.transfer import transfer as work
 
@@ -102,16 +103,24 @@ def transfer(
         "data_dir": data_dir,
     }
     budgets = tuple(budget or ("macs=0.4",))
-    if all(Budget.parse(text).bounds_weights for text in budgets):
-        _plan(source, model, dataset, budgets, of_model, figure=figure, json_=json_)
+    if prune_weights(map(Budget.parse, budgets)):
+        for name, given in (("rule", rule), ("source-model", source_model), ("selection", selection), ("out", out)):
+            if given is not None:
+                raise UsageError(f"--{name} is about widths; leave it out under {budgets[0]}")
+        _plan(source, model, dataset, budgets, source_budget, of_model, figure=figure, json_=json_)
         return
     found = work(
-        Read(source, rule, source_budget, source_model, selection),
+        Read(source, rule, source_budget, source_model, selection or "per-cost"),
         model,
         dataset,
         budgets=budgets,
         **of_model,
     )
+    _show(found, source, figure=figure, out=out, json_=json_)
+
+
+def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, json_: bool) -> None:
+    """Print, write and draw the widths that a source gives another network."""
     if out is not None:
         found.write_widths(out)
     if figure is not None:
@@ -133,20 +142,32 @@ def transfer(
 
 
 def _plan(
-    source: str, model: str, dataset: str, budgets: Any, of_model: Any, *, figure: Path | None, json_: bool
+    source: str,
+    model: str,
+    dataset: str,
+    budgets: Any,
+    asked: str | None,
+    of_model: Any,
+    *,
+    figure: Path | None,
+    json_: bool,
 ) -> None:
     """Single weights: print and draw what a source's rules leave of a network."""
+    from prune_nas.design.budget import Budget
     from prune_nas.report.figures.kernels import kernels
     from prune_nas.search.kernel_rules import plan
 
-    found = plan(source, model, dataset, budgets, **of_model)
+    wanted = Budget.parse(asked) if asked else None
+    found = plan(source, model, dataset, [Budget.parse(text) for text in budgets], asked=wanted, **of_model)
     if figure is not None:
-        save_figure(figure, lambda: kernels([(each.budget, each.rule) for each in found]))
+        save_figure(figure, lambda: kernels([(each.budget, each.prior.rule) for each in found]))
     if json_:
         print_json([each.to_dict() for each in found])
         return
     for each in found:
-        typer.echo(f"{each.budget} from {source}: {each.rule.explain()}")
+        typer.echo(f"{each.budget} from {source}: {each.prior.rule.explain()}")
+        if each.remark:
+            typer.echo(each.remark)
         typer.echo("  " + ", ".join(f"{layer} {100 * kept / of:.1f} %" for layer, (kept, of) in each.kept.items()))
 
 
@@ -205,7 +226,7 @@ def fit(
     """Fit one rule on the pruned widths of several runs, and say how far they agree."""
     from prune_nas.search.transfer import fit_rule
 
-    made = fit_rule(runs, out, kind=kind or "stage-mean", budget=source_budget, source_model=source_model)
+    made = fit_rule(runs, out, kind=kind, budget=source_budget, source_model=source_model)
     if json_:
         print_json(made)
         return

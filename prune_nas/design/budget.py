@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prune_nas.design.space import Cost, Space
@@ -16,7 +16,7 @@ UNITS: Mapping[str, Mapping[str, float]] = {"macs": COUNTS, "params": COUNTS, "l
 KINDS = tuple(UNITS)
 _BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
 _HINT = (
-    "write it as macs=0.4, params=1.5M, latency=3ms or macs=0.2,params=0.05 "
+    "write it as macs=0.4, params=1.5M, latency=3ms, macs=0.2,params=0.05 or, for single weights, weights=0.1 "
     "(a number up to 1 without a unit is a fraction of the base)"
 )
 
@@ -82,6 +82,11 @@ class Budget:
         """Whether single weights are pruned instead of channels."""
         return any(bound.kind == "weights" for bound in self.bounds)
 
+    def share_of(self, total: int) -> Budget:
+        """A budget of single weights as a share of `total` weights."""
+        (bound,) = self.bounds
+        return self if bound.unit is None else Budget((Bound("weights", self.weights(total) / total, None),))
+
     def weights(self, total: int) -> int:
         """Of `total` weights, how many a budget of single weights leaves."""
         (bound,) = self.bounds
@@ -105,6 +110,18 @@ class Budget:
             if least.of(bound.kind) > limits[bound.kind]:
                 raise BudgetError(_unreachable(space, bound, limits, least, base))
         return Limits(tuple(limits.items()))
+
+
+def prune_weights(budgets: Iterable[Budget]) -> bool:
+    """Whether budgets are of single weights.
+
+    Raises:
+        UsageError: some are, and some are of widths.
+    """
+    sorts = {budget.bounds_weights for budget in budgets}
+    if len(sorts) > 1:
+        raise UsageError("budgets of single weights (weights=...) and of widths take runs of their own")
+    return sorts == {True}
 
 
 def _parse_bound(part: str, text: str) -> Bound:

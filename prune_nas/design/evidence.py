@@ -77,7 +77,7 @@ class Comparison:
     def sentence(self) -> str:
         """The comparison in words, with its interval and n."""
         if self.same:
-            return f"{self.left} is the {self.right} net: the two have the same widths and share their trainings"
+            return f"{self.left} is the {self.right} net: the two are one network, and share their trainings"
         gap = f"{100 * self.difference:+.1f} points"
         if self.low is None or self.high is None:
             return f"{self.left} against {self.right}: {gap} at n={self.n}; run more seeds for an interval"

@@ -23,7 +23,8 @@ from prune_nas.design.records import SCHEMA
 from prune_nas.design.rules.rule import between, on_scale
 from prune_nas.errors import BudgetError, UsageError
 
-PLACES = 9
+TAUGHT = (3, 3)  # the kernels that a rule is read from
+PLACES = math.prod(TAUGHT)
 _LEAST = 1e-4
 
 Counts = Mapping[str, NDArray[np.int64]]
@@ -73,10 +74,10 @@ class KernelMean:
         """The stages' probabilities."""
         return {"ratios": [list(stage) for stage in self.ratios]}
 
-    def keep(self, stage: float, places: int) -> NDArray[np.float64]:
-        """The probabilities of a kernel of so many places at `stage`, whole or between two; shape (places,)."""
+    def keep(self, stage: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """The probabilities of a kernel of that shape at `stage`, whole or between two; shape (places,)."""
         own = np.array([between(column, stage) for column in zip(*self.ratios, strict=True)])
-        return own if places == PLACES else np.full(places, own.mean())
+        return own if shape == TAUGHT else np.full(math.prod(shape), own.mean())
 
     def explain(self) -> str:
         """Each stage's share, and how it differs between the middle, the edges and the corners of a kernel."""
@@ -108,11 +109,12 @@ class Mask:
     """What decides which `weights` weights a training has: a rule that they are drawn from, or the supernet.
 
     Drawn masks are others for every seed of a training; without a rule the weights stay that are largest in the
-    trained supernet.
+    trained supernet, and `chosen` is the digest of those masks (`magnitude.digest`).
     """
 
     weights: int
     rule: KernelMean | None
+    chosen: str = ""
 
     @property
     def digest(self) -> str:
@@ -121,13 +123,14 @@ class Mask:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for another process."""
-        return {"weights": self.weights, "ratios": self.rule and [list(nine) for nine in self.rule.ratios]}
+        ratios = self.rule and [list(nine) for nine in self.rule.ratios]
+        return {"weights": self.weights, "ratios": ratios, "chosen": self.chosen}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Mask:
         """The inverse of `to_dict`."""
         ratios = data["ratios"]
-        return cls(data["weights"], ratios and KernelMean(tuple(tuple(nine) for nine in ratios)))
+        return cls(data["weights"], ratios and KernelMean(tuple(tuple(nine) for nine in ratios)), data["chosen"])
 
 
 def kernel_mean_from_dict(data: Mapping[str, Any], source: str) -> KernelMean:
@@ -144,12 +147,18 @@ def kernel_mean_from_dict(data: Mapping[str, Any], source: str) -> KernelMean:
             "kernel-mean"
         )
     try:
-        ratios = tuple(tuple(float(share) for share in nine) for nine in data["parameters"]["ratios"])
-    except (KeyError, TypeError, ValueError) as error:
+        ratios = [list(nine) for nine in data["parameters"]["ratios"]]
+    except (KeyError, TypeError) as error:
         raise UsageError(f"{source} is no kernel-mean rule: {error!r}") from None
-    if not ratios or any(len(nine) != PLACES or not all(0 < share <= 1 for share in nine) for nine in ratios):
-        raise UsageError(f"{source} is no kernel-mean rule: it must hold {PLACES} shares in (0, 1] for each stage")
-    return KernelMean(ratios)
+    if not ratios or any(len(nine) != PLACES or not all(map(_is_share, nine)) for nine in ratios):
+        raise UsageError(
+            f"{source} is no kernel-mean rule: it must hold {PLACES} shares from {_LEAST} to 1 for each stage"
+        )
+    return KernelMean(tuple(tuple(float(share) for share in nine) for nine in ratios))
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and _LEAST <= value <= 1
 
 
 def kernel_mean(kernels: Sequence[Kernel], kept: Counts, stages: int) -> KernelMean:
@@ -159,15 +168,18 @@ def kernel_mean(kernels: Sequence[Kernel], kept: Counts, stages: int) -> KernelM
         kernels: its convolutions.
         kept: layer -> the number of weights kept at each place, shape (places,).
         stages: of the network. A stage without a 3x3 convolution takes the probabilities of its nearest ones.
+
+    Raises:
+        UsageError: no convolution has 3x3 kernels.
     """
     means: dict[int, NDArray[np.float64]] = {}
     for stage in range(stages):
-        own = [kernel for kernel in kernels if kernel.stage == stage and kernel.shape == (3, 3)]
+        own = [kernel for kernel in kernels if kernel.stage == stage and kernel.shape == TAUGHT]
         if own:
             total = np.sum([kept[kernel.layer] for kernel in own], axis=0)
             means[stage] = np.clip(total / sum(kernel.many for kernel in own), _LEAST, 1.0)
     if not means:
-        means = {0: np.ones(PLACES)}
+        raise UsageError("the network has no 3x3 convolution, so there is no pattern of places to learn from it")
     ratios = []
     for stage in range(stages):
         gap = min(abs(stage - known) for known in means)
@@ -198,6 +210,11 @@ def average(rules: Sequence[KernelMean]) -> KernelMean:
     return KernelMean(tuple(tuple(float(share) for share in nine) for nine in means))
 
 
+def share_taught(kernels: Sequence[Kernel]) -> float:
+    """The share of a network's weights that sits in 3x3 kernels: of the rest a rule knows only the stage's mean."""
+    return sum(k.weights for k in kernels if k.shape == TAUGHT) / sum(k.weights for k in kernels)
+
+
 def shares(rule: KernelMean, kernels: Sequence[Kernel], stages: int, weights: int) -> dict[str, NDArray[np.float64]]:
     """The rule's keep probabilities on another network, scaled as one until it keeps `weights` weights on average.
 
@@ -212,7 +229,7 @@ def shares(rule: KernelMean, kernels: Sequence[Kernel], stages: int, weights: in
             f"{weights:,} weights are less than one for each of {len(kernels)} layers; raise the budget to at least "
             f"weights={math.ceil(1e4 * len(kernels) / sum(kernel.weights for kernel in kernels)) / 1e4:g}"
         )
-    plain = {k.layer: rule.keep(on_scale(rule.stages, k.stage, stages), k.places) for k in kernels}
+    plain = {k.layer: rule.keep(on_scale(rule.stages, k.stage, stages), k.shape) for k in kernels}
 
     def at(scale: float) -> dict[str, NDArray[np.float64]]:
         return {layer: np.minimum(scale * keep, 1.0) for layer, keep in plain.items()}
@@ -247,8 +264,9 @@ def counts(kernels: Sequence[Kernel], probabilities: Mapping[str, NDArray[np.flo
     while (left := total - int(given.sum())) > 0:
         open_ = order[given[order] < room[order]][:left]
         given[open_] += 1
-    for place in order[::-1]:  # floors may have taken more than there was
-        if (over := int(given.sum()) - total) <= 0:
-            break
-        given[place] -= min(over, max(int(given[place]) - 1, 0))
+    owner = np.repeat(np.arange(len(kernels)), [kernel.places for kernel in kernels])
+    while int(given.sum()) > total:  # a layer's one weight may have taken more than there was
+        in_layer = np.bincount(owner, given)
+        spare = order[(given[order] > 0) & (in_layer[owner[order]] > 1)]
+        given[spare[-1]] -= 1
     return {kernel.layer: given[a:b] for kernel, (a, b) in zip(kernels, pairwise(starts), strict=True)}

@@ -54,7 +54,7 @@ def verdict(
         "schema": SCHEMA,
         "budget": budget,
         "subject": subject,
-        "headline": _headline(against, subject),
+        "headline": _headline(against, subject, "weights" if limits.bounds[0][0] == "weights" else "widths"),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
             *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
@@ -104,14 +104,20 @@ def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Compariso
     return [comparison for rival in rivals if (comparison := compare(own, rival)) is not None]
 
 
-def _headline(comparisons: Sequence[Comparison], subject: str) -> str:
+_ADVICE = {"widths": "scale this network uniformly", "weights": "spread the weights evenly"}
+_RIVAL = {"widths": "uniform scaling", "weights": "an even spread"}
+
+
+def _headline(comparisons: Sequence[Comparison], subject: str, what: str) -> str:
     if not comparisons:
         return f"no comparison yet: the finals hold no seed on which both {subject} and a rival were trained"
     first = comparisons[0]
-    if first.outcome in ("equivalent", "same") and first.right.startswith("uniform"):
-        return f"{first.sentence()}; scale this network uniformly"
+    if not first.right.startswith("uniform"):
+        return first.sentence()
+    if first.outcome in ("equivalent", "same"):
+        return f"{first.sentence()}; {_ADVICE[what]}"
     if subject == "transferred" and first.outcome in ("undecided", "loses"):
-        return f"{first.sentence()}; no gain over uniform scaling was shown"
+        return f"{first.sentence()}; no gain over {_RIVAL[what]} was shown"
     return first.sentence()
 
 

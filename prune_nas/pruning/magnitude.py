@@ -6,6 +6,7 @@ shape; True stays.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 
@@ -16,12 +17,31 @@ from torch.nn.modules.conv import _ConvNd
 
 from prune_nas.design.kernels import Counts, Kernel, Mask, planned
 from prune_nas.design.space import Space
+from prune_nas.errors import PruneNasError, UsageError
 
 Masks = Mapping[str, Tensor]
 
 
-def kernels(space: Space, network: nn.Module) -> list[Kernel]:
-    """The convolutions of a network, in the order of its space's layers.
+def weights_of(space: Space, network: nn.Module) -> dict[str, Tensor]:
+    """Layer -> the weight of each convolution of a network."""
+    modules = {layer.name: network.get_submodule(layer.name) for layer in space.layers if layer.kernel}
+    return {name: module.weight.detach() for name, module in modules.items() if isinstance(module, _ConvNd)}
+
+
+def weights_in(space: Space, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Layer -> the weight of each convolution, from a network's state: the network itself need not be built.
+
+    Raises:
+        UsageError: the state is another network's.
+    """
+    found = {layer.name: state.get(f"{layer.name}.weight") for layer in space.layers if layer.kernel}
+    if missing := [name for name, weight in found.items() if weight is None]:
+        raise UsageError(f"these weights are not those of {space.model}: {missing[0]} is missing")
+    return {name: weight for name, weight in found.items() if weight is not None and weight.ndim > 2}
+
+
+def convolutions(space: Space, weights: Mapping[str, Tensor]) -> list[Kernel]:
+    """What the deciding half must know of `weights_of`, in its order.
 
     A layer's stage is that of the slots with as many positions, else of the next smaller feature map.
     """
@@ -30,14 +50,12 @@ def kernels(space: Space, network: nn.Module) -> list[Kernel]:
         by_layer[name].positions: slot.stage for slot in space.slots for name in slot.layers if name in by_layer
     }
     found = []
-    for layer in space.layers:
-        module = network.get_submodule(layer.name) if layer.kernel else None
-        if not isinstance(module, _ConvNd):
-            continue
-        smaller = [stage for positions, stage in stage_at.items() if positions <= layer.positions]
-        stage = stage_at.get(layer.positions, min(smaller, default=space.stages - 1))
-        shape = tuple(module.kernel_size)
-        found.append(Kernel(layer.name, stage, shape, module.weight.numel() // math.prod(shape), layer.positions))
+    for name, weight in weights.items():
+        positions = by_layer[name].positions
+        smaller = [stage for size, stage in stage_at.items() if size <= positions]
+        stage = stage_at.get(positions, min(smaller, default=space.stages - 1))
+        shape = tuple(weight.shape[2:])
+        found.append(Kernel(name, stage, shape, weight.numel() // math.prod(shape), positions))
     return found
 
 
@@ -52,27 +70,35 @@ def masks_of(mask: Mask, space: Space, network: nn.Module, *, seed: int) -> Mask
 
     Raises:
         BudgetError: fewer than one weight a layer may be kept.
+        PruneNasError: the supernet's largest weights are not those that the mask was made from.
     """
-    own = kernels(space, network)
-    if mask.rule is None:
-        return largest(network, own, mask.weights)
-    return drawn(network, own, planned(mask.rule, own, space.stages, mask.weights), seed)
+    weights = weights_of(space, network)
+    if mask.rule is not None:
+        own = convolutions(space, weights)
+        return drawn(weights, own, planned(mask.rule, own, space.stages, mask.weights), seed)
+    masks = by_magnitude(weights, mask.weights)
+    if mask.chosen and digest(masks) != mask.chosen:
+        raise PruneNasError(
+            "the supernet was trained again, on another machine or by another version, and its largest weights are "
+            "others than those that this run has compared so far; name another --run"
+        )
+    return masks
 
 
 @torch.no_grad()
-def largest(network: nn.Module, kernels: Sequence[Kernel], weights: int) -> Masks:
-    """Magnitude pruning: the `weights` largest of all weights of the kernels, by one threshold for all layers.
+def by_magnitude(weights: Mapping[str, Tensor], many: int) -> Masks:
+    """Magnitude pruning: the `many` largest of all weights, by one threshold for all layers.
 
-    Of equal magnitudes the first stay.
+    Of equal magnitudes the first stay. A layer may lose all its weights, as in the paper.
     """
-    values = torch.cat([_weight(network, kernel).abs().flatten().float().cpu() for kernel in kernels])
+    values = torch.cat([weight.abs().flatten().float().cpu() for weight in weights.values()])
     kept = torch.zeros(len(values), dtype=torch.bool)
-    kept[torch.sort(values, descending=True, stable=True).indices[:weights]] = True
-    parts = kept.split([kernel.weights for kernel in kernels])
-    return {k.layer: part.reshape(_weight(network, k).shape) for k, part in zip(kernels, parts, strict=True)}
+    kept[torch.sort(values, descending=True, stable=True).indices[:many]] = True
+    parts = kept.split([weight.numel() for weight in weights.values()])
+    return {name: part.reshape(weights[name].shape) for name, part in zip(weights, parts, strict=True)}
 
 
-def drawn(network: nn.Module, kernels: Sequence[Kernel], counts: Counts, seed: int) -> Masks:
+def drawn(weights: Mapping[str, Tensor], kernels: Sequence[Kernel], counts: Counts, seed: int) -> Masks:
     """Random masks with as many weights at every place of every layer as `counts` says."""
     generator = torch.Generator().manual_seed(seed)
     masks = {}
@@ -80,8 +106,16 @@ def drawn(network: nn.Module, kernels: Sequence[Kernel], counts: Counts, seed: i
         mask = torch.zeros(kernel.places, kernel.many, dtype=torch.bool)
         for place, count in enumerate(counts[kernel.layer].tolist()):
             mask[place, torch.randperm(kernel.many, generator=generator)[:count]] = True
-        masks[kernel.layer] = mask.T.reshape(_weight(network, kernel).shape)
+        masks[kernel.layer] = mask.T.reshape(weights[kernel.layer].shape)
     return masks
+
+
+def digest(masks: Masks) -> str:
+    """Eight hexadecimal digits that tell masks apart."""
+    packed = hashlib.sha256()
+    for name, mask in masks.items():
+        packed.update(name.encode() + np.packbits(np.asarray(mask.flatten())).tobytes())
+    return packed.hexdigest()[:8]
 
 
 def count(masks: Masks, kernels: Sequence[Kernel]) -> Counts:
@@ -129,9 +163,3 @@ class Frozen:
             if isinstance(grad, Tensor):
                 here = self._masks[layer] = mask.to(grad.device)
                 grad.mul_(here)
-
-
-def _weight(network: nn.Module, kernel: Kernel) -> Tensor:
-    weight = network.get_submodule(kernel.layer).weight
-    assert isinstance(weight, Tensor)  # noqa: S101  (a convolution's; for the type checker)
-    return weight

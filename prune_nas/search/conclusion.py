@@ -15,15 +15,16 @@ from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import SCHEMA, Expense, Final, TrialRow, read_table, write_table
-from prune_nas.design.space import Widths
+from prune_nas.design.space import Space, Widths
 from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import training_of, weights_of
-from prune_nas.search.prior import remark
+from prune_nas.search.prior import Prior, remark
 
 if TYPE_CHECKING:
     from prune_nas.search.experiment import Experiment
+    from prune_nas.search.kernel_rules import KernelPrior
     from prune_nas.search.pipeline import Search
     from prune_nas.search.rundir import Run
 
@@ -52,7 +53,7 @@ def conclude(run: Run, job: Search) -> None:
         )
         if job.subject == "transferred":
             said["headline"] = f"{saved(job, finals)}{said['headline']}"
-            said["sentences"] += _about_prior(job, budget, finals)
+            said["sentences"] += about_prior(job.priors[budget], job.space, finals)
         said = unless_untrained(said, finals, job.space.classes)
         measured, notes = timing.facts(
             job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
@@ -82,17 +83,14 @@ def saved(job: Experiment, finals: list[Final]) -> str:
     return f"the transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the base; "
 
 
-def _about_prior(job: Search, budget: str, finals: list[Final]) -> list[str]:
+def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -> list[str]:
     """What must be said of a transferred rule, and what its source cost."""
-    prior = job.priors[budget]
-    said = [text] if (text := remark(prior, job.space)) else []
+    said = [text] if (text := remark(prior, space)) else []
     base = next((row.train_macs for row in finals if row.arm == "base"), 0)
-    if base and prior.spent:
-        said.append(
-            f"the source's supernet cost {prior.spent / base:.1f} trainings of this base, once for every network that "
-            "its rules go to"
-        )
-    return said
+    if not prior.spent:
+        return [*said, "what the source's supernet cost is not known, and not in the ledger"]
+    cost = f"{prior.spent / base:.1f} trainings of this base" if base else f"{prior.spent:,} training macs"
+    return [*said, f"the source's supernet cost {cost}, once, however many networks its rules go to"]
 
 
 def spent(job: Experiment, finals: list[Final]) -> list[Expense]:
@@ -161,7 +159,7 @@ def _write_net(job: Experiment, said: dict[str, Any], rows: list[Final], name: s
     run, budget = job.run, said["budget"]
     best = max(rows, key=lambda row: row.val_accuracy, default=None)
     widths = job.widths_of(budget, best.candidate if best else None)
-    cost = best or job.space.cost(widths)
+    cost = job.space.cost(widths)
     spec = {
         "schema": SCHEMA,
         "model": job.space.model,
@@ -172,6 +170,7 @@ def _write_net(job: Experiment, said: dict[str, Any], rows: list[Final], name: s
         "widths": dict(widths),
         "macs": cost.macs,
         "params": cost.params,
+        **job.about_weights(budget),
         "normalisation": {"mean": list(job.setting.data.mean), "std": list(job.setting.data.std)},
         "source": {
             "run": run.path.name,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design.arms import Job
@@ -54,6 +55,10 @@ class Experiment(ABC):
     @abstractmethod
     def widths_of(self, budget: str, candidate: str | None) -> Widths:
         """The widths of a candidate, by its digest; the subject's by default."""
+
+    def about_weights(self, budget: str) -> dict[str, Any]:
+        """What a spec says of masked weights: nothing where widths are compared."""
+        return {}
 
     @abstractmethod
     def candidates(self) -> Mapping[str, Mapping[str, set[str]]]:
@@ -104,8 +109,8 @@ class Experiment(ABC):
     @property
     def scored(self) -> bool:
         """Whether the run has a supernet: without a prior always, with one if an arm asks for it."""
-        asks = self.config.prior is None or bool(set(FROM_SUPERNET) & set(self.config.arms))
-        return asks or self.run.file("scores.safetensors").exists()
+        asked = set(self.config.arms) | set(self.run.record["config"]["arms"])
+        return self.config.prior is None or bool(set(FROM_SUPERNET) & asked)
 
     @cached_property
     def scoring(self) -> Scoring:

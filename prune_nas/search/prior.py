@@ -6,13 +6,14 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prune_nas.config import Config
-from prune_nas.design.budget import UNITS, Bound, Budget
+from prune_nas.design.budget import UNITS, Bound, Budget, prune_weights
 from prune_nas.design.patterns import FLAT, Pattern, Ratio, pattern_of, stability
 from prune_nas.design.records import SCHEMA
-from prune_nas.design.rules import Fit, Rule, fit, place, rule_from_dict, to_dict
+from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
+from prune_nas.design.rules.rule import on_scale
 from prune_nas.design.selection import select
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import MissingError, UsageError, unknown
@@ -45,6 +46,29 @@ class Prior:
             return {"source": self.source, **to_dict(self.fitted), "remark": self.remark, "spent": self.spent}
         plain = {"kind": self.rule.kind, "parameters": dict(self.rule.parameters), "explanation": self.rule.explain()}
         return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark, "spent": self.spent}
+
+
+class Staged(Protocol):
+    """A rule of some number of stages, None where it holds for any."""
+
+    @property
+    def stages(self) -> int | None:
+        """The number that it was fitted on."""
+        ...
+
+
+class Given(Protocol):
+    """What `remark` must know of a prior, of widths or of single weights."""
+
+    @property
+    def rule(self) -> Staged:
+        """Its rule."""
+        ...
+
+    @property
+    def remark(self) -> str:
+        """What is to be said of it on any network."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +151,14 @@ def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
     return read_priors(source, space, config.budgets)
 
 
-def remark(prior: Prior, space: Space) -> str:
+def remark(prior: Given, space: Space) -> str:
     """What a reader must be told before using the widths: a pattern that is flat, stages that differ in number."""
     said = []
     if prior.remark:
         said.append(prior.remark)
-    if prior.rule.stages not in (None, space.stages):
-        asked = ", ".join(f"{1 + place(prior.rule, stage, space.stages):.3g}" for stage in range(space.stages))
+    if prior.rule.stages is not None and prior.rule.stages != space.stages:
+        places = (on_scale(prior.rule.stages, stage, space.stages) for stage in range(space.stages))
+        asked = ", ".join(f"{1 + place:.3g}" for place in places)
         said.append(
             f"the rule was made for {prior.rule.stages} stages and {space.model} has {space.stages}: they are asked at "
             f"the rule's stages {asked}"
@@ -170,6 +195,8 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no whole run ({error!r}); run its search again to have it written") from error
     name = str(budget) if budget else names[0]
+    if prune_weights(map(Budget.parse, names)):
+        raise UsageError(f"{path} pruned single weights; it has no widths to lend, but for a budget such as {names[0]}")
     if name in names and selection in (None, own):
         return pattern_of(space, _recorded(path, space, name), f"{path.name} {name}")
     if not (path / "scores.safetensors").is_file():
@@ -192,12 +219,14 @@ def _recorded(path: Path, space: Space, budget: str) -> Widths:
 
 
 def _relative(budget: Budget, space: Space) -> Budget | None:
-    """A target's budget as shares of its base; None where it bounds a latency, which no other network shares."""
-    if budget.bounds_latency:
-        return None
+    """A target's budget as shares of its base, a latency left out: no other network shares it. None if that is all."""
     base = space.cost(space.base)
-    shares = (b.value if b.unit is None else b.value * UNITS[b.kind][b.unit] / base.of(b.kind) for b in budget.bounds)
-    return Budget(tuple(Bound(b.kind, share, None) for b, share in zip(budget.bounds, shares, strict=True)))
+    shares = tuple(
+        Bound(b.kind, b.value if b.unit is None else b.value * UNITS[b.kind][b.unit] / base.of(b.kind), None)
+        for b in budget.bounds
+        if b.kind != "latency"
+    )
+    return Budget(shares) if shares else None
 
 
 def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
@@ -248,13 +277,15 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
 def _fitted(source: Source, pattern: Pattern) -> Prior:
     fitted, agree = fit(source.kind or "stage-mean", [pattern]), stability([pattern])
     remark = agree.sentence() if agree.is_uniform else ""
-    return Prior(source.name, fitted.rule, (pattern,), fitted, remark, _spent(Path(source.name) / "run.json"))
+    return Prior(source.name, fitted.rule, (pattern,), fitted, remark, spent_by(Path(source.name) / "run.json"))
 
 
-def _spent(record: Path) -> int:
+def spent_by(record: Path) -> int:
     """What a run's supernet cost, in training macs."""
-    supernet = read_json(record).get("supernet") if record.is_file() else None
-    return int(supernet["train_macs"]) if supernet else 0
+    data = read_json(record) if record.is_file() else None
+    supernet = data.get("supernet") if isinstance(data, Mapping) else None
+    spent = supernet.get("train_macs") if isinstance(supernet, Mapping) else None
+    return spent if isinstance(spent, int) else 0
 
 
 def _rule_file(source: str, path: Path, budget: str | None) -> Prior:

@@ -13,22 +13,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from torch import nn
+import numpy as np
+import torch
 
-from prune_nas.config import Config
+from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design.arms import REWIND, UNIFORM, Job
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
-from prune_nas.design.kernels import EVEN, Counts, Kernel, KernelMean, Mask, kernel_mean, planned
+from prune_nas.design.kernels import EVEN, Kernel, Mask, kernel_mean, planned
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.records import Expense, Final, read_table, write_table
 from prune_nas.design.space import Cost, Widths
 from prune_nas.design.verdict import unless_untrained, verdict
+from prune_nas.errors import UsageError
 from prune_nas.pruning import magnitude
 from prune_nas.search import conclusion, estimate
 from prune_nas.search.experiment import Experiment
-from prune_nas.search.kernel_rules import kernel_rule
+from prune_nas.search.kernel_rules import KernelPrior, Pruned, kept_priors, prune, pruned_before, read_kernel_prior
 from prune_nas.search.prior import PRIOR
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened
@@ -42,15 +45,19 @@ def sparsify(config: Config, path: Path, view: View) -> None:
         UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
     """
     device, data, traced = prepare(config)
-    priors = {} if config.prior is None else _priors(config, path)
-    own = magnitude.kernels(traced.space, traced.build(traced.space.widest, seed=0))
+    space = traced.space
+    if space.widest != space.base:
+        raise UsageError("budgets of single weights take the network as it is; leave `widening` out of --space")
+    own = magnitude.convolutions(space, magnitude.weights_of(space, traced.build(seed=0)))
+    total = sum(kernel.weights for kernel in own)
+    if not {"pruned", "guided"}.isdisjoint(config.arms):
+        kernel_mean(own, {kernel.layer: np.ones(kernel.places, dtype=np.int64) for kernel in own}, space.stages)
     for budget in config.budgets:
-        planned(EVEN, own, traced.space.stages, budget.weights(sum(kernel.weights for kernel in own)))
+        planned(EVEN, own, space.stages, budget.weights(total))
+    priors = _priors(config, path, total)
     with opened(path, config) as run:
         if priors and not run.file(PRIOR).exists():
-            write_json(
-                run.file(PRIOR), [{"budget": b, "source": config.prior, **rule.to_dict()} for b, rule in priors.items()]
-            )
+            write_json(run.file(PRIOR), [{"budget": b, **prior.to_dict()} for b, prior in priors.items()])
         job = Sparsity(run, traced, setting_of(run, traced, data, device, view), view, own, priors)
         _announce(job, view)
         with contextlib.closing(job.crew):
@@ -59,11 +66,15 @@ def sparsify(config: Config, path: Path, view: View) -> None:
         _conclude(job)
 
 
-def _priors(config: Config, run: Path) -> dict[str, KernelMean]:
-    """Budget -> the rule as it was when the run was begun, else from its source."""
-    kept = run / PRIOR
-    source = str(kept) if kept.is_file() else str(config.prior)
-    return {str(budget): kernel_rule(source, budget) for budget in config.budgets}
+def _priors(config: Config, run: Path, total: int) -> dict[str, KernelPrior]:
+    """Budget -> the prior as it was when the run was begun, else from its source; empty where none is asked for."""
+    if config.prior is None:
+        return {}
+    if (run / PRIOR).is_file():
+        return kept_priors(run / PRIOR, config.budgets)
+    asked = Budget.parse(config.prior_budget) if config.prior_budget else None
+    source = config.prior
+    return {str(b): read_kernel_prior(source, (asked or b).share_of(total)) for b in config.budgets}
 
 
 @dataclass
@@ -71,55 +82,44 @@ class Sparsity(Experiment):
     """A run under budgets of single weights."""
 
     kernels: list[Kernel] = field(default_factory=list)
-    priors: Mapping[str, KernelMean] = field(default_factory=dict)
+    priors: Mapping[str, KernelPrior] = field(default_factory=dict)
     """Budget -> its prior; empty without one."""
+
+    @cached_property
+    def total(self) -> int:
+        """The weights of all convolutions."""
+        return sum(kernel.weights for kernel in self.kernels)
 
     @property
     def limits(self) -> dict[str, Limits]:
         """Budget -> the number of weights that stay."""
-        total = sum(kernel.weights for kernel in self.kernels)
-        return {str(b): Limits((("weights", b.weights(total)),)) for b in self.config.budgets}
+        return {str(b): Limits((("weights", b.weights(self.total)),)) for b in self.config.budgets}
 
     @property
     def subject(self) -> str:
         """The arm that is compared with all others: transferred, or without a prior pruned."""
         return "transferred" if self.priors else "pruned"
 
-    @cached_property
-    def supernet(self) -> nn.Module:
-        """The network itself, trained as usual; trained now if its file is not there."""
-        return self.scoring.supernet()
-
     def run_supernet(self) -> None:
         """Train what magnitudes are read from, unless what follows from them is there already."""
         if self.scored:
-            write_json(self.run.file("rule.json"), [{"budget": b, **r.to_dict()} for b, r in self.rules.items()])
+            write_json(self.run.file("rule.json"), [{"budget": b, **one.to_dict()} for b, one in self.pruned.items()])
         self.run.phase("supernet", "done" if self.scored else "skipped")
         self.run.phase("study", "skipped")
 
     @cached_property
-    def rules(self) -> dict[str, KernelMean]:
-        """Budget -> the rule of the network's own magnitudes; empty without a supernet."""
+    def pruned(self) -> dict[str, Pruned]:
+        """Budget -> what the network's own magnitudes leave; empty without a supernet."""
         if not self.scored:
             return {}
-        recorded = self.run.file("rule.json")
-        if recorded.is_file():
-            return {budget: kernel_rule(str(recorded), Budget.parse(budget)) for budget in self.limits}
-        return {
-            b: kernel_mean(self.kernels, self._kept(mask), self.space.stages) for b, mask in self._largest().items()
-        }
-
-    def _largest(self) -> dict[str, Mask]:
-        return {budget: Mask(self._weights(budget), None) for budget in self.limits}
+        before = pruned_before(self.run.file("rule.json"), self.kernels, list(self.limits))
+        if before is not None:
+            return before
+        weights = magnitude.weights_of(self.space, self.scoring.supernet())
+        return {budget: prune(self.space, weights, self._weights(budget)) for budget in self.limits}
 
     def _weights(self, budget: str) -> int:
         return int(dict(self.limits[budget].bounds)["weights"])
-
-    def _kept(self, mask: Mask) -> Counts:
-        if mask.rule is not None:
-            return planned(mask.rule, self.kernels, self.space.stages, mask.weights)
-        masks = magnitude.masks_of(mask, self.space, self.supernet, seed=0)
-        return magnitude.count(masks, self.kernels)
 
     @cached_property
     def arms(self) -> dict[str, dict[str, Mask]]:
@@ -127,12 +127,13 @@ class Sparsity(Experiment):
         made: dict[str, dict[str, Mask]] = {}
         for budget in self.limits:
             weights = self._weights(budget)
-            own = {"transferred": Mask(weights, self.priors[budget])} if self.priors else {}
+            own = {"transferred": Mask(weights, self.priors[budget].rule)} if self.priors else {}
             if self.scored:
-                own |= {"pruned": Mask(weights, None), "guided": Mask(weights, self.rules[budget])}
+                largest = Mask(weights, None, self.pruned[budget].masks)
+                own |= {"pruned": largest, "guided": Mask(weights, self.pruned[budget].rule)}
             own[UNIFORM] = Mask(weights, EVEN)
             if self.scored:
-                own["inherited"] = Mask(weights, None)
+                own["inherited"] = largest
             made[budget] = own
         return made
 
@@ -160,11 +161,14 @@ class Sparsity(Experiment):
     def cost(self, job: Job) -> Cost:
         """Macs and params with the masked weights left out: what a machine would pay that could skip them."""
         dense = self.space.cost(job.widths)
-        return dense if job.mask is None else self._left(dense, job.mask)
+        return dense if job.mask is None else self._left(dense, job.budget, job.mask)
 
-    def _left(self, dense: Cost, mask: Mask) -> Cost:
+    def _left(self, dense: Cost, budget: str, mask: Mask) -> Cost:
         if mask not in self._costs:
-            kept = self._kept(mask)
+            if mask.rule is None:
+                kept = self.pruned[budget].kept
+            else:
+                kept = planned(mask.rule, self.kernels, self.space.stages, mask.weights)
             gone = [(kernel.weights - int(kept[kernel.layer].sum()), kernel.positions) for kernel in self.kernels]
             self._costs[mask] = Cost(
                 dense.macs - sum(weights * positions for weights, positions in gone),
@@ -180,6 +184,10 @@ class Sparsity(Experiment):
         """The network's own widths, whatever the mask."""
         return self.space.widest
 
+    def about_weights(self, budget: str) -> dict[str, Any]:
+        """How many of the convolutions' weights are not zero."""
+        return {"weights": {"kept": self._weights(budget), "of": self.total}}
+
     def candidates(self) -> dict[str, dict[str, set[str]]]:
         """Budget -> arm -> the digest of its mask."""
         return {budget: {arm: {mask.digest} for arm, mask in arms.items()} for budget, arms in self.arms.items()}
@@ -194,11 +202,14 @@ def _announce(job: Sparsity, view: View) -> None:
     )
     workers, threads = job.size
     image = estimate.seconds_per_image(job, job.space.base, threads)
-    arms = sum(arm in config.arms for arm in ("transferred", "pruned", "guided", UNIFORM, "inherited"))
+    own = [*(["transferred"] if job.priors else []), *(FROM_SUPERNET if job.scored else []), UNIFORM]
+    arms = sum(arm in config.arms for arm in own)
     epochs = config.seeds * config.epochs * (len(config.budget) * arms + ("base" in config.arms)) / workers
-    epochs += config.supernet_epochs if job.scored else 0
+    seconds = image * epochs
+    if job.scored:
+        seconds += estimate.seconds_per_image(job, job.space.base, torch.get_num_threads()) * config.supernet_epochs
     view.say(
-        f"estimate: about {estimate.spoken(image * epochs * len(job.setting.data.train))} under scratch-e if nothing "
+        f"estimate: about {estimate.spoken(seconds * len(job.setting.data.train))} under scratch-e if nothing "
         "is done yet; masks save no time here; stop at any time, the same command resumes"
     )
 
@@ -212,11 +223,17 @@ def _conclude(job: Sparsity) -> None:
     failures = {name: failure["error"] for name, failure in run.record.get("failures", {}).items()}
     verdicts = []
     for budget, arms in job.arms.items():
-        rule = arms[job.subject].rule or job.rules[budget]
+        rule = arms[job.subject].rule or job.pruned[budget].rule
         limits, within = job.limits[budget], set(arms)
         said = verdict(budget, limits, finals, expenses, rule.non_uniformity, within, failures, job.subject)
         if job.subject == "transferred":
             said["headline"] = f"{conclusion.saved(job, finals)}{said['headline']}"
+            said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)
+        if job.scored and (empty := job.pruned[budget].empty):
+            said["sentences"].append(
+                f"the largest weights leave none in {', '.join(empty)}: nothing passes through there, which the arms "
+                "pruned and inherited pay for"
+            )
         said["sentences"].append(
             "masked weights are multiplied all the same: macs and train macs are what skipping them would leave"
         )

@@ -15,8 +15,8 @@ from prune_nas.design.rules import apply, fit, to_dict
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
-from prune_nas.search.kernel_rules import kernel_rule
-from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors, remark
+from prune_nas.search.kernel_rules import read_kernel_prior
+from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors, remark, spent_by
 from prune_nas.training.data import outline
 
 
@@ -112,7 +112,7 @@ def transfer(
 
 
 def fit_rule(
-    sources: Sequence[str], out: Path, *, kind: str, budget: str | None, source_model: str | None
+    sources: Sequence[str], out: Path, *, kind: str | None, budget: str | None, source_model: str | None
 ) -> dict[str, Any]:
     """Fit a rule on the pruned widths of runs or tables, and write its file.
 
@@ -121,6 +121,8 @@ def fit_rule(
     """
     asked = Budget.parse(budget) if budget else None
     if asked is not None and asked.bounds_weights:
+        if kind is not None or source_model is not None:
+            raise UsageError("--rule and --source-model are about widths; a rule of single weights is kernel-mean")
         made = _fit_kernels(sources, asked)
         write_json(out, made)
         return made
@@ -128,16 +130,24 @@ def fit_rule(
     for path in map(Path, sources):
         table = path.suffix == ".csv"
         patterns.append(pattern_of_table(path, source_model) if table else pattern_of_run(path, asked))
-    fitted = fit(kind, patterns)
+    fitted = fit(kind or "stage-mean", patterns)
     same = len({tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns}) == 1
     agree = stability(patterns).sentence() if same else "the patterns are of different networks"
-    made = {**to_dict(fitted), "evidence": {"sources": list(sources), "budget": budget or "", "stability": agree}}
+    spent = sum(spent_by(Path(source) / "run.json") for source in sources)
+    made = {
+        **to_dict(fitted),
+        "spent": spent,
+        "evidence": {"sources": list(sources), "budget": budget or "", "stability": agree},
+    }
     write_json(out, made)
     return made
 
 
 def _fit_kernels(sources: Sequence[str], budget: Budget) -> dict[str, Any]:
-    own = [kernel_rule(source, budget) for source in sources]
-    mean = kernels.average(own)
-    agree = stability([kernels.pattern_of(rule, name) for rule, name in zip(own, sources, strict=True)]).sentence()
-    return {**mean.to_dict(), "evidence": {"sources": list(sources), "budget": str(budget), "stability": agree}}
+    if budget.bounds[0].unit is not None:
+        raise UsageError(f"several networks share no number of weights; give {budget} as a share, such as weights=0.1")
+    own = [read_kernel_prior(source, budget) for source in sources]
+    mean = kernels.average([prior.rule for prior in own])
+    agree = stability([kernels.pattern_of(prior.rule, prior.source) for prior in own]).sentence()
+    evidence = {"sources": list(sources), "budget": str(budget), "stability": agree}
+    return {**mean.to_dict(), "spent": sum(prior.spent for prior in own), "evidence": evidence}

@@ -43,8 +43,15 @@ def test_means_are_pooled_over_the_layers_of_a_stage():
 def test_kernels_of_other_shapes_get_the_mean_and_do_not_teach():
     own = [Kernel("a", 0, (3, 3), 10, 64), Kernel("b", 0, (1, 1), 10, 64)]
     assert kernel_mean(own, {"a": np.full(9, 5), "b": np.array([10])}, 1).ratios[0] == (0.5,) * 9
-    assert KernelMean((NINE,)).keep(0, 1) == pytest.approx([np.mean(NINE)])
-    assert KernelMean((NINE,)).keep(0, 25) == pytest.approx([np.mean(NINE)] * 25)
+    assert KernelMean((NINE,)).keep(0, (1, 1)) == pytest.approx([np.mean(NINE)])
+    assert KernelMean((NINE,)).keep(0, (1, 9)) == pytest.approx([np.mean(NINE)] * 9)
+    assert KernelMean((NINE,)).keep(0, (5, 5)) == pytest.approx([np.mean(NINE)] * 25)
+
+
+def test_a_network_without_3x3_kernels_teaches_nothing():
+    own = [Kernel("a", 0, (5, 5), 10, 64)]
+    with pytest.raises(UsageError, match="no 3x3 convolution"):
+        kernel_mean(own, {"a": np.full(25, 5)}, 1)
 
 
 def test_a_rule_of_other_stages_is_asked_in_proportion():
@@ -78,7 +85,7 @@ def test_probabilities_never_shrink_when_more_may_stay(rule, own, share, more):
 def test_a_rule_comes_back_from_its_own_masks():
     rule = KernelMean((NINE, tuple(reversed(NINE)), (0.25,) * 9))
     own = [Kernel(f"conv{i}", i % 3, (3, 3), 5000, 16) for i in range(6)]
-    weights = round(sum(float(rule.keep(k.stage, 9).sum()) * k.many for k in own))
+    weights = round(sum(float(rule.keep(k.stage, (3, 3)).sum()) * k.many for k in own))
     again = kernel_mean(own, planned(rule, own, 3, weights), 3)
     assert np.array(again.ratios) == pytest.approx(np.array(rule.ratios), abs=1e-3)
 
@@ -106,9 +113,10 @@ def test_rules_and_masks_survive_their_files():
     rule = KernelMean((NINE, (0.5,) * 9))
     assert kernel_mean_from_dict(json.loads(json.dumps(rule.to_dict())), "x.json") == rule
     assert "keep 17.8 % of stage 1 (middle 40.0, edges 20.0, corners 10.0), 50.0 % of stage 2" in rule.explain()
-    for mask in (Mask(100, rule), Mask(100, None)):
+    for mask in (Mask(100, rule), Mask(100, None, "0a1b2c3d")):
         assert Mask.from_dict(json.loads(json.dumps(mask.to_dict()))) == mask
-    assert len({Mask(100, rule).digest, Mask(101, rule).digest, Mask(100, None).digest}) == 3
+    masks = (Mask(100, rule), Mask(101, rule), Mask(100, None), Mask(100, None, "0a1b2c3d"))
+    assert len({mask.digest for mask in masks}) == 4
 
 
 @pytest.mark.parametrize(
@@ -118,10 +126,14 @@ def test_rules_and_masks_survive_their_files():
         ({"schema": 1, "kind": "stage-mean", "parameters": {"ratios": [0.5]}}, "is a rule of widths"),
         ({"schema": 1, "kind": "kernel-mean"}, "is no kernel-mean rule"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8]}}, "9 shares"),
-        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + [1.5]]}}, "in \\(0, 1\\]"),
-        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + ["x"]]}}, "is no kernel-mean rule"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + [1.5]]}}, "9 shares from"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + ["x"]]}}, "9 shares from"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": []}}, "9 shares"),
-        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[float("nan")] * 9]}}, "in \\(0, 1\\]"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": ["111111111"]}}, "9 shares"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[True] * 9]}}, "9 shares"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[1e-15] * 9]}}, "9 shares"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": 7}}, "is no kernel-mean rule"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[float("nan")] * 9]}}, "9 shares from"),
     ],
 )
 def test_files_that_are_no_rule_of_kernels(data, message):

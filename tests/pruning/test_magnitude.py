@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from prune_nas.design.kernels import EVEN, KernelMean, Mask, planned
+from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
 
@@ -21,7 +22,7 @@ def vgg():
 
 def test_the_convolutions_and_their_stages(vgg):
     space, network = vgg
-    own = magnitude.kernels(space, network)
+    own = magnitude.convolutions(space, magnitude.weights_of(space, network))
     assert [(k.layer, k.stage) for k in own] == [(s.layers[0], s.stage) for s in space.slots]
     assert sum(k.weights for k in own) == sum(
         m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Conv2d)
@@ -30,15 +31,15 @@ def test_the_convolutions_and_their_stages(vgg):
 
 def test_frozen_layers_have_the_stage_of_their_feature_map():
     traced = trace("resnet20")
-    own = magnitude.kernels(traced.space, traced.build(seed=0))
+    own = magnitude.convolutions(traced.space, magnitude.weights_of(traced.space, traced.build(seed=0)))
     assert len(own) == 19
     assert [k.stage for k in own] == [0] * 7 + [1] * 6 + [2] * 6
 
 
 def test_the_largest_weights_of_all_layers_stay(vgg):
     space, network = vgg
-    own = magnitude.kernels(space, network)
-    masks = magnitude.largest(network, own, 5000)
+    own = magnitude.convolutions(space, magnitude.weights_of(space, network))
+    masks = magnitude.by_magnitude(magnitude.weights_of(space, network), 5000)
     weights = torch.cat([network.get_submodule(k.layer).weight.abs().flatten() for k in own])
     cut = weights.topk(5000).values[-1]
     for kernel in own:
@@ -55,13 +56,13 @@ def test_of_equal_weights_exactly_so_many_stay(vgg):
     with torch.no_grad():
         for parameter in flat.parameters():
             parameter.fill_(0.5)
-    own = magnitude.kernels(space, flat)
-    assert sum(int(mask.sum()) for mask in magnitude.largest(flat, own, 777).values()) == 777
+    masks = magnitude.by_magnitude(magnitude.weights_of(space, flat), 777)
+    assert sum(int(mask.sum()) for mask in masks.values()) == 777
 
 
 def test_drawn_masks_have_the_counts_of_their_rule(vgg):
     space, network = vgg
-    own = magnitude.kernels(space, network)
+    own = magnitude.convolutions(space, magnitude.weights_of(space, network))
     nine = (0.1, 0.2, 0.1, 0.2, 0.4, 0.2, 0.1, 0.2, 0.1)
     rule = KernelMean((nine,) * space.stages)
     mask = Mask(9000, rule)
@@ -113,9 +114,34 @@ def test_masked_weights_never_revive(vgg, nesterov):
 def test_grouped_convolutions_are_counted_by_their_own_weights():
     traced = trace("mobilenetv2", base_width=0.25)
     network = traced.build(seed=0)
-    own = {k.layer: k for k in magnitude.kernels(traced.space, network)}
+    weights = magnitude.weights_of(traced.space, network)
+    own = {k.layer: k for k in magnitude.convolutions(traced.space, weights)}
     for name, module in network.named_modules():
         if isinstance(module, torch.nn.Conv2d):
             assert own[name].weights == module.weight.numel()
-    kept = magnitude.count(magnitude.largest(network, list(own.values()), 10_000), list(own.values()))
+    kept = magnitude.count(magnitude.by_magnitude(weights, 10_000), list(own.values()))
     assert sum(int(np.sum(n)) for n in kept.values()) == 10_000
+
+
+def test_a_state_has_the_weights_of_its_network():
+    traced = trace("resnet20")
+    network = traced.build(seed=0)
+    from_state = magnitude.weights_in(traced.space, network.state_dict())
+    of_network = magnitude.weights_of(traced.space, network)
+    assert list(from_state) == list(of_network)
+    assert all(torch.equal(from_state[name], of_network[name]) for name in of_network)
+    with pytest.raises(UsageError, match="is missing"):
+        magnitude.weights_in(traced.space, {})
+
+
+def test_a_supernet_that_was_trained_again_is_noticed(vgg):
+    space, network = vgg
+    masks = magnitude.by_magnitude(magnitude.weights_of(space, network), 5000)
+    mask = Mask(5000, None, magnitude.digest(masks))
+    again = magnitude.masks_of(mask, space, network, seed=0)
+    assert all(torch.equal(masks[layer], again[layer]) for layer in masks)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        next(other.parameters()).mul_(0.5)
+    with pytest.raises(PruneNasError, match="name another --run"):
+        magnitude.masks_of(mask, space, other, seed=0)

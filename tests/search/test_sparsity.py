@@ -1,6 +1,7 @@
 """Budgets of single weights, end to end: pruned by magnitude, turned into a rule, transferred, trained from scratch."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,8 @@ from safetensors.torch import load_file
 from prune_nas.cli import run
 from prune_nas.design.budget import Budget
 from prune_nas.design.records import Curve, Expense, Final, read_table
-from prune_nas.search.kernel_rules import kernel_rule
+from prune_nas.nets.specs import load
+from prune_nas.search.kernel_rules import read_kernel_prior
 from prune_nas.training import loop
 from tests.search.tiny import arguments
 
@@ -21,6 +23,10 @@ def sparse(tmp_path_factory):
     path = tmp_path_factory.mktemp("sparse") / "run"
     assert run(arguments(path, budget="weights=0.1", trials=0, train_size=800, epochs=4, supernet_epochs=6)) == 0
     return path
+
+
+def kernel_rule(source, budget):
+    return read_kernel_prior(source, budget).rule
 
 
 def test_magnitude_pruning_is_compared_from_scratch(sparse):
@@ -50,7 +56,12 @@ def test_what_was_trained_has_the_weights_that_were_asked_for(sparse):
         assert kept == 14_422, row
     best = json.loads((sparse / "best.json").read_text())
     assert best["source"]["arm"] == "pruned"
-    assert best["params"] < 20_000
+    assert best["weights"] == {"kept": 14_422, "of": 144_216}
+    dense = next(row for row in read_table(sparse / "finals.csv", Final) if row.arm == "base")
+    assert (best["macs"], best["params"]) == (dense.macs, dense.params)  # what the spec rebuilds
+    network = load(sparse / "best.json")
+    convolutions = [p for p in network.parameters() if p.ndim == 4]
+    assert sum(int((p != 0).sum()) for p in convolutions) == 14_422
 
 
 def test_drawn_masks_differ_from_seed_to_seed_and_pruned_ones_do_not(sparse):
@@ -143,3 +154,106 @@ def test_one_rule_of_several_runs(sparse, cli, tmp_path):
     assert both == pytest.approx(np.array(kernel_rule(str(sparse), BUDGET).ratios))
     code, said, err = cli("transfer", out, "-m", "vgg13", "-d", "digits", "-b", "weights=0.05")
     assert code == 0, err
+
+
+def test_an_absolute_budget_is_the_same_share_of_the_source(sparse, cli):
+    """The source has 144,216 such weights, the target 2.35 million at this width: a tenth of each teaches the same."""
+    asked = ["-m", "vgg13", "-d", "digits", "--base-width", "0.5", "--image-size", "16", "--json"]
+    code, out, err = cli("transfer", sparse, *asked, "-b", "weights=0.1")
+    assert code == 0, err
+    share = json.loads(out)[0]
+    total = sum(of for _, of in share["kept"].values())
+    code, out, err = cli("transfer", sparse, *asked, "-b", f"weights={round(total / 10) / 1e6:.6f}M")
+    assert code == 0, err
+    number = json.loads(out)[0]
+    own, same = (np.array(one["rule"]["parameters"]["ratios"]) for one in (number, share))
+    assert own == pytest.approx(same, abs=1e-3)
+    assert sum(kept for kept, _ in number["kept"].values()) == round(total / 10)
+    # One rule for all budgets, on request.
+    code, out, _ = cli("transfer", sparse, *asked, "-b", "weights=0.3", "--source-budget", "weights=0.1")
+    assert json.loads(out)[0]["rule"]["parameters"] == share["rule"]["parameters"]
+
+
+def test_a_source_never_has_its_code_run(sparse, cli, tmp_path):
+    """Only its numbers are read: what a run says its network's code is does not matter."""
+    copy = shutil.copytree(sparse, tmp_path / "copy")
+    evil = tmp_path / "evil.py"
+    evil.write_text(f"import pathlib\npathlib.Path({str(tmp_path / 'ran')!r}).touch()\n")
+    record = json.loads((copy / "run.json").read_text())
+    record["config"]["model"] = f"{evil}:net"
+    (copy / "run.json").write_text(json.dumps(record))
+    (copy / "rule.json").unlink()
+    code, _, err = cli("transfer", copy, "-m", "vgg13", "-d", "digits", "-b", "weights=0.2")
+    assert code == 0, err
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_run_published_without_weights_goes_on_without_its_supernet(sparse, cli, tmp_path):
+    copy = shutil.copytree(sparse, tmp_path / "copy", ignore=shutil.ignore_patterns("*.safetensors"))
+    same = {"budget": "weights=0.1", "trials": 0, "train_size": 800, "epochs": 4, "supernet_epochs": 6}
+    code, _, err = cli(*arguments(copy, **same, arms="guided,uniform", seeds=3))
+    assert code == 0, err
+    assert not (copy / "supernet.safetensors").exists()
+    rows = read_table(copy / "finals.csv", Final)
+    assert {row.arm for row in rows if row.seed == 1002} == {"guided", "uniform"}
+    # Arms that this call did not ask for are still there, and may be deployed.
+    (said,) = json.loads((copy / "verdict.json").read_text())
+    assert {c["right"].partition(" ")[0] for c in said["comparisons"]} >= {"guided", "inherited"}
+    assert said["deploy"]["arm"] in {row.arm for row in rows}
+
+
+def test_two_budgets_on_two_workers_are_those_on_one(cli, tmp_path):
+    same = {"budget": None, "trials": 0, "arms": "pruned,uniform", "seeds": 1, "epochs": 1, "supernet_epochs": 1}
+    two = ["--budget", "weights=0.2", "--budget", "weights=0.05"]
+    got = []
+    for workers in (1, 2):
+        path = tmp_path / str(workers)
+        code, _, err = cli(*arguments(path, **same, workers=workers, threads=workers), *two)
+        assert code == 0, err
+        rows = read_table(path / "finals.csv", Final)
+        got.append(sorted((row.budget, row.arm, row.candidate, row.seed, row.val_accuracy) for row in rows))
+    assert got[0] == got[1]
+    assert len(got[0]) == 4
+
+
+@pytest.mark.parametrize("option", [["--rule", "depth-curve"], ["--source-model", "vgg11"], ["--out", "x.csv"],
+                                    ["--selection", "threshold"]])  # fmt: skip
+def test_options_about_widths_are_refused(sparse, cli, option):
+    code, _, err = cli("transfer", sparse, "-m", "vgg13", "-d", "digits", "-b", "weights=0.1", *option)
+    assert code == 2
+    assert f"{option[0]} is about widths" in " ".join(err.split())
+
+
+def test_sources_of_the_other_sort_are_named(sparse, searched, cli, tmp_path):
+    target = ["-m", "vgg13", "-d", "digits"]
+    code, _, err = cli("transfer", sparse, *target, "-b", "params=0.1")
+    assert (code, "pruned single weights" in err) == (2, True), err
+    code, _, err = cli("transfer", searched, *target, "-b", "weights=0.1", "-b", "macs=0.4")
+    assert (code, "take runs of their own" in " ".join(err.split())) == (2, True), err
+    table = tmp_path / "w.csv"
+    table.write_text("slot,width\nconv1_1,30\n")
+    code, _, err = cli("transfer", table, *target, "-b", "weights=0.1")
+    assert (code, "is a table of widths" in err) == (2, True), err
+    code, _, err = cli("transfer", tmp_path, *target, "-b", "weights=0.1")
+    assert (code, "is no run" in err) == (2, True), err
+
+
+def test_a_rule_that_is_flat_or_of_other_stages_is_said_to_be(cli, tmp_path):
+    path = tmp_path / "even.json"
+    path.write_text(json.dumps({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 9] * 5}}))
+    code, out, err = cli("transfer", path, "-m", "resnet20", "-d", "digits", "-b", "weights=0.1")
+    assert code == 0, err
+    said = " ".join(out.split())
+    assert "within noise of uniform" in said
+    assert "asked at the rule's stages 1, 3, 5" in said
+
+
+def test_layers_that_lose_all_their_weights_are_named(cli, tmp_path):
+    run = tmp_path / "run"
+    longer = {"train_size": 800, "epochs": 4, "supernet_epochs": 4}  # a base that learns: else no verdict is given
+    code, _, err = cli(
+        *arguments(run, budget="weights=0.0005", trials=0, seeds=1, arms="pruned,uniform,base", **longer)
+    )
+    assert code == 0, err
+    (said,) = json.loads((run / "verdict.json").read_text())
+    assert any("the largest weights leave none in" in sentence for sentence in said["sentences"])
