@@ -182,7 +182,9 @@ def _best(run: RunData) -> str:
         f"network = load({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
-    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.</p>\n<pre>{escape(commands)}</pre>"
+    masked = run.best.get("weights") or {}
+    left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""
+    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.{left}</p>\n<pre>{escape(commands)}</pre>"
 
 
 def _glossary(run: RunData) -> str:
