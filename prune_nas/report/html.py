@@ -175,14 +175,14 @@ def _best(run: RunData) -> str:
         return _missing("No network yet: best.json is missing.")
     spec = shlex.quote(str(run.path / "best.json"))
     dataset = shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
+    masked = run.best.get("weights") or {}
+    again = f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
     commands = (
-        f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
-        "# or in Python, with the trained weights:\n"
+        f"{'' if masked else again}# in Python, with the trained weights:\n"
         "from prune_nas.nets.specs import load\n"
         f"network = load({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
-    masked = run.best.get("weights") or {}
     left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""
     return f"<p>best.json rebuilds the network: {macs} macs, {params} params.{left}</p>\n<pre>{escape(commands)}</pre>"
 

@@ -43,7 +43,11 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     """
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
-    traced, widths = trace_spec(read_spec(path), model)
+    spec = read_spec(path)
+    if "weights" in spec:
+        raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all; "
+                         "repeat the run that made it with more --seeds")  # fmt: skip
+    traced, widths = trace_spec(spec, model)
     place = choose_device(device)
     data = load(
         dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1], image_size=traced.space.input_shape[-1]

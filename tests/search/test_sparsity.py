@@ -64,6 +64,11 @@ def test_what_was_trained_has_the_weights_that_were_asked_for(sparse):
     assert sum(int((p != 0).sum()) for p in convolutions) == 14_422
 
 
+def test_a_net_with_masked_weights_is_not_trained_without_its_mask(sparse, cli):
+    code, _, err = cli("train", sparse / "best.json", "-d", "digits")
+    assert (code, "masked weights" in err) == (2, True), err
+
+
 def test_drawn_masks_differ_from_seed_to_seed_and_pruned_ones_do_not(sparse):
     zeros = {}
     for row in read_table(sparse / "finals.csv", Final):
