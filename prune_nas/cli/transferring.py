@@ -210,6 +210,8 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
     for name, (rule, evidence) in found.items():
         typer.echo(f"{name} ({rule.kind}): {rule.explain()}")
         typer.echo(f"  {evidence.get('helped', 'no evidence is given')} (n = {evidence.get('n', 0)})")
+        if "did_not_help" in evidence:
+            typer.echo(f"  where it did not help: {evidence['did_not_help']}")
     if not found:
         typer.echo("no rule is published yet; make one: prune-nas rules fit RUN -o FILE.json")
 

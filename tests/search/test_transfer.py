@@ -190,6 +190,7 @@ def test_published_rules_are_readable_and_say_where_they_helped(cli):
         assert rule["evidence"]["helped"]
     code, out, _ = cli("rules")
     assert "level with the taper" in out
+    assert "where it did not help: at a fifth of the params uniform with the same macs" in out
     code, out, err = cli("transfer", "vgg19-cifar10-slimming70", "-m", "vgg19", "-d", "cifar10", "-b", "params=2.37M")
     assert code == 0, err
     assert "conv3_1 244" in out
