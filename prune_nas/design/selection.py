@@ -73,7 +73,7 @@ def _select_at(space: Space, scores: Scores, limits: Limits, price: Mapping[str,
 
     def widths_at(number: int) -> Widths:
         own = counts(number)
-        return Widths({s.name: _allowed(own[s.name], s.floor, s.multiple) for s in space.slots})
+        return Widths({slot.name: slot.within(own[slot.name]) for slot in space.slots})
 
     low, high = 0, len(ranked)
     while low < high:
@@ -86,10 +86,6 @@ def _select_at(space: Space, scores: Scores, limits: Limits, price: Mapping[str,
         kept=best_channels(scores, widths),
         floored=tuple(slot.name for slot in space.slots if own[slot.name] < slot.floor),
     )
-
-
-def _allowed(count: int, floor: int, multiple: int) -> int:
-    return max(floor, count - count % multiple)
 
 
 def _fill(space: Space, limits: Limits, widths: Widths, values: Mapping[str, NDArray[np.float64]]) -> Widths:

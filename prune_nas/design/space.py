@@ -146,6 +146,10 @@ class Slot:
         """What the slot chooses: `width`, or `group width` where a number of groups is kept."""
         return "group width" if self.groups > 1 else "width"
 
+    def within(self, count: int) -> int:
+        """The largest allowed width of at most `count` channels; the floor where `count` is below it."""
+        return max(self.floor, count - count % self.multiple)
+
     def snap(self, width: float) -> int:
         """The allowed width nearest to `width`; halves go up."""
         steps = int(np.floor(width / self.multiple + 0.5))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from prune_nas.design.selection import Selection, best_channels
-from prune_nas.design.space import Slot, Space, Widths
+from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.pruning.importance import weight_norms
 
@@ -34,7 +34,7 @@ def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
     """
     removed = shares(space, ratio)
     wanted = {slot.name: int(slot.ceiling * (1 - removed[slot.name]) + 1e-9) for slot in space.slots}
-    widths = Widths({slot.name: _allowed(slot, wanted[slot.name]) for slot in space.slots})
+    widths = Widths({slot.name: slot.within(wanted[slot.name]) for slot in space.slots})
     floored = tuple(slot.name for slot in space.slots if wanted[slot.name] < slot.floor)
     return Selection(widths, best_channels(weight_norms(space, network, power=1), widths), floored)
 
@@ -59,10 +59,6 @@ def shares(space: Space, ratio: str) -> dict[str, float]:
     if not 0 < number < 1:
         raise UsageError(f"a ratio must lie above 0 and below 1: it is the share that goes; got {ratio}")
     return {slot.name: number for slot in space.slots}
-
-
-def _allowed(slot: Slot, width: int) -> int:
-    return max(slot.floor, width - width % slot.multiple)
 
 
 def _vgg16_a(number: int) -> float:

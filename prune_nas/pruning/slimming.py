@@ -36,6 +36,6 @@ def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
     pooled = np.sort(np.concatenate([scores[slot.name] for slot in space.slots]))
     threshold = pooled[int(len(pooled) * share)]
     left = {name: int((values > threshold).sum()) for name, values in scores.items()}
-    widths = Widths({s.name: max(s.floor, left[s.name] - left[s.name] % s.multiple) for s in space.slots})
+    widths = Widths({slot.name: slot.within(left[slot.name]) for slot in space.slots})
     floored = tuple(slot.name for slot in space.slots if left[slot.name] < slot.floor)
     return Selection(widths, best_channels(scores, widths), floored)
