@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from prune_nas.design import family
 from prune_nas.design.budget import Limits
 from prune_nas.design.kernels import Mask
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.projection import project
+from prune_nas.design.records import KEPT, REWIND, Final
 from prune_nas.design.rules import Rule, apply, taper_widths
 from prune_nas.design.space import Space, Widths
 
 UNIFORM = "uniform"
-REWIND = "rewind"
 _RANDOM_SEED = 7919  # random shapes are drawn from their own stream, never from the study's
 
 
@@ -63,11 +64,33 @@ def widths_of_arms(
     return arms
 
 
+class Key(NamedTuple):
+    """What identifies a training: arms that train the same network from scratch share one.
+
+    `start` is empty for fresh weights, else it says which were kept and how they are trained.
+    """
+
+    candidate: str
+    seed: int
+    epochs: int
+    start: str
+
+
+def training_of(row: Final) -> Key:
+    """What identifies the training of a row of `finals.csv`."""
+    return key_of(row.budget, row.candidate, row.seed, row.schedule, row.epochs)
+
+
+def key_of(budget: str, candidate: str, seed: int, schedule: str, epochs: int) -> Key:
+    """What identifies a training; the budget matters only where weights are kept."""
+    return Key(candidate, seed, epochs, f"{schedule} {budget}" if schedule in KEPT else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One training that the finals owe. `budget` is empty for the base; `inherited` starts from kept weights.
+    """One training that the finals owe; `budget` is empty for the base.
 
-    Under a budget of single weights `mask` says which are left.
+    The schedules in `KEPT` go on from kept weights. Under a budget of single weights `mask` says which are left.
     """
 
     budget: str
@@ -89,9 +112,9 @@ class Job:
         return self.budget, self.arm, self.candidate, self.seed, self.schedule, self.epochs
 
     @property
-    def training(self) -> tuple[str, int, int, bool]:
-        """What identifies the training itself: arms of equal widths share one."""
-        return self.candidate, self.seed, self.epochs, self.arm == "inherited"
+    def training(self) -> Key:
+        """What identifies the training itself."""
+        return key_of(self.budget, self.candidate, self.seed, self.schedule, self.epochs)
 
 
 def jobs(

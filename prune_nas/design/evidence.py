@@ -15,7 +15,7 @@ from statistics import fmean, median, stdev
 
 from scipy.special import stdtrit
 
-from prune_nas.design.records import Final
+from prune_nas.design.records import KEPT, Final
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
@@ -213,5 +213,5 @@ def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
         low=low,
         high=high,
         same=all(ours[s].candidate == theirs[s].candidate != "" and a.epochs == b.epochs for s in seeds)
-        and "inherited" not in (a.arm, b.arm),
+        and not {a.schedule, b.schedule} & set(KEPT),
     )

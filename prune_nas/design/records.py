@@ -17,6 +17,8 @@ from prune_nas.design.files import write_text
 from prune_nas.errors import PruneNasError
 
 SCHEMA = 1
+FINE_TUNE, REWIND = "fine-tune", "rewind"
+KEPT = (FINE_TUNE, REWIND)  # the schedules that go on from kept weights; the others start afresh
 
 
 @dataclass(frozen=True, slots=True)

@@ -281,6 +281,16 @@ class Space:
     def _index(self) -> dict[str, int]:
         return {slot.name: i for i, slot in enumerate(self.slots)}
 
+    def indices(self, extent: Extent, kept: Mapping[str, Sequence[int]]) -> list[int]:
+        """Where the kept channels of `extent` lie in the widest network; `kept` is slot -> indices of channels."""
+        found: list[int] = []
+        start = 0
+        for slot, times in extent:
+            channels = range(1) if slot is None else kept[slot]
+            found += [start + channel * times + i for channel in channels for i in range(times)]
+            start += times * (1 if slot is None else self.by_name[slot].ceiling)
+        return found
+
     def keep(self, widths: Mapping[str, int]) -> dict[str, float]:
         """The pattern of `widths`: keep ratio per slot, width / ceiling."""
         return {slot.name: widths[slot.name] / slot.ceiling for slot in self.slots}

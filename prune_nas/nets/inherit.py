@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prune_nas.design.space import Extent, Layer, Space
+from prune_nas.design.space import Layer, Space
 from prune_nas.errors import UsageError
 
 
@@ -46,7 +46,7 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
         path, _, what = key.rpartition(".")
         if key in layers:  # a bare parameter with one number a channel
             dim = max(range(value.ndim), key=lambda i: value.shape[i])
-            state[key] = value.index_select(dim, torch.tensor(_indices(space, layers[key].outputs, kept)))
+            state[key] = value.index_select(dim, torch.tensor(space.indices(layers[key].outputs, kept)))
             continue
         counted = path in layers and value.ndim > 0  # `num_batches_tracked` has no channels
         state[key] = _kept(space, layers[path], what, value, kept, source) if counted else value
@@ -63,7 +63,7 @@ def _kept(
     source: nn.Module,
 ) -> Tensor:
     """The kept part of one tensor of one layer's state."""
-    outputs = _indices(space, layer.outputs, kept)
+    outputs = space.indices(layer.outputs, kept)
     if what != "weight" or layer.kind in ("norm", "prelu"):
         return value[outputs]
     module: Any = source.get_submodule(layer.name)
@@ -73,7 +73,7 @@ def _kept(
             return value[outputs]
         # The weight is (channels, times, *kernel), and `outputs` counts in channels * times.
         return value.flatten(0, 1)[outputs].reshape(-1, *value.shape[1:])
-    inputs, groups = _indices(space, layer.inputs, kept), layer.groups
+    inputs, groups = space.indices(layer.inputs, kept), layer.groups
     if transposed:
         return _swap(_grouped(_swap(value, groups), outputs, inputs, groups), groups)
     return _grouped(value, outputs, inputs, groups)
@@ -97,14 +97,3 @@ def _grouped(weight: Tensor, outputs: list[int], inputs: list[int], groups: int)
 def _swap(weight: Tensor, groups: int) -> Tensor:
     """Between (in, out / groups, *kernel) and (out, in / groups, *kernel); its own inverse."""
     return weight.reshape(groups, -1, *weight.shape[1:]).transpose(1, 2).flatten(0, 1)
-
-
-def _indices(space: Space, extent: Extent, kept: Mapping[str, Sequence[int]]) -> list[int]:
-    """Where the kept channels of `extent` lie in the widest network."""
-    found: list[int] = []
-    start = 0
-    for slot, times in extent:
-        channels = range(1) if slot is None else kept[slot]
-        found += [start + channel * times + i for channel in channels for i in range(times)]
-        start += times * (1 if slot is None else space.by_name[slot].ceiling)
-    return found

@@ -9,13 +9,15 @@ import torch
 from torch import Tensor
 
 
-def soft_threshold(values: Tensor, threshold: float) -> Tensor:
+def soft_threshold(values: Tensor, threshold: float | Tensor) -> Tensor:
     """The proximal operator of threshold * |x|: values shrunk towards zero by it."""
     return values.sign() * (values.abs() - threshold).clamp_min(0)
 
 
 @torch.no_grad()
-def step(factors: Tensor, velocity: Tensor, gradient: Tensor, *, lr: float, strength: float, momentum: float) -> None:
+def step(
+    factors: Tensor, velocity: Tensor, gradient: Tensor, *, lr: float, strength: float | Tensor, momentum: float
+) -> None:
     """One update of scaling factors, in place.
 
     z = S(factors - lr * gradient, lr * strength); velocity <- z - factors + momentum * velocity;
@@ -26,7 +28,7 @@ def step(factors: Tensor, velocity: Tensor, gradient: Tensor, *, lr: float, stre
         velocity: of the same shape, zero before the first step.
         gradient: of the loss without the penalty.
         lr: eta.
-        strength: the penalty's weight, gamma in the paper.
+        strength: the penalty's weight, gamma in the paper; one for all or one for each factor.
         momentum: mu.
     """
     z = soft_threshold(factors - lr * gradient, lr * strength)

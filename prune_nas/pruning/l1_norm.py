@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping
 
 from torch import nn
 
-from prune_nas.design.selection import Selection, best_channels
-from prune_nas.design.space import Space, Widths
-from prune_nas.errors import UsageError
+from prune_nas.design.selection import Selection
+from prune_nas.design.space import Space
 from prune_nas.pruning.importance import weight_norms
+from prune_nas.pruning.ratios import keep, share_of
 
 Share = Callable[[int], float]
 
@@ -32,11 +32,17 @@ def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
     Raises:
         UsageError: the ratio is not above 0 and below 1, or the network has no configuration of that letter.
     """
+    return keep(space, counts(space, ratio), weight_norms(space, network, power=1))
+
+
+def counts(space: Space, ratio: str) -> dict[str, int]:
+    """Slot -> int(C * (1 - p)): the channels that stay of its C.
+
+    Raises:
+        UsageError: the ratio is not above 0 and below 1, or the network has no configuration of that letter.
+    """
     removed = shares(space, ratio)
-    wanted = {slot.name: int(slot.ceiling * (1 - removed[slot.name]) + 1e-9) for slot in space.slots}
-    widths = Widths({slot.name: slot.within(wanted[slot.name]) for slot in space.slots})
-    floored = tuple(slot.name for slot in space.slots if wanted[slot.name] < slot.floor)
-    return Selection(widths, best_channels(weight_norms(space, network, power=1), widths), floored)
+    return {slot.name: int(slot.ceiling * (1 - removed[slot.name]) + 1e-9) for slot in space.slots}
 
 
 def shares(space: Space, ratio: str) -> dict[str, float]:
@@ -49,16 +55,7 @@ def shares(space: Space, ratio: str) -> dict[str, float]:
     if ratio in known:
         share = known[ratio]
         return {slot.name: share(number) for number, slot in enumerate(space.slots, start=1)}
-    try:
-        number = float(ratio)
-    except ValueError:
-        letters = f"{', '.join(known)} for {space.model}" if known else f"none for {space.model}"
-        raise UsageError(
-            f"a ratio is a number above 0 and below 1, or the letter of a configuration ({letters}); got {ratio!r}"
-        ) from None
-    if not 0 < number < 1:
-        raise UsageError(f"a ratio must lie above 0 and below 1: it is the share that goes; got {ratio}")
-    return {slot.name: number for slot in space.slots}
+    return dict.fromkeys(space.by_name, share_of(ratio, known))
 
 
 def _vgg16_a(number: int) -> float:

@@ -156,7 +156,7 @@ class Frozen:
         """Keep the masks; they follow the network to its device."""
         self._masks = dict(masks)
 
-    def __call__(self, network: nn.Module) -> None:
+    def __call__(self, network: nn.Module, lr: float) -> None:
         """Zero the gradients of masked weights."""
         for layer, mask in self._masks.items():
             grad = network.get_submodule(layer).weight.grad

@@ -15,9 +15,8 @@ from torch import nn
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError, unknown
 from prune_nas.pruning.norms import Places, places
+from prune_nas.training.loop import Penalty
 from prune_nas.training.recipe import Recipe
-
-Penalty = Callable[[nn.Module], None]
 
 PAPER_STRENGTH = 1e-4  # Network Slimming's lambda for VGG over 160 epochs
 _PULL = 0.8  # lambda * travel at which gamma separated in short one-cycle trainings
@@ -63,7 +62,7 @@ def make(name: str, space: Space, network: nn.Module, strength: float) -> Penalt
         return None
 
     @torch.no_grad()
-    def penalise(model: nn.Module) -> None:
+    def penalise(model: nn.Module, lr: float) -> None:
         modules = dict(model.named_modules())
         for slot, spots in found.items():
             for spot in spots:

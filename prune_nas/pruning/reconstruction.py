@@ -7,7 +7,7 @@ rows sum to the layer's outputs less the bias.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +21,8 @@ from prune_nas.design.space import Layer, Slot, Space, size
 from prune_nas.errors import UsageError
 
 Terms = NDArray[np.float64]
+Kept = Mapping[str, Sequence[int]]
+_RIDGE = 1e-3  # of the mean square of an input: how hard a refitted weight is drawn to the inherited one
 
 
 def readers(space: Space, slot: Slot) -> list[Layer]:
@@ -31,6 +33,21 @@ def readers(space: Space, slot: Slot) -> list[Layer]:
         if layer.kernel and layer.kind in ("conv", "linear") and layer.groups == 1
         if any(name == slot.name for name, _ in layer.inputs)
     ]
+
+
+def demand_readers(space: Space) -> dict[str, list[Layer]]:
+    """Slot -> its readers.
+
+    Raises:
+        UsageError: no full layer reads a slot.
+    """
+    wanted = {slot.name: readers(space, slot) for slot in space.slots}
+    if lonely := [name for name, layers in wanted.items() if not layers]:
+        raise UsageError(
+            f"{space.model}: no ungrouped convolution or linear layer reads {', '.join(lonely[:3])}, so nothing can be "
+            "reconstructed from its channels; use l1-norm or slimming"
+        )
+    return wanted
 
 
 @torch.no_grad()
@@ -47,18 +64,11 @@ def terms(space: Space, network: nn.Module, images: Tensor, *, places: int, seed
     Raises:
         UsageError: no full layer reads a slot.
     """
-    wanted = {slot.name: readers(space, slot) for slot in space.slots}
-    if lonely := [name for name, layers in wanted.items() if not layers]:
-        raise UsageError(
-            f"{space.model}: no ungrouped convolution or linear layer reads {', '.join(lonely[:3])}, so nothing can be "
-            "reconstructed from its channels; use l1-norm or slimming"
-        )
+    wanted = demand_readers(space)
     names = {layer.name for layers in wanted.values() for layer in layers}
     generator = torch.Generator().manual_seed(seed)
     with _inputs(network, names) as seen:
-        network.eval()
-        network(images)
-        network.train()
+        _pass(network, images)
     parts = {name: _taken_apart(network.get_submodule(name), x, places, generator) for name, x in sorted(seen.items())}
     return {
         slot.name: np.concatenate([_of_slot(space, layer, slot, parts[layer.name]) for layer in wanted[slot.name]])
@@ -135,3 +145,91 @@ def error(found: Terms, kept: Sequence[int]) -> float:
     """What is lost where only some channels stay: the squared sum of the other terms over that of all."""
     gone = np.setdiff1d(np.arange(found.shape[1]), kept)
     return float((found[:, gone].sum(1) ** 2).sum() / max((found.sum(1) ** 2).sum(), 1e-30))
+
+
+@torch.no_grad()
+def rescale(space: Space, target: nn.Module, found: Mapping[str, Terms], kept: Kept) -> None:
+    """Multiply what each kept channel gives to its readers by the factor that makes up best for the channels that left.
+
+    The factors are the least squares of ThiNet's section 3.2.3 (equation 7).
+
+    Args:
+        space: the network's.
+        target: built at the kept widths, its weights inherited; changed in place.
+        found: slot -> terms of the unpruned network.
+        kept: slot -> channels that stay.
+    """
+    factors = {
+        slot.name: np.linalg.lstsq(found[slot.name][:, kept[slot.name]], found[slot.name].sum(1), rcond=None)[0]
+        for slot in space.slots
+    }
+    for layer in space.layers:
+        if any(layer in readers(space, space.by_name[name]) for name, _ in layer.inputs if name):
+            by = [np.repeat(factors[name] if name else np.ones(1), times) for name, times in layer.inputs]
+            weight = _weight(target, layer)
+            along = torch.from_numpy(np.concatenate(by)).to(weight)
+            weight.mul_(along.view(1, -1, *[1] * (weight.ndim - 2)))
+
+
+@torch.no_grad()
+def refit(
+    space: Space, source: nn.Module, target: nn.Module, kept: Kept, images: Tensor, *, places: int, seed: int
+) -> None:
+    """Set the weights of every reader so that the pruned network's layers give what the unpruned one's did.
+
+    Layer by layer in the order of the forward pass, each is the least squares of the unpruned outputs on the inputs
+    that the pruned network now has at random places (He et al. 2017, section 3.2), drawn a little towards the inherited
+    weights, so that few places are enough.
+
+    Args:
+        space: the networks'.
+        source: trained, at the space's ceilings.
+        target: built at the kept widths, its weights inherited; changed in place.
+        kept: slot -> channels that stay.
+        images: normalised, on the networks' device.
+        places: drawn for each reader.
+        seed: of the places.
+    """
+    wanted = {layer.name: layer for slot in space.slots for layer in readers(space, slot)}
+    generator = torch.Generator().manual_seed(seed)
+    with _inputs(source, set(wanted)) as whole:
+        _pass(source, images)
+    for layer in (layer for layer in space.layers if layer.name in wanted):
+        old, new = source.get_submodule(layer.name), target.get_submodule(layer.name)
+        with _inputs(target, {layer.name}) as seen:
+            _pass(target, images)
+        state = generator.get_state()
+        x = _columns(new, seen[layer.name], places, generator)
+        generator.set_state(state)
+        y = _columns(old, whole[layer.name], places, generator) @ _weight(source, layer).flatten(1).double().T
+        weight, outputs = _weight(target, layer), space.indices(layer.outputs, kept)
+        before = weight.flatten(1).double()
+        gram = x.T @ x
+        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        solved = torch.linalg.solve(gram + ridge, x.T @ y[:, outputs] + ridge @ before.T)
+        weight.copy_(solved.T.reshape(weight.shape))
+
+
+def _pass(network: nn.Module, images: Tensor) -> None:
+    network.eval()
+    network(images)
+    network.train()
+
+
+def _weight(network: nn.Module, layer: Layer) -> Tensor:
+    weight = network.get_submodule(layer.name).weight
+    assert isinstance(weight, Tensor)  # noqa: S101  (for the type checker)
+    return weight
+
+
+def _columns(layer: nn.Module, x: Tensor, places: int, generator: torch.Generator) -> Tensor:
+    """What a layer sees at random places, shape (places, inputs * kernel); the same ones for the same generator."""
+    rows = []
+    for _ in range(places):
+        image = x[_draw(len(x), generator)]
+        if isinstance(layer, _ConvNd):
+            rows.append(_window(layer, image, generator).flatten())
+        else:
+            flat = image.reshape(-1, x.shape[-1])
+            rows.append(flat[_draw(len(flat), generator)])
+    return torch.stack(rows).double()

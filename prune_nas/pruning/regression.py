@@ -1,4 +1,8 @@
-"""Regression-based pruning: LASSO chooses the channels that reconstruct the next layer (He et al. 2017, 1707.06168)."""
+"""Regression-based pruning: LASSO chooses the channels that reconstruct the next layer (He et al. 2017, 1707.06168).
+
+How many go is predefined, as in `l1_norm`. All layers' channels are chosen from the unpruned network's responses; then
+the weights are refitted layer by layer (`reconstruction.refit`).
+"""
 
 from __future__ import annotations
 

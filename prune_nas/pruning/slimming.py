@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from torch import nn
 
-from prune_nas.design.selection import Selection, best_channels
-from prune_nas.design.space import Space, Widths
-from prune_nas.errors import UsageError
+from prune_nas.design.selection import Selection
+from prune_nas.design.space import Space
 from prune_nas.pruning.importance import channel_scores
+from prune_nas.pruning.ratios import keep, share_of
 
 
 def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
@@ -24,18 +24,9 @@ def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
         ratio: the share of all channels that goes.
 
     Raises:
-        UsageError: the ratio is not above 0 and below 1, or no slot has a gamma.
+        UsageError: the ratio is not above 0 and below 1.
     """
-    try:
-        share = float(ratio)
-    except ValueError:
-        share = 0.0
-    if not 0 < share < 1:
-        raise UsageError(f"a ratio of slimming must lie above 0 and below 1: it is the share that goes; got {ratio}")
-    scores = channel_scores(space, network)
+    share, scores = share_of(ratio), channel_scores(space, network)
     pooled = np.sort(np.concatenate([scores[slot.name] for slot in space.slots]))
     threshold = pooled[int(len(pooled) * share)]
-    left = {name: int((values > threshold).sum()) for name, values in scores.items()}
-    widths = Widths({slot.name: slot.within(left[slot.name]) for slot in space.slots})
-    floored = tuple(slot.name for slot in space.slots if left[slot.name] < slot.floor)
-    return Selection(widths, best_channels(scores, widths), floored)
+    return keep(space, {name: int((values > threshold).sum()) for name, values in scores.items()}, scores)

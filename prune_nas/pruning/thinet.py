@@ -1,4 +1,7 @@
-"""ThiNet: the channels go whose terms the next layer misses least, one by one (Luo et al. 2017, arXiv 1707.06342)."""
+"""ThiNet: the channels go whose terms the next layer misses least, one by one (Luo et al. 2017, arXiv 1707.06342).
+
+How many go is predefined, as in `l1_norm`. The paper prunes and tunes layer after layer; here all are chosen at once.
+"""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
+from prune_nas.design.arms import training_of
 from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
@@ -19,7 +20,7 @@ from prune_nas.design.space import Space, Widths
 from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
-from prune_nas.search.finals import training_of, weights_of
+from prune_nas.search.finals import weights_of
 from prune_nas.search.prior import Prior, remark
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.curves import Curves
-from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed
+from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed, weights_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scoring import Scoring
@@ -55,6 +55,14 @@ class Experiment(ABC):
     @abstractmethod
     def widths_of(self, budget: str, candidate: str | None) -> Widths:
         """The widths of a candidate, by its digest; the subject's by default."""
+
+    @abstractmethod
+    def origin(self, job: Job) -> Path | None:
+        """The trained weights that a job goes on from, or that its mask is read from; made if they are not there."""
+
+    def weights(self, job: Job) -> Path | None:
+        """Where a job's trained weights are kept: everybody's but the base's."""
+        return None if job.arm == "base" else self.run.file("weights") / weights_of(job.training)
 
     def about_weights(self, budget: str) -> dict[str, Any]:
         """What a spec says of masked weights: nothing where widths are compared."""
@@ -93,16 +101,14 @@ class Experiment(ABC):
     def crew(self) -> Crew:
         """What trains everything but the supernet; a worker starts when it is first needed."""
         workers, threads = self.size
-        supernet = self.run.file("supernet.safetensors")
         if workers == 1:
-            return Alone(Workplace(self.config, self.traced, self.setting, supernet))
+            return Alone(Workplace(self.config, self.traced, self.setting))
         briefing = {
             "config": self.config.model_dump(mode="json"),
             "threads": threads,
             "device": str(self.setting.device),
             "precision": self.setting.precision.name,
             "fingerprint": self.setting.data.fingerprint,
-            "supernet": str(supernet),
         }
         return Workers(workers, briefing)
 
@@ -146,11 +152,10 @@ class Experiment(ABC):
             table=table,
             images=len(self.setting.data.train),
             checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
-            weights=self.run.file("weights"),
+            origin=self.origin,
+            weights=self.weights,
             on_failure=lambda job, result: self._failed(bars[0], job, result),
         )
-        if finals.inherits:
-            self.scoring.supernet()
         self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
         with self.view.phase("finals", finals.epochs) as bar:
             bars.append(bar)

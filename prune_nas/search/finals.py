@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from prune_nas.design.arms import Job
+from prune_nas.design.arms import Job, Key, key_of, training_of
 from prune_nas.design.ledger import train_macs
-from prune_nas.design.records import Final, read_table, write_table
+from prune_nas.design.records import KEPT, Final, read_table, write_table
 from prune_nas.design.space import Cost
 from prune_nas.search.work import Result, Training
 
 FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the first rung use the run's own seed
 FINALIST_SEEDS = 500  # the second rung's seeds from here on
-
-Key = tuple[str, int, int, bool]
 
 
 def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
@@ -24,8 +22,9 @@ def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
 
 
 def name_of(job: Job) -> str:
-    """The name of a training in `curves.csv` and `run.json`."""
-    return f"{job.arm}/{job.schedule}/{job.candidate}/{job.seed}"
+    """The name of a training in `curves.csv` and `run.json`; kept weights are told apart by what was pruned."""
+    where = f"/{job.budget}" if job.schedule in KEPT else ""
+    return f"{job.arm}/{job.schedule}/{job.candidate}/{job.seed}{where}"
 
 
 def checkpoint_of(job: Job) -> str:
@@ -35,8 +34,8 @@ def checkpoint_of(job: Job) -> str:
 
 def weights_of(training: Key) -> str:
     """The file of a training's weights in the run's `weights/`."""
-    digest, seed, epochs, inherits = training
-    return f"{digest}-{epochs}-{seed}{'-inherited' if inherits else ''}.safetensors"
+    start = f"-{training.start.replace(' ', '-')}" if training.start else ""
+    return f"{training.candidate}-{training.epochs}-{training.seed}{start}.safetensors"
 
 
 class Finals:
@@ -50,7 +49,8 @@ class Finals:
         table: Path,
         images: int,
         checkpoint: Callable[[Job], Path],
-        weights: Path,
+        origin: Callable[[Job], Path | None],
+        weights: Callable[[Job], Path | None],
         on_failure: Callable[[Job, Result], None],
     ) -> None:
         """Bind what every job needs.
@@ -61,11 +61,12 @@ class Finals:
             table: `finals.csv`.
             images: training images, for the ledger.
             checkpoint: where a job's training keeps its last epoch.
-            weights: folder for the trained weights, the base's left out.
+            origin: the trained weights that a job goes on from, or that its mask is read from.
+            weights: where a job's trained weights are kept, if anywhere.
             on_failure: called where a training failed: it leaves no row.
         """
         self._cost, self._table, self._images = cost, table, images
-        self._checkpoint, self._weights, self._on_failure = checkpoint, weights, on_failure
+        self._checkpoint, self._origin, self._weights, self._on_failure = checkpoint, origin, weights, on_failure
         self._groups: dict[Key, list[Job]] = {}
         for job in jobs:
             self._groups.setdefault(job.training, []).append(job)
@@ -76,11 +77,6 @@ class Finals:
     def epochs(self) -> int:
         """Epochs that are still to be trained, or to be continued."""
         return sum(self._groups[key][0].epochs for key in self._left)
-
-    @property
-    def inherits(self) -> bool:
-        """Whether any training starts from the supernet's weights."""
-        return any(self._groups[key][0].arm == "inherited" for key in self._left)
 
     def ask(self) -> Training | None:
         """The next training, in the jobs' order; None at the end."""
@@ -96,17 +92,17 @@ class Finals:
             seed=job.seed,
             epochs=job.epochs,
             checkpoint=self._checkpoint(job),
-            inherits=job.arm == "inherited",
+            schedule=job.schedule,
+            origin=self._origin(job),
             mask=job.mask,
             tests=True,
-            weights=None if job.arm == "base" else self._weights / weights_of(job.training),
+            weights=self._weights(job),
         )
 
     def tell(self, training: Training, result: Result) -> None:
         """Append a row for every arm that the training serves, then drop its checkpoint."""
         candidate = training.mask.digest if training.mask else training.widths.digest
-        key = (candidate, training.seed, training.epochs, training.inherits)
-        group = self._groups[key]
+        group = self._groups[key_of(training.budget, candidate, training.seed, training.schedule, training.epochs)]
         if result.val_accuracy is None or result.test_accuracy is None:
             self._on_failure(group[0], result)
         else:
@@ -118,7 +114,8 @@ class Finals:
         trained = {training_of(row): row for row in rows}
         for key in [key for key in self._groups if key in trained]:
             group = self._groups[key]
-            if any(job.arm == "found" for job in group) and not (self._weights / weights_of(key)).exists():
+            kept = [path for job in group if job.arm == "found" and (path := self._weights(job)) is not None]
+            if not all(path.exists() for path in kept):
                 continue
             row = trained[key]
             self._append([self._row(job, row.val_accuracy, row.test_accuracy, row.seconds) for job in group])
@@ -149,8 +146,3 @@ class Finals:
 
 def _key(row: Final) -> tuple[str, str, str, int, str, int]:
     return row.budget, row.arm, row.candidate, row.seed, row.schedule, row.epochs
-
-
-def training_of(row: Final) -> Key:
-    """What identifies the training of a row: arms of equal widths share one."""
-    return row.candidate, row.seed, row.epochs, row.arm == "inherited"

@@ -22,10 +22,12 @@ from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
-from prune_nas.design.records import TrialRow, write_table
-from prune_nas.design.selection import Selection
+from prune_nas.design.records import KEPT, TrialRow, write_table
+from prune_nas.design.selection import Selection, best_channels
 from prune_nas.design.space import Cost, Widths
+from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import penalties
+from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.experiment import Experiment
 from prune_nas.search.finals import FINALIST_SEEDS
@@ -33,6 +35,7 @@ from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import opened
 from prune_nas.search.setup import prepare, setting_of
+from prune_nas.search.supernet import save_weights
 from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.work import Result, Training
 
@@ -268,6 +271,17 @@ class Search(Experiment):
             seeds=self.seeds(),
             epochs=self.config.epochs,
         )
+
+    def origin(self, job: arms_of.Job) -> Path | None:
+        """The supernet's kept channels, for the inherited arm."""
+        if job.schedule not in KEPT:
+            return None
+        path = self.run.file("starts") / f"{job.candidate}.safetensors"
+        if not path.exists():
+            supernet = self.scoring.supernet()
+            kept = best_channels(channel_scores(self.space, supernet), job.widths)
+            save_weights(path, inherit(self.space, supernet, self.traced.build(job.widths, seed=0), kept))
+        return path
 
     def cost(self, job: arms_of.Job) -> Cost:
         """What a job's network costs."""

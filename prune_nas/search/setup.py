@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from prune_nas.config import Config
 from prune_nas.design.files import write_json
-from prune_nas.design.records import SCHEMA
+from prune_nas.design.records import FINE_TUNE, SCHEMA
 from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.settings import parse_settings, read_settings
@@ -66,10 +66,11 @@ def trace_model(config: Config, data: Data) -> Traced:
     return traced.scaled(supernet=config.supernet_width)
 
 
-def recipe_of(config: Config, epochs: int) -> Recipe:
+def recipe_of(config: Config, epochs: int, schedule: str = "scratch-e") -> Recipe:
     """The run's recipe for a number of epochs, with the run's own batch and learning rate."""
     plain = recipe(config.recipe, epochs)
-    return Recipe(**{**asdict(plain), "batch": config.batch or plain.batch, "lr": config.lr or plain.lr})
+    own = replace(plain, batch=config.batch or plain.batch, lr=config.lr or plain.lr)
+    return own.tuning() if schedule == FINE_TUNE else own
 
 
 def on_device(data: Data, device: torch.device) -> Data:

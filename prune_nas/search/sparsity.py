@@ -19,12 +19,12 @@ import numpy as np
 import torch
 
 from prune_nas.config import FROM_SUPERNET, Config
-from prune_nas.design.arms import REWIND, UNIFORM, Job
+from prune_nas.design.arms import UNIFORM, Job
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
 from prune_nas.design.kernels import EVEN, Kernel, Mask, kernel_mean, planned
 from prune_nas.design.ledger import scratch_b_epochs
-from prune_nas.design.records import Expense, Final, read_table, write_table
+from prune_nas.design.records import REWIND, Expense, Final, read_table, write_table
 from prune_nas.design.space import Cost, Widths
 from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.errors import UsageError
@@ -179,6 +179,13 @@ class Sparsity(Experiment):
     @cached_property
     def _costs(self) -> dict[Mask, Cost]:
         return {}
+
+    def origin(self, job: Job) -> Path | None:
+        """The network that magnitudes are read from; none where masks are drawn."""
+        if job.mask is None or job.mask.rule is not None:
+            return None
+        self.scoring.supernet()
+        return self.run.file("supernet.safetensors")
 
     def widths_of(self, budget: str, candidate: str | None) -> Widths:
         """The network's own widths, whatever the mask."""

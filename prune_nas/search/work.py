@@ -8,29 +8,30 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from prune_nas.config import Config
 from prune_nas.design.kernels import Mask
-from prune_nas.design.selection import best_channels
+from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
-from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude
-from prune_nas.pruning.importance import channel_scores
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.supernet import load_weights, save_weights
 from prune_nas.training.data import ImageSet
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, accuracy, train
+
+_PATHS = ("checkpoint", "origin", "weights")
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
     """One from-scratch training that a phase asks for.
 
-    `name` is its name in `curves.csv`, `spoken` the one in the progress. `inherits` starts it from the supernet's kept
-    channels or weights; `mask` says which weights it has, if not all; `tests` has the test split read at its end;
-    `weights` is where the trained network is kept, if anywhere.
+    `name` is its name in `curves.csv`, `spoken` the one in the progress. `mask` says which weights it has, if not all.
+    `origin` is a file of trained weights: where the schedule is of `KEPT` the training goes on from them, and a mask
+    without a rule is read from them. `tests` has the test split read at its end; `weights` is where the trained network
+    is kept, if anywhere.
     """
 
     budget: str
@@ -40,26 +41,23 @@ class Training:
     seed: int
     epochs: int
     checkpoint: Path
-    inherits: bool = False
+    schedule: str = "scratch-e"
+    origin: Path | None = None
     mask: Mask | None = None
     tests: bool = False
     weights: Path | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for another process."""
-        paths = {"checkpoint": str(self.checkpoint), "weights": self.weights and str(self.weights)}
+        paths = {name: path and str(path) for name, path in asdict(self).items() if name in _PATHS}
         return {**asdict(self), "widths": dict(self.widths), "mask": self.mask and self.mask.to_dict(), **paths}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Training:
         """The inverse of `to_dict`."""
-        made = {
-            "widths": Widths(data["widths"]),
-            "mask": data["mask"] and Mask.from_dict(data["mask"]),
-            "checkpoint": Path(data["checkpoint"]),
-            "weights": data["weights"] and Path(data["weights"]),
-        }
-        return cls(**{**data, **made})
+        paths = {name: data[name] and Path(data[name]) for name in _PATHS}
+        mask = data["mask"] and Mask.from_dict(data["mask"])
+        return cls(**{**data, "widths": Widths(data["widths"]), "mask": mask, **paths})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +73,16 @@ class Result:
 
 
 class Workplace:
-    """A process's own network, data, device and precision; the test split and the supernet are read when needed."""
+    """A process's own network, data, device and precision; the test split is read when needed."""
 
-    def __init__(self, config: Config, traced: Traced, setting: Setting, supernet: Path) -> None:
-        """Bind what every training needs; `supernet` is the file of the trained supernet's weights."""
+    def __init__(self, config: Config, traced: Traced, setting: Setting) -> None:
+        """Bind what every training needs."""
         self.config, self.traced, self.setting = config, traced, setting
-        self._supernet_file = supernet
 
     @cached_property
     def test(self) -> ImageSet:
         """The test split, on the device."""
         return self.setting.data.open_test().to(self.setting.device)
-
-    @cached_property
-    def supernet(self) -> nn.Module:
-        """The trained supernet."""
-        network = self.traced.build(self.traced.space.widest, seed=self.config.seed)
-        network.load_state_dict(load_weights(self._supernet_file))
-        return network
 
     def perform(self, training: Training, on_epoch: Callable[[Epoch], None]) -> Result:
         """Train to the end, or from the last checkpoint to the end; divergence and full memory are results too."""
@@ -107,7 +97,7 @@ class Workplace:
             network, epochs = train(
                 lambda: self._build(training, masks),
                 self.setting,
-                recipe_of(self.config, training.epochs),
+                recipe_of(self.config, training.epochs, training.schedule),
                 seed=training.seed,
                 checkpoint=training.checkpoint,
                 on_epoch=note,
@@ -128,16 +118,19 @@ class Workplace:
         """Layer -> the training's mask; none where it has all weights."""
         if training.mask is None:
             return {}
-        drawn = training.mask.rule is not None
-        network = self.traced.build(self.traced.space.widest, seed=0) if drawn else self.supernet
+        network = self.traced.build(self.traced.space.widest, seed=0)
+        if training.mask.rule is None:
+            network.load_state_dict(_kept(training))
         return magnitude.masks_of(training.mask, self.traced.space, network, seed=training.seed)
 
     def _build(self, training: Training, masks: magnitude.Masks) -> nn.Module:
         network = self.traced.build(training.widths, seed=training.seed)
-        if training.inherits and masks:
-            network.load_state_dict(self.supernet.state_dict())
-        elif training.inherits:
-            kept = best_channels(channel_scores(self.traced.space, self.supernet), training.widths)
-            inherit(self.traced.space, self.supernet, network, kept)
-        magnitude.impose(network, masks, rescale=not training.inherits)
+        if training.schedule in KEPT:
+            network.load_state_dict(_kept(training))
+        magnitude.impose(network, masks, rescale=training.schedule not in KEPT)
         return network
+
+
+def _kept(training: Training) -> dict[str, Tensor]:
+    assert training.origin is not None  # noqa: S101  (who asks for such a training names it; for the type checker)
+    return load_weights(training.origin)

@@ -14,7 +14,6 @@ import threading
 import traceback
 from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -43,7 +42,7 @@ def workplace(briefing: dict[str, Any]) -> Workplace:
         raise UsageError("the data set changed while the search was running; restore it and repeat the command")
     device = torch.device(briefing["device"])
     setting = Setting(on_device(data, device), device, Precision(briefing["precision"]))
-    return Workplace(config, trace_model(config, data), setting, Path(briefing["supernet"]))
+    return Workplace(config, trace_model(config, data), setting)
 
 
 def serve(orders: SimpleQueue[str], answer: Answer) -> None:

@@ -29,6 +29,8 @@ from prune_nas.training.recipe import Recipe
 _EVALUATION_BATCH = 500
 _SEED_STRIDE = 1_000_003  # a prime above any number of epochs, so that (seed, epoch) pairs never share a stream
 
+Penalty = Callable[[nn.Module, float], None]
+
 
 class DivergedError(PruneNasError):
     """The training loss became infinite or NaN."""
@@ -63,7 +65,7 @@ def fit(
     recipe: Recipe,
     *,
     seed: int,
-    penalty: Callable[[nn.Module], None] | None = None,
+    penalty: Penalty | None = None,
     checkpoint: Path | None = None,
 ) -> Iterator[Epoch]:
     """Train `network` in place, yielding after every epoch.
@@ -73,7 +75,8 @@ def fit(
         setting: data, device and precision.
         recipe: schedule and optimiser.
         seed: decides batches and augmentation (not the initial weights: those are the builder's).
-        penalty: called between backward and step; adds its subgradient to `.grad`.
+        penalty: called between backward and step with the network and the learning rate; adds its subgradient to
+            `.grad`, or updates parameters of its own, whose `.grad` it then takes away.
         checkpoint: file written after every epoch and continued from if it belongs to this training; epochs already
             done are yielded again from it. The caller deletes it when the result is safe.
 
@@ -111,7 +114,7 @@ def train(
     seed: int,
     checkpoint: Path | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-    penalty: Callable[[nn.Module], None] | None = None,
+    penalty: Penalty | None = None,
 ) -> tuple[nn.Module, list[Epoch]]:
     """Build a network and train it to the end; where memory runs out, once more at half the batch.
 
@@ -157,7 +160,7 @@ def _epoch(
     scaler: torch.amp.GradScaler,
     seed: int,
     number: int,
-    penalty: Callable[[nn.Module], None] | None,
+    penalty: Penalty | None,
 ) -> float:
     network.train()
     data, device = setting.data, setting.device
@@ -184,7 +187,7 @@ def _epoch(
             scaler.scale(loss).backward()
             if penalty is not None:
                 scaler.unscale_(optimiser)
-                penalty(network)
+                penalty(network, lr)
             scaler.step(optimiser)
             scaler.update()
             total += loss.detach()

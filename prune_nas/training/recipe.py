@@ -64,6 +64,10 @@ class Recipe:
             raise UsageError(f"a training must last at least 1 epoch; got {epochs}")
         return replace(self, epochs=epochs)
 
+    def tuning(self) -> Recipe:
+        """A hundredth of the learning rate throughout: the paper's fine-tuning (cifar/*/main_finetune.py)."""
+        return replace(self, lr=self.lr / 100, policy="constant")
+
     def halved(self) -> Recipe:
         """Half the batch and, linearly, half the learning rate: for a device that ran out of memory."""
         return replace(self, batch=max(self.batch // 2, 1), lr=self.lr / 2)

@@ -103,7 +103,7 @@ def test_masked_weights_never_revive(vgg, nesterov):
         x, y = torch.randn(8, 3, 32, 32, generator=generator), torch.randint(10, (8,), generator=generator)
         optimiser.zero_grad()
         F.cross_entropy(network(x), y).backward()
-        frozen(network)
+        frozen(network, 0.1)
         optimiser.step()
     for layer, mask in masks.items():
         weight = network.get_submodule(layer).weight.detach()

@@ -64,7 +64,7 @@ def test_the_penalty_is_the_gradient_of_its_term(traced):
     wanted = {name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None}
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
-    make("l1", traced.space, net, 0.01)(net)
+    make("l1", traced.space, net, 0.01)(net, 0.1)
     for name, p in net.named_parameters():
         torch.testing.assert_close(p.grad, wanted.get(name, torch.zeros_like(p)))
 
@@ -73,7 +73,7 @@ def test_cost_weights_follow_marginal_cost_and_average_one(traced):
     space, net = traced.space, traced.build(seed=0)
     for p in net.parameters():
         p.grad = torch.zeros_like(p)
-    make("l1-macs", space, net, 1.0)(net)
+    make("l1-macs", space, net, 1.0)(net, 0.1)
     full = space.cost(space.widest).macs
     marginal = {s.name: full - space.cost({**space.widest, s.name: s.ceiling - 1}).macs for s in space.slots}
     got = {"a": net.na.weight.grad[0].item(), "c": net.nc.weight.grad[0].item()}

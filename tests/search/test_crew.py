@@ -102,32 +102,32 @@ class Once:
         self.result = result
 
 
-def briefing(run):
+def briefing():
     from prune_nas.config import Config
     from tests.search.tiny import SETTINGS
 
     names = {k.replace("-", "_"): v for k, v in SETTINGS.items() if k not in ("preset", "budget")}
     config = Config(**names, budget=("macs=0.4",))
     return {"config": config.model_dump(mode="json"), "threads": 1, "device": "cpu", "precision": "fp32",
-            "fingerprint": "", "supernet": str(run / "supernet.safetensors")}  # fmt: skip
+            "fingerprint": ""}  # fmt: skip
 
 
-def test_a_training_whose_worker_dies_three_times_has_failed(tmp_path, monkeypatch):
+def test_a_training_whose_worker_dies_three_times_has_failed(monkeypatch):
     from tests.search.test_study import SPACE, order
 
     monkeypatch.setattr(sys, "executable", "/bin/false")  # a worker that ends at once, as one that memory kills
-    crew, source = Workers(2, briefing(tmp_path)), Once(order(0, SPACE.widest))
+    crew, source = Workers(2, briefing()), Once(order(0, SPACE.widest))
     crew.run([source], lambda training, epoch: None)
     crew.close()
     assert source.result.val_accuracy is None
     assert "ended 3 times" in source.result.error
 
 
-def test_what_goes_wrong_in_a_worker_is_said_by_the_parent(tmp_path):
+def test_what_goes_wrong_in_a_worker_is_said_by_the_parent():
     from prune_nas.errors import PruneNasError
     from tests.search.test_study import SPACE, order
 
-    crew = Workers(1, briefing(tmp_path))
+    crew = Workers(1, briefing())
     with pytest.raises(PruneNasError, match="data set changed") as caught:
         crew.run([Once(order(0, SPACE.widest))], lambda training, epoch: None)
     crew.close()

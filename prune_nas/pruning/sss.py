@@ -1,0 +1,191 @@
+"""Sparse Structure Selection: scaling factors that reach exact zeros while the network trains (arXiv 1707.01213).
+
+A factor, 1 at first, multiplies every output of a structure: here of a channel of a slot, behind its BatchNorms.
+Factors are updated by accelerated proximal gradient (`apg`) without weight decay, the rest of the network as usual. In
+the paper only the penalty's strength decides how many reach zero. Here they are also given a ratio: once that share of
+them is zero, those are out for good and the penalty ends, so that a comparison can ask for a size. A slot's largest
+factors, as many as its floor, are not penalised: through a layer without channels nothing would pass.
+
+Between steps the factors and their state are a module's parameters and buffers, so that a checkpoint holds them; at the
+end they are multiplied into gamma and beta, and what is left is an ordinary network.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from prune_nas.design.selection import Selection
+from prune_nas.design.space import Space
+from prune_nas.errors import UsageError
+from prune_nas.pruning import apg
+from prune_nas.pruning.importance import channel_scores
+from prune_nas.pruning.norms import Place, gamma, places
+from prune_nas.pruning.ratios import keep, share_of
+from prune_nas.training.loop import Penalty
+from prune_nas.training.recipe import Recipe
+
+_FACTORS = "scaling_factors"
+_PULL = 2.0  # lambda * travel: a factor that the loss does not defend falls from 1 to 0 in half of the training
+
+
+def strength_for(recipe: Recipe, images: int) -> float:
+    """A strength that brings factors to zero well within this schedule (see `penalties.strength_for`)."""
+    return _PULL / recipe.travel(images)
+
+
+class Factors(nn.Module):
+    """The factors of a network's slots, one a channel, and their state: velocity, and 0 where one is out for good."""
+
+    def __init__(self, space: Space) -> None:
+        """All factors at 1."""
+        super().__init__()
+        self.slots = [slot.name for slot in space.slots]
+        self.floors = [slot.floor for slot in space.slots]
+        self.values = nn.ParameterList([torch.ones(slot.ceiling) for slot in space.slots])
+        for number, slot in enumerate(space.slots):
+            self.register_buffer(f"velocity{number}", torch.zeros(slot.ceiling))
+            self.register_buffer(f"alive{number}", torch.ones(slot.ceiling))
+
+    @property
+    def velocity(self) -> list[Tensor]:
+        """The momentum of every slot's factors."""
+        return [self.get_buffer(f"velocity{number}") for number in range(len(self.slots))]
+
+    @property
+    def alive(self) -> list[Tensor]:
+        """For every slot's factors 1, or 0 where one is out for good."""
+        return [self.get_buffer(f"alive{number}") for number in range(len(self.slots))]
+
+    def of(self, slot: str) -> Tensor:
+        """The factors of a slot."""
+        values: Tensor = self.values[self.slots.index(slot)]
+        return values
+
+
+def attach(space: Space, network: nn.Module) -> nn.Module:
+    """Put factors behind the norms of a network's slots, in place.
+
+    Raises:
+        UsageError: a slot has no BatchNorm behind which its channels could be scaled.
+    """
+    spots = places(space, network)
+    if bare := [slot.name for slot in space.slots if slot.name not in spots]:
+        raise UsageError(
+            f"sss scales channels behind their BatchNorm, and {', '.join(bare[:3])} of {space.model} has none; "
+            "use l1-norm"
+        )
+    factors = Factors(space)
+    host = next(iter(spots.values()))[0].norm  # a Sequential would run what is added to it; a norm does not
+    network.get_submodule(host).add_module(_FACTORS, factors)
+    by_norm: dict[str, list[tuple[str, Place]]] = defaultdict(list)
+    for slot, own in spots.items():
+        for place in own:
+            by_norm[place.norm].append((slot, place))
+    for norm, parts in by_norm.items():
+        network.get_submodule(norm).register_forward_hook(
+            lambda module, args, out, parts=parts: out * _vector(factors, parts, out)
+        )
+    return network
+
+
+def factors_of(network: nn.Module) -> Factors:
+    """The factors of a network that has some."""
+    return next(module for module in network.modules() if isinstance(module, Factors))
+
+
+def _vector(factors: Factors, parts: list[tuple[str, Place]], out: Tensor) -> Tensor:
+    """The factors of all channels of a norm, 1 where a channel is no slot's; shaped to multiply its output."""
+    found, at = [], 0
+    for slot, place in parts:  # in the order of the norm's channels
+        found += [out.new_ones(place.start - at), factors.of(slot).to(out.dtype).repeat_interleave(place.times)]
+        at = place.stop
+    found.append(out.new_ones(out.shape[1] - at))
+    return torch.cat(found).view(1, -1, *[1] * (out.ndim - 2))
+
+
+def penalty(strength: float, share: float, momentum: float) -> Penalty:
+    """The factors' own update, to be called between backward and step.
+
+    Args:
+        strength: of the penalty, gamma in the paper.
+        share: of all factors; when so many are zero, they stay zero and the penalty ends.
+        momentum: of the update.
+    """
+
+    @torch.no_grad()
+    def update(network: nn.Module, lr: float) -> None:
+        factors = factors_of(network)
+        before = torch.cat([values.clone() for values in factors.values])
+        penalised = torch.stack([mask.all() for mask in factors.alive]).all()  # nothing is out yet
+        for values, velocity, mask, floor in zip(
+            factors.values, factors.velocity, factors.alive, factors.floors, strict=True
+        ):
+            if values.grad is not None:
+                thresholds = torch.full_like(values, strength) * penalised
+                thresholds[values.topk(floor).indices] = 0
+                apg.step(values, velocity, values.grad, lr=lr, strength=thresholds, momentum=momentum)
+                values.mul_(mask)
+                velocity.mul_(mask)
+            values.grad = None  # so that the network's own optimiser leaves it alone
+        _end(factors, before, penalised, max(int(share * len(before)), 1))
+
+    return update
+
+
+def _end(factors: Factors, before: Tensor, penalised: Tensor, wanted: int) -> None:
+    """Take `wanted` zeros out for good, if there are so many.
+
+    Where one step made more, those stay that were largest before it, as they were.
+    """
+    zero = torch.cat([values == 0 for values in factors.values])
+    last = torch.where(zero, before, torch.inf).kthvalue(wanted).values
+    enough = penalised & (zero.sum() >= wanted)
+    out, spared = enough & zero & (before <= last), enough & zero & (before > last)
+    sizes = [len(values) for values in factors.values]
+    parts = zip(out.split(sizes), spared.split(sizes), before.split(sizes), strict=True)
+    for values, mask, (gone, stays, old) in zip(factors.values, factors.alive, parts, strict=True):
+        mask.mul_(~gone)
+        values.copy_(torch.where(stays, old, values))
+
+
+@torch.no_grad()
+def fold(space: Space, network: nn.Module) -> nn.Module:
+    """Multiply the factors into gamma and beta and take them off, in place: the outputs stay what they were."""
+    factors = factors_of(network)
+    for slot, own in places(space, network).items():
+        for place in own:
+            norm: Any = network.get_submodule(place.norm)
+            by = factors.of(slot).repeat_interleave(place.times)
+            for vector in (norm.weight, norm.bias):
+                vector[place.start : place.stop].mul_(by)
+            norm._forward_hooks.clear()
+    for module in [module for module in network.modules() if hasattr(module, _FACTORS)]:
+        delattr(module, _FACTORS)
+    return network
+
+
+def left(space: Space, network: nn.Module) -> dict[str, int]:
+    """Slot -> how many channels a trained and folded network still lets through: a gamma is not zero."""
+    return {
+        slot: int(torch.stack([(gamma(network, p).reshape(-1, p.times) != 0).any(1) for p in own]).any(0).sum())
+        for slot, own in places(space, network).items()
+    }
+
+
+def prune(space: Space, network: nn.Module, ratio: str) -> Selection:
+    """The channels that stay: those whose factor is not zero.
+
+    Args:
+        space: the network's.
+        network: trained with factors, folded, at the space's ceilings.
+        ratio: that it was trained with; how many are zero was decided then.
+    """
+    share_of(ratio)
+    own = left(space, network)
+    held = tuple(slot.name for slot in space.slots if own[slot.name] <= slot.floor < slot.ceiling)
+    return replace(keep(space, own, channel_scores(space, network)), floored=held)
