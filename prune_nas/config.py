@@ -21,6 +21,8 @@ from prune_nas.errors import UsageError, unknown
 
 ARMS = ("found", "transferred", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
 SCHEDULES = ("scratch-e", "scratch-b")
+PAPER_SCHEDULES = ("fine-tune", "rewind", "scratch-e", "scratch-b")  # of a comparison of pruning methods
+ARMS_OF_CASES = ("pruned", "uniform", "taper", "random", "base")
 ARMS_OF_WEIGHTS = ("transferred", "pruned", "guided", "uniform", "inherited", "base")
 FROM_SUPERNET = ("pruned", "guided", "inherited")  # the arms that need a supernet of the network itself
 ENVIRONMENT = "PRUNE_NAS_"
@@ -72,7 +74,12 @@ class Config(BaseModel):
     latency_batch: Positive = 1
     latency_threads: Positive | None = None
 
+    fine_tune_epochs: Positive | None = None
+    scratch_b_cap: Annotated[float, Field(ge=1)] | None = None
+    scratch_b_tuning: bool = False
+
     # What a later call on the same run may change: how much is asked for, and where it runs.
+    cases: tuple[str, ...] = ()
     trials: Annotated[int, Field(ge=0)] = 12
     seeds: Positive = 3
     schedules: tuple[str, ...] = ("scratch-e",)
@@ -87,18 +94,29 @@ class Config(BaseModel):
     @classmethod
     def _canonical(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         budgets = [str(Budget.parse(text)) for text in texts]
-        if not budgets or len(set(budgets)) < len(budgets):
-            raise UsageError(f"--budget must name at least one budget, each once; got {list(texts)}")
+        if len(set(budgets)) < len(budgets):
+            raise UsageError(f"--budget must name each budget once; got {list(texts)}")
         return tuple(budgets)
 
     @field_validator("schedules", "arms")
     @classmethod
     def _known(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
-        known = SCHEDULES if info.field_name == "schedules" else ARMS
+        schedules = PAPER_SCHEDULES if info.data.get("cases") else SCHEDULES
+        known = schedules if info.field_name == "schedules" else ARMS
         for name in names:
             if name not in known:
                 raise unknown(info.field_name.rstrip("s"), name, known)
         return tuple(dict.fromkeys(names))
+
+    @model_validator(mode="after")
+    def _of_cases(self) -> Self:
+        if bool(self.cases) == bool(self.budget):
+            raise UsageError("a run needs either budgets to search under or pruning methods to compare")
+        if self.cases and (strange := [arm for arm in self.arms if arm not in (*ARMS_OF_CASES, "guided")]):
+            raise UsageError(
+                f"a comparison's arms are {', '.join(ARMS_OF_CASES)} and guided; leave out {', '.join(strange)}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _of_one_sort(self) -> Self:
@@ -137,6 +155,11 @@ class Config(BaseModel):
         """Whether the budgets are of single weights, so that masks are compared instead of widths."""
         return prune_weights(self.budgets)
 
+    @property
+    def tuning_epochs(self) -> int:
+        """Epochs of fine-tuning: as asked for, else the paper's 40 of 160, scaled."""
+        return self.fine_tune_epochs or max(round(self.epochs / 4), 1)
+
     def identity(self) -> dict[str, Any]:
         """What must not change between two calls on one run directory."""
         return self.model_dump(mode="json", exclude=set(CHANGEABLE))
@@ -151,7 +174,19 @@ class Config(BaseModel):
         return f"{safe}-{digest}"
 
 
-CHANGEABLE = ("preset", "trials", "seeds", "schedules", "arms", "timeout", "device", "workers", "threads", "data_dir")
+CHANGEABLE = (
+    "preset",
+    "cases",
+    "trials",
+    "seeds",
+    "schedules",
+    "arms",
+    "timeout",
+    "device",
+    "workers",
+    "threads",
+    "data_dir",
+)
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "smoke": {
@@ -216,6 +251,8 @@ def resolve(
     if given.get("prior") and "arms" not in given:
         absent = FROM_SUPERNET if given.get("trials") != 0 else ("found", "inherited")
         given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
+    if given.get("cases"):
+        given = {"schedules": PAPER_SCHEDULES, "arms": ARMS_OF_CASES, "randoms": 1, **given, "budget": ()}
     if "penalty" not in given and any("weights" in str(text) for text in given.get("budget", ())):
         given["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
     try:
@@ -252,4 +289,4 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-_LISTS = ("budget", "schedules", "arms")
+_LISTS = ("budget", "cases", "schedules", "arms")

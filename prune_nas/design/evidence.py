@@ -16,6 +16,7 @@ from statistics import fmean, median, stdev
 from scipy.special import stdtrit
 
 from prune_nas.design.records import KEPT, Final
+from prune_nas.design.significance import p_value
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
@@ -48,7 +49,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A paired difference in test accuracy, left minus right, with its 95 % interval (None at n < 2)."""
+    """A paired difference in test accuracy, left minus right, with its 95 % interval and p-value (None at n < 2)."""
 
     left: str
     right: str
@@ -58,6 +59,7 @@ class Comparison:
     low: float | None
     high: float | None
     same: bool = False
+    p: float | None = None
 
     @property
     def outcome(self) -> str:
@@ -149,8 +151,8 @@ def retire(finals: Iterable[Final], current: Mapping[str, Mapping[str, Collectio
 def by_arm(finals: Iterable[Final]) -> dict[tuple[str, str, str], list[Final]]:
     """(budget, arm, schedule) -> rows, in the order of first appearance.
 
-    Where an arm has several candidates, `random (best)` is added: the candidate with the best mean validation
-    accuracy over the seeds.
+    Where an arm has several candidates that seeds share, `random (best)` is added: the candidate with the best mean
+    validation accuracy over the seeds.
     """
     groups: dict[tuple[str, str, str], list[Final]] = defaultdict(list)
     for row in finals:
@@ -160,7 +162,8 @@ def by_arm(finals: Iterable[Final]) -> dict[tuple[str, str, str], list[Final]]:
         candidates: dict[str, list[float]] = defaultdict(list)
         for row in rows:
             candidates[row.candidate].append(row.val_accuracy)
-        if arm == "random" and len(candidates) > 1:
+        shared = len({row.seed for row in rows}) == 1 or any(len(values) > 1 for values in candidates.values())
+        if arm == "random" and len(candidates) > 1 and shared:
             best = max(candidates, key=lambda c: (fmean(candidates[c]), c))
             groups[budget, RANDOM_BEST, schedule] = [row for row in rows if row.candidate == best]
     return dict(groups)
@@ -212,6 +215,7 @@ def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
         difference=fmean(differences),
         low=low,
         high=high,
+        p=p_value(differences),
         same=all(ours[s].candidate == theirs[s].candidate != "" and a.epochs == b.epochs for s in seeds)
         and not {a.schedule, b.schedule} & set(KEPT),
     )

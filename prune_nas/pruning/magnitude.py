@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd
 
 from prune_nas.design.kernels import Counts, Kernel, Mask, planned
-from prune_nas.design.space import Space
+from prune_nas.design.space import Cost, Space
 from prune_nas.errors import PruneNasError, UsageError
 
 Masks = Mapping[str, Tensor]
@@ -124,6 +124,26 @@ def count(masks: Masks, kernels: Sequence[Kernel]) -> Counts:
         kernel.layer: np.asarray(masks[kernel.layer].reshape(kernel.many, kernel.places).sum(0), dtype=np.int64)
         for kernel in kernels
     }
+
+
+def as_counts(kept: Mapping[str, Sequence[int]]) -> Counts:
+    """Counts that were read from a file."""
+    return {layer: np.array(places, dtype=np.int64) for layer, places in kept.items()}
+
+
+def cost(dense: Cost, kernels: Sequence[Kernel], kept: Counts) -> Cost:
+    """What a network costs without its masked weights: what a machine would pay that skips them.
+
+    Args:
+        dense: of the network with all its weights.
+        kernels: its convolutions.
+        kept: layer -> weights kept at each place of its kernels.
+    """
+    gone = [(kernel.weights - int(kept[kernel.layer].sum()), kernel.positions) for kernel in kernels]
+    return Cost(
+        dense.macs - sum(weights * positions for weights, positions in gone),
+        dense.params - sum(weights for weights, _ in gone),
+    )
 
 
 @torch.no_grad()

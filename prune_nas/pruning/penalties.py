@@ -8,6 +8,7 @@ MorphNet's (Gordon et al. 2018). Only gammas that belong to a slot are penalised
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -20,6 +21,15 @@ from prune_nas.training.recipe import Recipe
 
 PAPER_STRENGTH = 1e-4  # Network Slimming's lambda for VGG over 160 epochs
 _PULL = 0.8  # lambda * travel at which gamma separated in short one-cycle trainings
+
+
+@dataclass(frozen=True, slots=True)
+class Pressure:
+    """The penalty that a training is under: its name, its strength, and for `sss` the share that shall go."""
+
+    name: str
+    strength: float
+    share: float = 0.0
 
 
 def strength_for(recipe: Recipe, images: int) -> float:

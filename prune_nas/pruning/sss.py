@@ -140,7 +140,8 @@ def penalty(strength: float, share: float, momentum: float) -> Penalty:
 def _end(factors: Factors, before: Tensor, penalised: Tensor, wanted: int) -> None:
     """Take `wanted` zeros out for good, if there are so many.
 
-    Where one step made more, those stay that were largest before it, as they were.
+    Where one step made more, those stay that were largest before it, as they were. The factors come to a halt: it is
+    the penalty that gave them their momentum.
     """
     zero = torch.cat([values == 0 for values in factors.values])
     last = torch.where(zero, before, torch.inf).kthvalue(wanted).values
@@ -148,9 +149,12 @@ def _end(factors: Factors, before: Tensor, penalised: Tensor, wanted: int) -> No
     out, spared = enough & zero & (before <= last), enough & zero & (before > last)
     sizes = [len(values) for values in factors.values]
     parts = zip(out.split(sizes), spared.split(sizes), before.split(sizes), strict=True)
-    for values, mask, (gone, stays, old) in zip(factors.values, factors.alive, parts, strict=True):
+    for values, velocity, mask, (gone, stays, old) in zip(
+        factors.values, factors.velocity, factors.alive, parts, strict=True
+    ):
         mask.mul_(~gone)
         values.copy_(torch.where(stays, old, values))
+        velocity.mul_(~enough)
 
 
 @torch.no_grad()

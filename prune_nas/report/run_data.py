@@ -135,6 +135,11 @@ class RunData:
         return _json(self.path / "prior.json", list) or []
 
     @cached_property
+    def pruned(self) -> list[dict[str, Any]]:
+        """`pruned.json`: what each method left of each network; none where no methods are compared."""
+        return list((_json(self.path / "pruned.json", dict) or {}).get("nets", []))
+
+    @cached_property
     def best(self) -> dict[str, Any] | None:
         """`best.json`: the spec of the found network."""
         spec: dict[str, Any] | None = _json(self.path / "best.json", dict)

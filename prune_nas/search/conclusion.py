@@ -6,7 +6,7 @@ Everything here is derived: deleting any of these files and running the search a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
@@ -35,7 +35,7 @@ def conclude(run: Run, job: Search) -> None:
     finals = read_table(run.file("finals.csv"), Final)
     expenses = spent(job, finals)
     write_table(run.file("ledger.csv"), Expense, expenses)
-    _write_widths(run, job)
+    write_widths(run, job.space, job.arms)
     if job.rules:
         write_json(run.file("rule.json"), [{"budget": b, **rules.to_dict(fit)} for b, fit in job.rules.items()])
     verdicts = []
@@ -103,6 +103,8 @@ def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
     supernet = run.record.get("supernet")
     if supernet:
         yield Expense("", "supernet", "", 1, supernet["train_macs"], supernet["seconds"])
+    for origin in run.record.get("origins", {}).values():
+        yield Expense("", "supernet", origin["name"], 1, origin["train_macs"], origin["seconds"])
     for row in read_table(run.file("trials.csv"), TrialRow):
         trainings = 0 if row.state == "REPEAT" else 1
         yield Expense(row.budget, "study", "", trainings, train_macs(row.macs, images, row.epochs), row.seconds)
@@ -119,16 +121,17 @@ def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
         yield Expense(failure["budget"], "finals", failure["arm"], 1, spent, failure["seconds"])
 
 
-def _write_widths(run: Run, job: Search) -> None:
+def write_widths(run: Run, space: Space, arms: Mapping[str, Mapping[str, Sequence[Widths]]]) -> None:
+    """Write `widths.csv`: budget -> arm -> candidates, the base beside them."""
     lines: list[list[Any]] = []
-    for budget, candidates in job.arms.items():
-        named = _named(job, candidates)
+    for budget, candidates in arms.items():
+        named = _named(space, candidates)
         header = ["budget", "slot", "stage", "depth", "ceiling", *named]
         if not lines:
             lines.append(header)
         columns = lines[0][5:]
         lines[0] += [arm for arm in named if arm not in columns]
-        for slot in job.space.slots:
+        for slot in space.slots:
             cells = [named[arm][slot.name] if arm in named else "" for arm in lines[0][5:]]
             lines.append([budget, slot.name, slot.stage, round(slot.depth, 4), slot.ceiling, *cells])
     widest = len(lines[0])
@@ -136,9 +139,9 @@ def _write_widths(run: Run, job: Search) -> None:
     write_text(run.file("widths.csv"), text + "\n")
 
 
-def _named(job: Search, candidates: dict[str, list[Widths]]) -> dict[str, Widths]:
+def _named(space: Space, candidates: Mapping[str, Sequence[Widths]]) -> dict[str, Widths]:
     """Arm -> widths, several candidates numbered; the inherited arm has the pruned one's."""
-    named = {"base": job.space.base}
+    named = {"base": space.base}
     for arm, widths in candidates.items():
         if arm == "inherited":
             continue

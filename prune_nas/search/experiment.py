@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from prune_nas.config import FROM_SUPERNET, Config
 from prune_nas.design.arms import Job
@@ -16,7 +16,7 @@ from prune_nas.design.evidence import retire
 from prune_nas.design.records import Curve, Final, read_table, write_table
 from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.nets.tracing import Traced
-from prune_nas.search.crew import Alone, Crew, Workers
+from prune_nas.search.crew import Alone, Crew, Source, Workers
 from prune_nas.search.curves import Curves
 from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed, weights_of
 from prune_nas.search.progress import Bar, View
@@ -25,6 +25,14 @@ from prune_nas.search.scoring import Scoring
 from prune_nas.search.setup import crew_size, recipe_of
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
+
+
+class Ending(Source, Protocol):
+    """A source of trainings that knows how many epochs it will ask for."""
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that are still to be trained."""
 
 
 @dataclass
@@ -63,6 +71,10 @@ class Experiment(ABC):
     def weights(self, job: Job) -> Path | None:
         """Where a job's trained weights are kept: everybody's but the base's."""
         return None if job.arm == "base" else self.run.file("weights") / weights_of(job.training)
+
+    def case_of(self, job: Job) -> tuple[str, str]:
+        """The pruning method and the ratio of a job; empty where no methods are compared."""
+        return "", ""
 
     def about_weights(self, budget: str) -> dict[str, Any]:
         """What a spec says of masked weights: nothing where widths are compared."""
@@ -140,26 +152,22 @@ class Experiment(ABC):
         for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
             self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         if left:
-            self._train_finals(left, table)
+            self._train_finals(left)
         self.run.phase("finals", "done")
 
-    def _train_finals(self, left: Sequence[Job], table: Path) -> None:
+    def _train_finals(self, left: Sequence[Job]) -> None:
         self.run.phase("finals", "running")
+        self._train("finals", left)
+
+    def _train(self, title: str, left: Sequence[Job], beside: Sequence[Ending] = ()) -> None:
+        """Train jobs, and what other sources ask for beside them, under one bar."""
         bars: list[Bar] = []
-        finals = Finals(
-            left,
-            cost=self.cost,
-            table=table,
-            images=len(self.setting.data.train),
-            checkpoint=lambda job: self.run.checkpoint(checkpoint_of(job)),
-            origin=self.origin,
-            weights=self.weights,
-            on_failure=lambda job, result: self._failed(bars[0], job, result),
-        )
-        self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
-        with self.view.phase("finals", finals.epochs) as bar:
+        finals = Finals(left, self, lambda job, result: self._failed(bars[0], job, result))
+        if left:
+            self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
+        with self.view.phase(title, finals.epochs + sum(source.epochs for source in beside)) as bar:
             bars.append(bar)
-            self.crew.run([finals], partial(self._epoch, bar))
+            self.crew.run([finals, *beside], partial(self._epoch, bar))
 
     def _failed(self, bar: Bar, job: Job, result: Result) -> None:
         """Note a final that failed; the others go on."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prune_nas.design.arms import Job, Key, key_of, training_of
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import KEPT, Final, read_table, write_table
-from prune_nas.design.space import Cost
 from prune_nas.search.work import Result, Training
+
+if TYPE_CHECKING:
+    from prune_nas.search.experiment import Experiment
 
 FINAL_SEEDS = 1000  # finals train with seeds from here on; the supernet and the first rung use the run's own seed
 FINALIST_SEEDS = 500  # the second rung's seeds from here on
@@ -41,36 +44,20 @@ def weights_of(training: Key) -> str:
 class Finals:
     """The finals as a source of trainings; arms of equal widths share one, and its result makes a row for each."""
 
-    def __init__(
-        self,
-        jobs: Sequence[Job],
-        *,
-        cost: Callable[[Job], Cost],
-        table: Path,
-        images: int,
-        checkpoint: Callable[[Job], Path],
-        origin: Callable[[Job], Path | None],
-        weights: Callable[[Job], Path | None],
-        on_failure: Callable[[Job, Result], None],
-    ) -> None:
+    def __init__(self, jobs: Sequence[Job], of: Experiment, on_failure: Callable[[Job, Result], None]) -> None:
         """Bind what every job needs.
 
         Args:
             jobs: those that are owed, in the order in which their rows are wanted.
-            cost: of a job's network.
-            table: `finals.csv`.
-            images: training images, for the ledger.
-            checkpoint: where a job's training keeps its last epoch.
-            origin: the trained weights that a job goes on from, or that its mask is read from.
-            weights: where a job's trained weights are kept, if anywhere.
+            of: the run whose finals they are.
             on_failure: called where a training failed: it leaves no row.
         """
-        self._cost, self._table, self._images = cost, table, images
-        self._checkpoint, self._origin, self._weights, self._on_failure = checkpoint, origin, weights, on_failure
+        self._of, self._on_failure = of, on_failure
+        self._table = of.run.file("finals.csv")
         self._groups: dict[Key, list[Job]] = {}
         for job in jobs:
             self._groups.setdefault(job.training, []).append(job)
-        self._share(read_table(table, Final))
+        self._share(read_table(self._table, Final))
         self._left = list(self._groups)
 
     @property
@@ -87,16 +74,18 @@ class Finals:
         return Training(
             budget=job.budget,
             name=name_of(job),
-            spoken=f"{job.arm} {job.schedule} seed {job.seed}",
+            spoken=" ".join(
+                filter(None, [self._of.case_of(job)[0] and job.budget, job.arm, job.schedule, f"seed {job.seed}"])
+            ),
             widths=job.widths,
             seed=job.seed,
             epochs=job.epochs,
-            checkpoint=self._checkpoint(job),
+            checkpoint=self._of.run.checkpoint(checkpoint_of(job)),
             schedule=job.schedule,
-            origin=self._origin(job),
+            origin=self._of.origin(job),
             mask=job.mask,
             tests=True,
-            weights=self._weights(job),
+            weights=self._of.weights(job),
         )
 
     def tell(self, training: Training, result: Result) -> None:
@@ -114,7 +103,7 @@ class Finals:
         trained = {training_of(row): row for row in rows}
         for key in [key for key in self._groups if key in trained]:
             group = self._groups[key]
-            kept = [path for job in group if job.arm == "found" and (path := self._weights(job)) is not None]
+            kept = [path for job in group if job.arm == "found" and (path := self._of.weights(job)) is not None]
             if not all(path.exists() for path in kept):
                 continue
             row = trained[key]
@@ -125,12 +114,13 @@ class Finals:
         write_table(self._table, Final, [*read_table(self._table, Final), *rows])
 
     def _row(self, job: Job, val_accuracy: float, test_accuracy: float, seconds: float) -> Final:
-        cost = self._cost(job)
+        cost = self._of.cost(job)
+        method, ratio = self._of.case_of(job)
         return Final(
             budget=job.budget,
             arm=job.arm,
-            method="",
-            ratio="",
+            method=method,
+            ratio=ratio,
             candidate=job.candidate,
             seed=job.seed,
             schedule=job.schedule,
@@ -139,7 +129,7 @@ class Finals:
             params=cost.params,
             val_accuracy=val_accuracy,
             test_accuracy=test_accuracy,
-            train_macs=train_macs(cost.macs, self._images, job.epochs),
+            train_macs=train_macs(cost.macs, len(self._of.setting.data.train), job.epochs),
             seconds=seconds,
         )
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prune_nas.design import kernels
 from prune_nas.design.budget import Budget
 from prune_nas.design.kernels import Counts, Kernel, KernelMean, kernel_mean, kernel_mean_from_dict, planned
@@ -83,7 +81,7 @@ def pruned_before(path: Path, own: Sequence[Kernel], budgets: Sequence[str]) -> 
         kept = item.get("kept") if item else None
         if not item or not isinstance(kept, Mapping) or set(kept) != {kernel.layer for kernel in own}:
             return None
-        counts = {kernel.layer: np.array(kept[kernel.layer], dtype=np.int64) for kernel in own}
+        counts = magnitude.as_counts(kept)
         if any(counts[kernel.layer].shape != (kernel.places,) for kernel in own):
             return None
         found[budget] = Pruned(kernel_mean_from_dict(item, str(path)), counts, str(item.get("masks", "")))

@@ -132,7 +132,7 @@ def _load(path: Path, config: Config) -> Run:
     asked = config.model_dump(mode="json")
     asked["trials"] = max(asked["trials"], before["trials"])
     asked["seeds"] = max(asked["seeds"], before["seeds"])
-    for name in ("arms", "schedules"):
+    for name in ("arms", "schedules", "cases"):
         asked[name] = list(dict.fromkeys([*before[name], *asked[name]]))
     run.note(config=asked)
     return run

@@ -49,17 +49,17 @@ def prepare(config: Config) -> tuple[torch.device, Data, Traced]:
     recipe_of(config, config.epochs)
     device = choose_device(config.device)
     data = load_data(config)
-    traced = trace_model(config, data)
+    traced = trace_model(config, data.input_shape, len(data.classes))
     traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
     return device, data, traced
 
 
-def trace_model(config: Config, data: Data) -> Traced:
-    """The run's network at its base and supernet widths."""
+def trace_model(config: Config, shape: tuple[int, ...], classes: int) -> Traced:
+    """The run's network at its base and supernet widths, for images of that shape."""
     traced = trace(
         config.model,
-        input_shape=data.input_shape,
-        classes=len(data.classes),
+        input_shape=shape,
+        classes=classes,
         base_width=config.base_width,
         settings=parse_settings(read_settings(config.space), config.space.name) if config.space else None,
     )

@@ -169,11 +169,7 @@ class Sparsity(Experiment):
                 kept = self.pruned[budget].kept
             else:
                 kept = planned(mask.rule, self.kernels, self.space.stages, mask.weights)
-            gone = [(kernel.weights - int(kept[kernel.layer].sum()), kernel.positions) for kernel in self.kernels]
-            self._costs[mask] = Cost(
-                dense.macs - sum(weights * positions for weights, positions in gone),
-                dense.params - sum(weights for weights, _ in gone),
-            )
+            self._costs[mask] = magnitude.cost(dense, self.kernels, kept)
         return self._costs[mask]
 
     @cached_property

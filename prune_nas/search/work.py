@@ -15,11 +15,13 @@ from prune_nas.design.kernels import Mask
 from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
-from prune_nas.pruning import magnitude
+from prune_nas.pruning import magnitude, penalties, sss
+from prune_nas.pruning.penalties import Pressure
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.supernet import load_weights, save_weights
 from prune_nas.training.data import ImageSet
-from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, accuracy, train
+from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Penalty, Setting, accuracy, train
+from prune_nas.training.recipe import Recipe
 
 _PATHS = ("checkpoint", "origin", "weights")
 
@@ -30,8 +32,8 @@ class Training:
 
     `name` is its name in `curves.csv`, `spoken` the one in the progress. `mask` says which weights it has, if not all.
     `origin` is a file of trained weights: where the schedule is of `KEPT` the training goes on from them, and a mask
-    without a rule is read from them. `tests` has the test split read at its end; `weights` is where the trained network
-    is kept, if anywhere.
+    without a rule is read from them. `pressure` is a sparsity penalty to train under. `tests` has the test split read
+    at its end; `weights` is where the trained network is kept, if anywhere.
     """
 
     budget: str
@@ -44,6 +46,7 @@ class Training:
     schedule: str = "scratch-e"
     origin: Path | None = None
     mask: Mask | None = None
+    pressure: Pressure | None = None
     tests: bool = False
     weights: Path | None = None
 
@@ -57,7 +60,8 @@ class Training:
         """The inverse of `to_dict`."""
         paths = {name: data[name] and Path(data[name]) for name in _PATHS}
         mask = data["mask"] and Mask.from_dict(data["mask"])
-        return cls(**{**data, "widths": Widths(data["widths"]), "mask": mask, **paths})
+        pressure = data["pressure"] and Pressure(**data["pressure"])
+        return cls(**{**data, "widths": Widths(data["widths"]), "mask": mask, "pressure": pressure, **paths})
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,19 +96,21 @@ class Workplace:
             done.append(epoch)
             on_epoch(epoch)
 
-        masks = self._masks(training)
+        masks, recipe = self._masks(training), recipe_of(self.config, training.epochs, training.schedule)
         try:
             network, epochs = train(
                 lambda: self._build(training, masks),
                 self.setting,
-                recipe_of(self.config, training.epochs, training.schedule),
+                recipe,
                 seed=training.seed,
                 checkpoint=training.checkpoint,
                 on_epoch=note,
-                penalty=magnitude.Frozen(masks) if masks else None,
+                penalty=magnitude.Frozen(masks) if masks else self._penalty(training, recipe),
             )
         except (DivergedError, OutOfMemoryError) as error:
             return Result(None, len(done) + 1, sum(epoch.seconds for epoch in done), error=str(error))
+        if _scales(training):
+            sss.fold(self.traced.space, network)
         if training.weights is not None:
             save_weights(training.weights, network)
         return Result(
@@ -113,6 +119,15 @@ class Workplace:
             round(sum(epoch.seconds for epoch in epochs), 3),
             accuracy(network, self.test, self.setting) if training.tests else None,
         )
+
+    def _penalty(self, training: Training, recipe: Recipe) -> Penalty | None:
+        """The training's sparsity penalty, if it has one."""
+        asked, space = training.pressure, self.traced.space
+        if asked is None:
+            return None
+        if asked.name == "sss":
+            return sss.penalty(asked.strength, asked.share, recipe.momentum)
+        return penalties.make(asked.name, space, self.traced.build(space.widest, seed=0), asked.strength)
 
     def _masks(self, training: Training) -> magnitude.Masks:
         """Layer -> the training's mask; none where it has all weights."""
@@ -128,7 +143,12 @@ class Workplace:
         if training.schedule in KEPT:
             network.load_state_dict(_kept(training))
         magnitude.impose(network, masks, rescale=training.schedule not in KEPT)
-        return network
+        return sss.attach(self.traced.space, network) if _scales(training) else network
+
+
+def _scales(training: Training) -> bool:
+    """Whether a training has the scaling factors of Sparse Structure Selection."""
+    return training.pressure is not None and training.pressure.name == "sss"
 
 
 def _kept(training: Training) -> dict[str, Tensor]:

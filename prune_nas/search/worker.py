@@ -42,7 +42,7 @@ def workplace(briefing: dict[str, Any]) -> Workplace:
         raise UsageError("the data set changed while the search was running; restore it and repeat the command")
     device = torch.device(briefing["device"])
     setting = Setting(on_device(data, device), device, Precision(briefing["precision"]))
-    return Workplace(config, trace_model(config, data), setting)
+    return Workplace(config, trace_model(config, data.input_shape, len(data.classes)), setting)
 
 
 def serve(orders: SimpleQueue[str], answer: Answer) -> None:

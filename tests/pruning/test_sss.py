@@ -109,6 +109,7 @@ def test_the_share_that_was_asked_for_goes_and_no_layer_vanishes(digits, setting
     assert (values[out] == 0).all()
     folded = sss.fold(digits.space, network)
     left = sss.left(digits.space, folded)
+    assert sum(left.values()) == len(out) - int(out.sum())
     assert all(left[slot.name] >= slot.floor for slot in digits.space.slots)
     chosen = sss.prune(digits.space, folded, "0.4")
     assert dict(chosen.widths) == left

@@ -1,0 +1,116 @@
+"""The command that compares pruning methods."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, report_run
+from prune_nas.errors import UsageError
+
+METHODS = "l1-norm,slimming,sss,magnitude"
+
+
+@app.command(epilog="Example: prune-nas compare -m vgg16 -d cifar10 --methods l1-norm,slimming --ratios 0.5")
+def compare(
+    model: Model,
+    dataset: Dataset,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"l1-norm, thinet, regression, slimming, sss, magnitude, with commas [default: {METHODS}]."),
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="Shares that go, with commas, or letters such as A of l1-norm [default: 0.5]."),
+    ] = None,
+    cases: Annotated[
+        str | None, typer.Option(help="In place of both: l1-norm=A,slimming=0.7 and the like, with commas.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Networks that are trained, pruned and trained again.")] = None,
+    schedules: Annotated[
+        str | None, typer.Option(help="fine-tune, rewind, scratch-e, scratch-b, with commas [default: all].")
+    ] = None,
+    arms: Annotated[
+        str | None, typer.Option(help="pruned, guided, uniform, taper, random, base [default: all but guided].")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
+    recipe: Annotated[str | None, typer.Option(help="fast; or paper: everything as published, on all images.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs of the unpruned network, and of scratch-e.")] = None,
+    fine_tune_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of fine-tuning [default: a quarter, as 40 of 160].")
+    ] = None,
+    scratch_b_cap: Annotated[
+        float | None, typer.Option(help="scratch-b lasts at most so many times the epochs; 2 as on ImageNet.")
+    ] = None,
+    scratch_b_tuning: Annotated[
+        bool | None, typer.Option("--scratch-b-tuning", help="Add the epochs of fine-tuning to scratch-b.")
+    ] = None,
+    strength: Annotated[float | None, typer.Option(help="The penalties' lambda [default: by schedule].")] = None,
+    randoms: Annotated[int | None, typer.Option(help="Random shapes a case and seed.")] = None,
+    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
+    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
+    val_size: Annotated[int | None, typer.Option(help="At most this many validation images.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; fine-tuning takes a hundredth.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
+    config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    workers: Annotated[str | None, typer.Option(help="Trainings beside each other.")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
+    data_dir: DataDir = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
+    gpu_macs: Annotated[
+        float | None, typer.Option(help="Macs a second of your GPU, for the estimate of --dry-run.")
+    ] = None,
+    quiet: Quiet = False,
+    json_: Json = False,
+) -> None:
+    """Prune by several methods, train what is left under the paper's schedules, and print the paper's table."""
+    own = ("methods", "ratios", "run", "config", "dry_run", "gpu_macs", "quiet", "json_")
+    flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
+
+    from prune_nas.config import resolve
+    from prune_nas.design.cases import Case, cases_of
+
+    if cases is not None and (methods or ratios):
+        raise UsageError("--cases names methods and ratios; leave --methods and --ratios out")
+    grid = [Case.parse(text) for text in cases.split(",")] if cases else None
+    asked = grid or cases_of((methods or METHODS).split(","), (ratios or "0.5").split(","))
+    flags["cases"] = tuple(dict.fromkeys(map(str, asked)))
+    for name in ("schedules", "arms"):
+        flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
+    if recipe == "paper" and preset is None:
+        flags["preset"] = "paper"
+
+    import torch
+
+    automatic = "standard" if device not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
+    settings = resolve(flags, file=config, automatic=automatic)
+    if dry_run:
+        from prune_nas.search import plan
+
+        found = plan.dry_run(settings, gpu_macs or plan.GPU)
+        if json_:
+            print_json(found.to_dict())
+        else:
+            typer.echo("\n".join(found.lines()))
+        return
+
+    from prune_nas.report.figures import draw
+    from prune_nas.report.paper_table import write_tables
+    from prune_nas.report.run_data import RunData
+    from prune_nas.search.compare import compare as work
+    from prune_nas.search.progress import View
+
+    path = run or Path("artifacts/runs") / settings.run_name
+    work(settings, path, View(quiet=quiet))
+    data = RunData(path)
+    draw(data, kinds=None, out=path / "figures")
+    write_tables(data, path)
+    report_run(path, json_=json_)
+    if not json_:
+        typer.echo(f"table: {path / 'table.md'}")

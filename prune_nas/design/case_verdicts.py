@@ -1,0 +1,155 @@
+"""What a comparison of pruning methods shows: schedules and rivals in pairs, corrected for the number of pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prune_nas.design.cases import Net
+from prune_nas.design.evidence import Comparison, Summary, by_arm, compare, summarise
+from prune_nas.design.records import SCHEMA, Final
+from prune_nas.design.significance import SIGNIFICANT, holm
+
+_E, _B, _TUNED, _REWOUND = "scratch-e", "scratch-b", "fine-tune", "rewind"
+_RIVALS = ("uniform@params", "uniform@macs", "uniform", "guided", "taper", "random")
+_OWN = ((_E, _TUNED), (_B, _TUNED), (_E, _REWOUND), (_B, _REWOUND), (_REWOUND, _TUNED))
+PAIRS = (
+    *((("pruned", left), ("pruned", right)) for left, right in _OWN),
+    *((("pruned", schedule), ("base", _E)) for schedule in (_E, _B)),
+    *((("pruned", schedule), (rival, schedule)) for rival in _RIVALS for schedule in (_E, _B)),
+)
+"""What is compared with what under every case: (arm, schedule) left and right; the paper's own question first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One comparison of a case; `adjusted` is its p-value after Holm's correction over all pairs of the run."""
+
+    case: str
+    left: tuple[str, str]
+    right: tuple[str, str]
+    comparison: Comparison
+    adjusted: float | None
+
+    @property
+    def significant(self) -> bool:
+        """Whether the difference is more than noise, all pairs of the run considered."""
+        return self.adjusted is not None and self.adjusted < SIGNIFICANT
+
+    def sentence(self, pairs: int) -> str:
+        """The comparison in words, with the corrected p-value."""
+        said = self.comparison.sentence()
+        if self.adjusted is None or self.comparison.same:
+            return said
+        return f"{said}; p = {self.adjusted:.2g} corrected for {pairs} pairs"
+
+
+def pairs_of(finals: Sequence[Final]) -> list[Pair]:
+    """Every pair of `PAIRS` that the finals hold, case by case."""
+    groups = by_arm(finals)
+    base = groups.get(("", "base", _E), [])
+    found: list[tuple[str, tuple[str, str], tuple[str, str], Comparison]] = []
+    for case in dict.fromkeys(row.budget for row in finals if row.budget):
+        for left, right in PAIRS:
+            theirs = base if right[0] == "base" else groups.get((case, *right), [])
+            if (pair := compare(groups.get((case, *left), []), theirs)) is not None:
+                found.append((case, left, right, pair))
+    counted = [i for i, (*_, pair) in enumerate(found) if pair.p is not None and not pair.same]
+    adjusted = dict(zip(counted, holm([found[i][3].p or 0.0 for i in counted]), strict=True))
+    return [Pair(*one, adjusted.get(i)) for i, one in enumerate(found)]
+
+
+def conclusions(pairs: Iterable[Pair]) -> list[str]:
+    """For every question that several cases answer, in how many of them which side is ahead, and significantly so."""
+    by_question: dict[tuple[tuple[str, str], tuple[str, str]], list[Pair]] = {}
+    for pair in pairs:
+        if not pair.comparison.same:
+            by_question.setdefault((pair.left, pair.right), []).append(pair)
+    said = []
+    for (left, right), own in by_question.items():
+        ahead = sum(pair.comparison.difference > 0 for pair in own)
+        better = sum(pair.significant and pair.comparison.difference > 0 for pair in own)
+        worse = sum(pair.significant and pair.comparison.difference < 0 for pair in own)
+        mean = 100 * sum(pair.comparison.difference for pair in own) / len(own)
+        said.append(
+            f"{_spoken(*left)} against {_spoken(*right)}: ahead in {ahead} of {len(own)} cases, by {mean:+.1f} points "
+            f"on average; significantly better in {better}, worse in {worse}"
+        )
+    return said
+
+
+def _spoken(arm: str, schedule: str) -> str:
+    return arm if arm == "base" else f"{arm} ({schedule})"
+
+
+def verdicts(
+    finals: Sequence[Final], nets: Sequence[Net], non_uniformity: Mapping[str, float], failures: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The elements of `verdict.json`, one a case.
+
+    Args:
+        finals: all rows of `finals.csv`.
+        nets: all lines of `pruned.json`.
+        non_uniformity: case -> of the pruned shape.
+        failures: trainings that failed, and why.
+    """
+    pairs, summaries = pairs_of(finals), summarise(finals)
+    compared = sum(pair.adjusted is not None for pair in pairs)
+    said = []
+    for case in dict.fromkeys(net.case for net in nets):
+        own = [pair for pair in pairs if pair.case == case]
+        sentences = [pair.sentence(compared) for pair in own]
+        said.append(
+            {
+                "schema": SCHEMA,
+                "budget": case,
+                "subject": "pruned",
+                "headline": sentences[0] if sentences else "no comparison yet: no two arms share a seed",
+                "sentences": [
+                    *sentences[1:],
+                    *(f"{name} failed and is in no comparison: {why}" for name, why in failures.items()),
+                    *_about(case, [net for net in nets if net.case == case]),
+                    f"non-uniformity of the pruned shape: {non_uniformity[case]:.2f} (deviation of its keep ratios "
+                    "over their mean)",
+                ],
+                "non_uniformity": round(non_uniformity[case], 4),
+                "comparisons": [
+                    {
+                        **asdict(pair.comparison),
+                        "outcome": pair.comparison.outcome,
+                        "p_corrected": pair.adjusted,
+                        "significant": pair.significant,
+                    }
+                    for pair in own
+                ],
+                "deploy": _deploy(summaries, case),
+            }
+        )
+    return said
+
+
+def _about(case: str, nets: Sequence[Net]) -> list[str]:
+    """What became of the ratio."""
+    asked, removed = case.partition("=")[2], [net.removed for net in nets]
+    what = "channels" if nets[0].widths is not None else "weights"
+    span = f"{100 * min(removed):.1f}" + (f" to {100 * max(removed):.1f}" if max(removed) - min(removed) > 5e-4 else "")
+    said = [f"asked to remove {asked} of the {what}, it removed {span} %"]
+    if floored := sorted({slot for net in nets for slot in net.floored}):
+        said.append(f"{', '.join(floored)} would have vanished, or nearly: kept at the floor")
+    return said
+
+
+def _deploy(summaries: Iterable[Summary], case: str) -> dict[str, Any] | None:
+    """The schedule whose pruned nets are best on validation; the test split has no say."""
+    own = [line for line in summaries if line.budget == case and line.arm == "pruned"]
+    if not own:
+        return None
+    best = max(own, key=lambda line: line.val_accuracy)
+    return {
+        "arm": best.arm,
+        "schedule": best.schedule,
+        "val_accuracy": best.val_accuracy,
+        "macs": best.macs,
+        "params": best.params,
+    }

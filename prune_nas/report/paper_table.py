@@ -1,0 +1,189 @@
+"""The table of a comparison in the layout of the paper, with its own numbers beside ours where it has such a row.
+
+Published numbers (`published.csv`) are those of Liu et al. 2019: mean and deviation of five runs of 160 epochs on all
+of CIFAR. Each is marked: `verified` was read in the authors' or a third party's files, `memory` was not and must be
+checked against the paper before it is quoted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
+from prune_nas.design.case_verdicts import conclusions, pairs_of
+from prune_nas.design.files import write_text
+from prune_nas.report.run_data import RunData
+from prune_nas.report.tables import percent
+
+SCHEDULES = ("fine-tune", "rewind", "scratch-e", "scratch-b")
+COLUMNS = ("unpruned", *SCHEDULES)
+MARKS = {"verified": "", "memory": "?"}
+NAMES = {"unpruned": "Unpruned", "fine-tune": "Fine-tuned", "rewind": "Rewound"}
+NOTE = (
+    "Accuracies on the test split, %, mean and sample standard deviation over n seeds; every seed trains, prunes and "
+    "retrains a network of its own. Removed: share of channels, or of weights for magnitude. Liu et al.: five runs of "
+    "160 epochs on all of CIFAR; ? = from memory, check it against the paper before quoting it."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """An accuracy in percent with its spread; `mark` is empty for ours."""
+
+    mean: float
+    std: float | None
+    n: int
+    mark: str = ""
+
+    def __str__(self) -> str:
+        return f"{percent(self.mean / 100, None if self.std is None else self.std / 100)}{MARKS.get(self.mark, '')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A case: what it removed, what is left of macs and params, ours and the paper's cells by column."""
+
+    method: str
+    ratio: str
+    removed: float
+    macs: float
+    params: float
+    ours: Mapping[str, Cell]
+    published: Mapping[str, Cell]
+
+
+def lines(run: RunData) -> list[Line]:
+    """A line a case, in the order of `finals.csv`."""
+    config, table = run.run.get("config") or {}, run.results
+    base = table[table["arm"] == "base"]
+    unpruned = {"unpruned": _cell(base.iloc[0])} if len(base) else {}
+    found = []
+    for case in run.budgets:
+        own = table[(table["budget"] == case) & (table["arm"] == "pruned")]
+        if own.empty:
+            continue
+        method, _, ratio = case.partition("=")
+        nets = [net for net in run.pruned if net.get("case") == case]
+        left = own.iloc[0]
+        found.append(
+            Line(
+                method,
+                ratio,
+                sum(float(net["removed"]) for net in nets) / len(nets) if nets else float("nan"),
+                float(left["macs"] / base["macs"].iloc[0]) if len(base) else float("nan"),
+                float(left["params"] / base["params"].iloc[0]) if len(base) else float("nan"),
+                {**unpruned, **{str(row["schedule"]): _cell(row) for _, row in own.iterrows()}},
+                published(str(config.get("model")), str(config.get("dataset")), method, ratio),
+            )
+        )
+    return found
+
+
+def published(model: str, dataset: str, method: str, ratio: str) -> dict[str, Cell]:
+    """Column -> the paper's cell; empty where it has no such row."""
+    text = files("prune_nas.report").joinpath("published.csv").read_text(encoding="utf-8")
+    frame = pd.read_csv(StringIO(text), dtype={"ratio": str})
+    asked = {"model": model, "dataset": dataset, "method": method, "ratio": ratio}
+    for name, value in asked.items():
+        frame = frame[frame[name] == value]
+    return {row["schedule"]: Cell(row["mean"], row["std"], 5, row["mark"]) for _, row in frame.iterrows()}
+
+
+def _cell(row: pd.Series) -> Cell:
+    std = None if pd.isna(row["std"]) else 100 * float(row["std"])
+    return Cell(100 * float(row["test_accuracy"]), std, int(row["n"]))
+
+
+def write_tables(run: RunData, out: Path) -> list[Path]:
+    """Write `table.md`, `table.csv` and `table.tex` into `out`; nothing where the run compares no methods."""
+    found = lines(run)
+    if not found:
+        return []
+    texts = {"table.md": markdown(run, found), "table.csv": csv(found), "table.tex": latex(run, found)}
+    for name, text in texts.items():
+        write_text(out / name, text)
+    return [out / name for name in texts]
+
+
+def _rows(found: Sequence[Line]) -> Iterator[list[str]]:
+    """Header and cells as text, ours first and the paper's below where it has the case."""
+    yield ["method", "ratio", "removed, %", "macs, %", "params, %", *(NAMES.get(c, c.title()) for c in COLUMNS)]
+    for line in found:
+        facts = [f"{100 * value:.1f}" for value in (line.removed, line.macs, line.params)]
+        yield [line.method, line.ratio, *facts, *(str(line.ours.get(column, "")) for column in COLUMNS)]
+        if line.published:
+            yield ["Liu et al.", line.ratio, "", "", "", *(str(line.published.get(c, "")) for c in COLUMNS)]
+
+
+def markdown(run: RunData, found: Sequence[Line]) -> str:
+    """The table, the rivals' table and what all cases together say."""
+    config, n = run.run.get("config") or {}, sorted({cell.n for line in found for cell in line.ours.values()})
+    spread = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
+    said = conclusions(pairs_of(run.finals))
+    parts = [
+        f"# Pruning methods on {config.get('model')}, {config.get('dataset')} ({spread})\n",
+        _pipes(list(_rows(found)), left=2),
+        NOTE + "\n",
+        "## From scratch, beside shapes that need no pruning\n",
+        _pipes(list(_rivals(run, found)), left=3),
+        "## Over all cases\n",
+        "".join(f"- {sentence}\n" for sentence in said),
+        "Significant: p < 0.05 in a paired t-test, after Holm's correction for all pairs of this run.\n",
+    ]
+    return "\n".join(parts)
+
+
+def _rivals(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
+    schedules = ("scratch-e", "scratch-b")
+    yield ["method", "ratio", "arm", "macs", "params", *(name.title() for name in schedules)]
+    table = run.results
+    for line in found:
+        own = table[(table["budget"] == f"{line.method}={line.ratio}") & table["schedule"].isin(schedules)]
+        for arm in own["arm"].unique():
+            cells = own[own["arm"] == arm].set_index("schedule")
+            first = cells.iloc[0]
+            costs = [f"{first['macs'] / 1e6:.2f}M", f"{first['params'] / 1e6:.3f}M"]
+            both = [str(_cell(cells.loc[schedule])) if schedule in cells.index else "" for schedule in schedules]
+            yield [line.method, line.ratio, arm, *costs, *both]
+
+
+def _pipes(rows: Sequence[Sequence[str]], left: int) -> str:
+    rule = [":--"] * left + ["--:"] * (len(rows[0]) - left)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
+
+
+def csv(found: Sequence[Line]) -> str:
+    """The same numbers one a line, for other programs: `source` is `ours`, or the published number's mark."""
+    made = ["method,ratio,removed,macs_ratio,params_ratio,schedule,n,mean,std,source\n"]
+    for line in found:
+        for cells in (line.ours, line.published):
+            for column in (c for c in COLUMNS if c in cells):
+                cell = cells[column]
+                facts = (line.removed, line.macs, line.params)
+                std = "" if cell.std is None else f"{cell.std:.4f}"
+                own = [line.method, line.ratio, *(f"{x:.6f}" for x in facts), column, str(cell.n), f"{cell.mean:.4f}"]
+                made.append(",".join([*own, std, cell.mark or "ours"]) + "\n")
+    return "".join(made)
+
+
+def latex(run: RunData, found: Sequence[Line]) -> str:
+    """A `tabular` with booktabs' rules, ready for a paper."""
+    head, *rows = [[_tex(cell) for cell in row] for row in _rows(found)]
+    config = run.run.get("config") or {}
+    body = "\n".join(" & ".join(row) + r" \\" for row in rows)
+    return (
+        f"% {_tex(str(config.get('model')))} on {_tex(str(config.get('dataset')))}. {NOTE.replace('%', 'percent')}\n"
+        f"\\begin{{tabular}}{{ll{'r' * (len(head) - 2)}}}\n\\toprule\n{' & '.join(head)} \\\\\n\\midrule\n{body}\n"
+        "\\bottomrule\n\\end{tabular}\n"
+    )
+
+
+def _tex(text: str) -> str:
+    for sign in "&%$#_{}":
+        text = text.replace(sign, f"\\{sign}")
+    return text.replace("±", r"$\pm$")

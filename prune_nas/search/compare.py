@@ -1,0 +1,373 @@
+"""`compare`: pruning methods at ratios on one network, under the paper's schedules, beside shapes that need no search.
+
+For every seed a network is trained (under the penalty that the method needs), pruned, and what is left is fine-tuned,
+retrained, and trained from scratch: the spread over seeds is that of the whole procedure.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from prune_nas.config import Config
+from prune_nas.design import ledger
+from prune_nas.design.arms import UNIFORM, Job
+from prune_nas.design.budget import Limits
+from prune_nas.design.case_verdicts import verdicts
+from prune_nas.design.cases import Case, Net, lasting, rivals
+from prune_nas.design.files import write_json
+from prune_nas.design.kernels import EVEN, Kernel, Mask, average, kernel_mean, planned
+from prune_nas.design.patterns import non_uniformity, pattern_of
+from prune_nas.design.records import KEPT, SCHEMA, Expense, Final, read_table, write_table
+from prune_nas.design.rules import fit, to_dict
+from prune_nas.design.space import Cost, Space, Widths
+from prune_nas.errors import UsageError
+from prune_nas.nets.inherit import inherit
+from prune_nas.pruning import magnitude, penalties, sss
+from prune_nas.pruning.methods import METHODS
+from prune_nas.search import conclusion
+from prune_nas.search.experiment import Experiment
+from prune_nas.search.finals import owed, weights_of
+from prune_nas.search.origins import Origin, Origins, origin_of
+from prune_nas.search.plan import announce, check
+from prune_nas.search.progress import View
+from prune_nas.search.rundir import opened, read_json
+from prune_nas.search.setup import prepare, recipe_of, setting_of
+from prune_nas.search.supernet import load_weights, save_weights
+from prune_nas.search.work import Result
+
+PRUNED = "pruned.json"
+_IMAGES = 128  # that ThiNet and regression look at
+_STREAM = 104_729  # random shapes of a seed are drawn from here on
+
+
+def compare(config: Config, path: Path, view: View) -> None:
+    """Do, or finish, the comparison in the run directory at `path`.
+
+    Raises:
+        UsageError, MissingError: before anything is trained, where the request cannot be met.
+    """
+    device, data, traced = prepare(config)
+    check(config, traced)
+    with opened(path, config) as run:
+        job = Compare(run, traced, setting_of(run, traced, data, device, view), view)
+        announce(job, view)
+        with contextlib.closing(job.crew):
+            job.prune()
+            job.run_finals()
+        _conclude(job)
+
+
+@dataclass
+class Compare(Experiment):
+    """A run that compares pruning methods; a case stands where other runs have a budget."""
+
+    @property
+    def limits(self) -> Mapping[str, Limits]:
+        """Nothing: ratios bound channels, not costs."""
+        return {}
+
+    @property
+    def cases(self) -> list[Case]:
+        """What this call asks for."""
+        return [Case.parse(text) for text in self.config.cases]
+
+    @cached_property
+    def kernels(self) -> list[Kernel]:
+        """The network's convolutions."""
+        return magnitude.convolutions(self.space, magnitude.weights_of(self.space, self.traced.build(seed=0)))
+
+    @property
+    def total(self) -> int:
+        """The weights of all convolutions."""
+        return sum(kernel.weights for kernel in self.kernels)
+
+    # The networks that are pruned ---------------------------------------------------------------------------------
+
+    def strength(self, penalty: str) -> float:
+        """A penalty's strength: as asked for, else the paper's or what separates within this schedule."""
+        recipe, images = recipe_of(self.config, self.config.epochs), len(self.setting.data.train)
+        if self.config.strength is not None:
+            return self.config.strength
+        return sss.strength_for(recipe, images) if penalty == "sss" else penalties.strength_for(recipe, images)
+
+    def source(self, case: Case, seed: int) -> Origin:
+        """The network that a case prunes."""
+        return origin_of(case, seed, self.strength)
+
+    def file_of(self, origin: Origin) -> Path:
+        """Where the weights of a network to prune are; one without a penalty is the base of that seed."""
+        if origin.pressure is None:
+            return self.run.file("weights") / weights_of(self._base(origin.seed).training)
+        return self.run.file("origins") / f"{origin.name}-{origin.seed}.safetensors"
+
+    def start_of(self, case: Case, seed: int) -> Path:
+        """Where the weights are that a case left of a network."""
+        return self.run.file("starts") / f"{case}-{seed}.safetensors"
+
+    def _base(self, seed: int) -> Job:
+        return Job("", "base", self.space.base, seed, "scratch-e", self.config.epochs)
+
+    def prune(self) -> None:
+        """Train the networks that are to be pruned, and prune them, unless what follows from them is there."""
+        missing = [(case, seed) for case in self.cases for seed in self.seeds() if not self._has(case, seed)]
+        self._train_origins(list(dict.fromkeys(self.source(case, seed) for case, seed in missing)))
+        self.run.phase("supernet", "done")
+        self.run.phase("study", "skipped")
+        failed = self.run.record.get("origins", {})
+        left = [(c, s) for c, s in missing if "error" not in failed.get(self.source(c, s).key, {})]
+        with self.view.phase("pruning", len(left), "networks") as bar:
+            for case, seed in left:
+                self._keep(self._pruned(case, seed))
+                bar.advance(f"{case} seed {seed}")
+
+    def _has(self, case: Case, seed: int) -> bool:
+        """Whether a case's net is known, and its weights are there if a training that is owed needs them."""
+        if (str(case), seed) not in self.nets:
+            return False
+        jobs = owed(self._jobs_of(case, seed), self.run.file("finals.csv"))
+        files = [path for job in jobs if (path := self.origin(job)) is not None]
+        return all(path.exists() for path in files)
+
+    def _train_origins(self, wanted: list[Origin]) -> None:
+        table = self.run.file("finals.csv")
+        absent = [origin for origin in wanted if not self.file_of(origin).exists()]
+        plain = {origin.seed: origin for origin in absent if origin.pressure is None}
+        bases = owed([self._base(seed) for seed in plain], table)
+        again = [o for o in absent if o.pressure is not None or o.seed not in {job.seed for job in bases}]
+        if not absent:
+            return
+        self.run.phase("supernet", "running")
+        origins = Origins(
+            again,
+            self.space.widest,
+            self.config.epochs,
+            checkpoint=lambda origin: self.run.checkpoint(origin.key.replace("/", "-")),
+            weights=self.file_of,
+            on_result=self._note,
+        )
+        self._train("networks to prune", bases, beside=[origins])
+
+    def _note(self, origin: Origin, result: Result) -> None:
+        """Write down what became of a network that was trained to be pruned."""
+        macs = ledger.train_macs(self.space.cost(self.space.base).macs, len(self.setting.data.train), result.epochs)
+        about = {
+            "name": origin.name,
+            "strength": origin.pressure and origin.pressure.strength,
+            "val_accuracy": result.val_accuracy,
+            "epochs": result.epochs,
+            "train_macs": macs,
+            "seconds": result.seconds,
+        }
+        if result.error:
+            about["error"] = result.error
+            self.view.say(f"{origin.key} failed, and what would be pruned from it is left out: {result.error}")
+        self.run.note(origins={**self.run.record.get("origins", {}), origin.key: about})
+
+    # What was pruned ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def nets(self) -> dict[tuple[str, int], Net]:
+        """(case, seed) -> what was left, as `pruned.json` has it."""
+        path = self.run.file(PRUNED)
+        items = read_json(path)["nets"] if path.is_file() else []
+        return {(net.case, net.seed): net for net in map(Net.from_dict, items)}
+
+    def _keep(self, net: Net) -> None:
+        self.nets[net.case, net.seed] = net
+        write_json(self.run.file(PRUNED), {"schema": SCHEMA, "nets": [one.to_dict() for one in self.nets.values()]})
+
+    @torch.no_grad()
+    def _pruned(self, case: Case, seed: int) -> Net:
+        """Prune a trained network, and keep the weights that are left."""
+        method, space = METHODS[case.method], self.space
+        source = self.traced.build(space.widest, seed=0)
+        source.load_state_dict(load_weights(self.file_of(self.source(case, seed))))
+        if method.choose is None:
+            return self._masked(case, seed, magnitude.weights_of(space, source))
+        source.to(self.setting.device)
+        chosen = method.choose(space, source, case.ratio, self._images)
+        if not any(slot.shuffled for slot in space.slots):
+            narrow = inherit(space, source.cpu(), self.traced.build(chosen.widths, seed=0), chosen.kept)
+            if method.mend is not None:
+                both = source.to(self.setting.device), narrow.to(self.setting.device)
+                method.mend(space, *both, chosen, self._images)
+            save_weights(self.start_of(case, seed), narrow)
+        channels = sum(slot.ceiling for slot in space.slots)
+        removed = 1 - sum(chosen.widths.values()) / channels
+        return Net(str(case), seed, chosen.widths, None, "", chosen.floored, removed)
+
+    def _masked(self, case: Case, seed: int, weights: Mapping[str, Tensor]) -> Net:
+        many = self._weights(case)
+        masks = magnitude.by_magnitude(weights, many)
+        counts = magnitude.count(masks, self.kernels)
+        kept = {layer: tuple(map(int, places)) for layer, places in counts.items()}
+        empty = tuple(layer for layer, places in kept.items() if not any(places))
+        return Net(str(case), seed, None, kept, magnitude.digest(masks), empty, 1 - many / self.total)
+
+    def _weights(self, case: Case) -> int:
+        return max(round((1 - float(case.ratio)) * self.total), len(self.kernels))
+
+    @cached_property
+    def _images(self) -> Tensor:
+        """Training images as the network sees them, without augmentation."""
+        train = self.setting.data.train
+        return next(iter(train.batches(min(_IMAGES, len(train)), device=self.setting.device)))[0]
+
+    # Finals -------------------------------------------------------------------------------------------------------
+
+    def jobs(self) -> list[Job]:
+        """Every training that the finals were asked for, seed by seed."""
+        made = []
+        for seed in self.seeds():
+            if "base" in self.config.arms:
+                made.append(self._base(seed))
+            for case in self.cases:
+                if (str(case), seed) in self.nets:
+                    made += self._jobs_of(case, seed)
+        return made
+
+    def _jobs_of(self, case: Case, seed: int) -> list[Job]:
+        config, net = self.config, self.nets[str(case), seed]
+        made = []
+        for arm, found in self.arms_of(net).items():
+            if arm.partition("@")[0] not in config.arms:
+                continue
+            for widths, mask in found:
+                plain = Job(str(case), arm, widths, seed, "", config.epochs, mask)
+                own = [s for s in config.schedules if arm == "pruned" or s not in KEPT]
+                made += [replace(plain, schedule=s, epochs=self._epochs(plain, s)) for s in own]
+        return made
+
+    def _epochs(self, job: Job, schedule: str) -> int:
+        config = self.config
+        return lasting(
+            schedule,
+            self.cost(job),
+            self.space.cost(self.space.base),
+            epochs=config.epochs,
+            tuning=config.tuning_epochs,
+            cap=config.scratch_b_cap,
+            add=config.scratch_b_tuning,
+        )
+
+    def arms_of(self, net: Net) -> dict[str, list[tuple[Widths, Mask | None]]]:
+        """Arm -> the networks that stand beside a pruned one, itself the first."""
+        if net.widths is not None:
+            shapes = {"pruned": [net.widths]}
+            shapes |= rivals(self.space, net.widths, randoms=self.config.randoms, seed=_STREAM + 97 * net.seed)
+            return {arm: [(widths, None) for widths in found] for arm, found in shapes.items()}
+        many = self._weights(Case.parse(net.case))
+        masks = {"pruned": Mask(many, None, net.masks), UNIFORM: Mask(many, EVEN)}
+        return {arm: [(self.space.widest, mask)] for arm, mask in masks.items()}
+
+    def case_of(self, job: Job) -> tuple[str, str]:
+        """The method and the ratio of a job; empty for the base."""
+        return Case.parse(job.budget) if job.budget else ("", "")
+
+    def origin(self, job: Job) -> Path | None:
+        """What a pruned net's weights, or its mask, come from."""
+        if job.arm != "pruned":
+            return None
+        case = Case.parse(job.budget)
+        if job.mask is not None:
+            return self.file_of(self.source(case, job.seed))
+        return self.start_of(case, job.seed) if job.schedule in KEPT else None
+
+    def weights(self, job: Job) -> Path | None:
+        """Everybody's trained weights are kept: the base is what some methods prune."""
+        return self.run.file("weights") / weights_of(job.training)
+
+    def cost(self, job: Job) -> Cost:
+        """Macs and params; masked weights are left out, as a machine could that skips them."""
+        dense = self.space.cost(job.widths)
+        if job.mask is None:
+            return dense
+        if job.mask.rule is None:
+            kept = magnitude.as_counts(self.nets[job.budget, job.seed].kept or {})
+        else:
+            kept = planned(job.mask.rule, self.kernels, self.space.stages, job.mask.weights)
+        return magnitude.cost(dense, self.kernels, kept)
+
+    def widths_of(self, budget: str, candidate: str | None) -> Widths:
+        """The widths of a case's pruned net, by its digest."""
+        own = [net for net in self.nets.values() if net.case == budget and net.widths is not None]
+        by_digest = {net.widths.digest: net.widths for net in own if net.widths is not None}
+        return by_digest.get(candidate or "", next(iter(by_digest.values()), self.space.widest))
+
+    def about_weights(self, budget: str) -> dict[str, object]:
+        """How many of the convolutions' weights are not zero, where single weights were pruned."""
+        case = Case.parse(budget)
+        if METHODS[case.method].choose is not None:
+            return {}
+        return {"weights": {"kept": self._weights(case), "of": self.total}}
+
+    def candidates(self) -> dict[str, dict[str, set[str]]]:
+        """Case -> arm -> the digests of its candidates over the seeds."""
+        found: dict[str, dict[str, set[str]]] = {}
+        for net in self.nets.values():
+            for arm, own in self.arms_of(net).items():
+                digests = {mask.digest if mask else widths.digest for widths, mask in own}
+                found.setdefault(net.case, {}).setdefault(arm, set()).update(digests)
+        return found
+
+
+# Conclusions ------------------------------------------------------------------------------------------------------
+
+
+def _conclude(job: Compare) -> None:
+    """Write every derived table and JSON file."""
+    run, nets = job.run, list(job.nets.values())
+    finals = read_table(run.file("finals.csv"), Final)
+    write_table(run.file("ledger.csv"), Expense, conclusion.spent(job, finals))
+    conclusion.write_widths(run, job.space, _shapes(job))
+    write_json(run.file("rule.json"), list(_rules(job.space, job.kernels, nets)))
+    failures = {name: failure["error"] for name, failure in run.record.get("failures", {}).items()}
+    said = verdicts(finals, nets, {case: _unevenness(job, case) for case in {net.case for net in nets}}, failures)
+    write_json(run.file("verdict.json"), said)
+    conclusion.write_nets(job, said, finals)
+
+
+def _shapes(job: Compare) -> dict[str, dict[str, list[Widths]]]:
+    """Case -> arm -> its different widths, seed by seed."""
+    found: dict[str, dict[str, list[Widths]]] = {}
+    for net in job.nets.values():
+        if net.widths is None:
+            continue
+        for arm, own in job.arms_of(net).items():
+            if arm == "pruned" or arm.partition("@")[0] in job.config.arms:
+                here = found.setdefault(net.case, {}).setdefault(arm, [])
+                here += [widths for widths, _ in own if widths not in here]
+    return found
+
+
+def _rules(space: Space, kernels: list[Kernel], nets: list[Net]) -> Iterator[dict[str, object]]:
+    """For every case the rule that its nets teach: stage means, or where in 3x3 kernels weights are kept."""
+    for case in dict.fromkeys(net.case for net in nets):
+        own = [net for net in nets if net.case == case]
+        shapes = [pattern_of(space, net.widths) for net in own if net.widths is not None]
+        if shapes:
+            yield {"budget": case, **to_dict(fit("stage-mean", shapes))}
+            continue
+        counts = [magnitude.as_counts(net.kept or {}) for net in own]
+        with contextlib.suppress(UsageError):  # a network without 3x3 kernels has no such rule
+            yield {"budget": case, **average([kernel_mean(kernels, c, space.stages) for c in counts]).to_dict()}
+
+
+def _unevenness(job: Compare, case: str) -> float:
+    """The mean non-uniformity of a case's shapes: of widths, or of the shares that layers keep."""
+    found = []
+    for net in (net for net in job.nets.values() if net.case == case):
+        if net.widths is not None:
+            found.append(non_uniformity(pattern_of(job.space, net.widths)))
+            continue
+        kept = net.kept or {}
+        shares = torch.tensor([sum(kept[kernel.layer]) / kernel.weights for kernel in job.kernels])
+        found.append(float(shares.std(correction=0) / shares.mean()))
+    return sum(found) / len(found)

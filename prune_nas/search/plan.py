@@ -1,0 +1,191 @@
+"""What a comparison will train, before it does: how many trainings, epochs and macs, and about how long that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from prune_nas.config import Config
+from prune_nas.design.cases import Case, lasting, rivals
+from prune_nas.design.ledger import train_macs
+from prune_nas.design.records import KEPT, SCHEMA
+from prune_nas.design.space import Cost, Space, Widths
+from prune_nas.errors import UsageError, unknown
+from prune_nas.nets.tracing import Traced
+from prune_nas.pruning import l1_norm
+from prune_nas.pruning.methods import METHODS
+from prune_nas.search.estimate import seconds_per_image, spoken
+from prune_nas.search.setup import load_data, trace_model
+from prune_nas.training.data import outline
+
+if TYPE_CHECKING:
+    from prune_nas.search.compare import Compare
+    from prune_nas.search.progress import View
+
+GPU = 2e12
+"""Multiply-accumulates a second, forward and backward, that a data-centre GPU is assumed to sustain on CIFAR nets.
+
+A round figure from published training times of such nets, not a measurement of ours; `--gpu-macs` replaces it.
+"""
+
+
+_IMAGES = {"cifar10": 45_000, "cifar100": 45_000}  # that validation leaves of the whole set
+
+
+def check(config: Config, traced: Traced) -> None:
+    """See that every method fits the network and its ratio.
+
+    Raises:
+        UsageError: one does not.
+    """
+    space = traced.space
+    if space.widest != space.base:
+        raise UsageError("a comparison takes the network as it is; leave --supernet-width and `widening` out")
+    if set(config.schedules) & set(KEPT) and any(slot.shuffled for slot in space.slots):
+        raise UsageError(
+            f"{space.model} shuffles its channels, so that no weights can be kept; use --schedules scratch-e,scratch-b"
+        )
+    for text in config.cases:
+        case = Case.parse(text)
+        if case.method not in METHODS:
+            raise unknown("pruning method", case.method, METHODS)
+        try:
+            METHODS[case.method].check(space, traced.template, case.ratio)
+        except UsageError as error:
+            raise UsageError(f"{case.method} does not fit {space.model} at ratio {case.ratio}: {error}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """Equal trainings of a plan; until a network is pruned its shape is unknown, and taken as uniform."""
+
+    case: str
+    arm: str
+    schedule: str
+    trainings: int
+    epochs: int
+    macs: int
+    widths: Widths
+
+    def train_macs(self, images: int) -> int:
+        """Of all its trainings on so many images."""
+        return self.trainings * train_macs(self.macs, images, self.epochs)
+
+
+def plan(config: Config, space: Space) -> list[Planned]:
+    """Everything that a comparison trains, in order; a training that two cases share is counted once for each."""
+    base = space.cost(space.base)
+    whole = Planned("", "base", "scratch-e", config.seeds, config.epochs, base.macs, space.base)
+    cases = [Case.parse(text) for text in config.cases]
+    penalties = {case: METHODS[case.method].penalty for case in cases}
+    plain = [whole] if "base" in config.arms or "none" in penalties.values() else []
+    origins = sorted({f"sss-{c.ratio}" if p == "sss" else p for c, p in penalties.items()} - {"none"})
+    sparse = [replace(whole, arm=f"to prune ({origin})") for origin in origins]
+    return [*plain, *sparse, *(one for case in cases for one in _of_case(config, space, case, base))]
+
+
+def _of_case(config: Config, space: Space, case: Case, base: Cost) -> Iterator[Planned]:
+    if METHODS[case.method].choose is None:
+        macs = round(base.macs * (1 - float(case.ratio)))
+        shapes = {arm: [(space.widest, Cost(macs, 0))] for arm in ("pruned", "uniform")}
+    else:
+        counts = l1_norm.counts(space, case.ratio)
+        pruned = Widths({slot.name: slot.within(counts[slot.name]) for slot in space.slots})
+        known = {"pruned": [pruned], **rivals(space, pruned, randoms=config.randoms, seed=0)}
+        shapes = {arm: [(widths, space.cost(widths)) for widths in found] for arm, found in known.items()}
+    for arm, found in shapes.items():
+        if arm.partition("@")[0] not in config.arms:
+            continue
+        for widths, cost in found:
+            for schedule in config.schedules:
+                if arm != "pruned" and schedule in KEPT:
+                    continue
+                epochs = lasting(
+                    schedule,
+                    cost,
+                    base,
+                    epochs=config.epochs,
+                    tuning=config.tuning_epochs,
+                    cap=config.scratch_b_cap,
+                    add=config.scratch_b_tuning,
+                )
+                yield Planned(str(case), arm, schedule, config.seeds, epochs, cost.macs, widths)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a comparison trains, on so many images; a GPU is taken to do `gpu` macs a second."""
+
+    steps: Sequence[Planned]
+    images: int
+    gpu: float
+
+    @property
+    def train_macs(self) -> int:
+        """Of all trainings."""
+        return sum(one.train_macs(self.images) for one in self.steps)
+
+    @property
+    def gpu_hours(self) -> float:
+        """Hours on one such GPU."""
+        return self.train_macs / self.gpu / 3600
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        trainings = sum(one.trainings for one in self.steps)
+        return [
+            *(
+                f"{one.trainings} x {one.arm} {one.schedule}{f' of {one.case}' if one.case else ''}: {one.epochs} "
+                f"epochs, {one.macs / 1e6:.1f}M macs"
+                for one in self.steps
+            ),
+            f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e15:.3g}P training macs (shapes "
+            "that are not known yet are taken as uniform)",
+            f"about {self.gpu_hours:.1f} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed; say "
+            "otherwise with --gpu-macs)",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        steps = [{**asdict(one), "widths": dict(one.widths)} for one in self.steps]
+        facts = {"images": self.images, "train_macs": self.train_macs, "gpu_hours": self.gpu_hours, "gpu": self.gpu}
+        return {"schema": SCHEMA, **facts, "steps": steps}
+
+
+def dry_run(config: Config, gpu: float) -> Plan:
+    """What a comparison would train; nothing is trained, and the data set need not be there.
+
+    Raises:
+        UsageError: a method does not fit the network or its ratio.
+        MissingError: the data set is not there, and how large it is is not known either.
+    """
+    shape, classes = outline(config.dataset, image_size=config.image_size, data_dir=config.data_dir)
+    images = config.train_size
+    if images is None:
+        known = _IMAGES.get(config.dataset)
+        images = known if known is not None else len(load_data(config).train)
+    traced = trace_model(config, shape, classes)
+    check(config, traced)
+    return Plan(plan(config, traced.space), images, gpu)
+
+
+def announce(job: Compare, view: View) -> None:
+    """Say what the run will do, and about how long it will take, from a few real training steps."""
+    config, space = job.config, job.space
+    base, images = space.cost(space.base), len(job.setting.data.train)
+    view.say(
+        f"{space.model} on {job.setting.data.name}, preset {config.preset}: base {base.macs / 1e6:.1f}M macs, "
+        f"{base.params / 1e6:.2f}M params; {', '.join(config.cases)}; {images} training and "
+        f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
+    )
+    planned = plan(config, space)
+    workers, threads = job.size
+    shapes = {one.widths for one in planned}
+    speeds = {widths: seconds_per_image(job, widths, threads) for widths in shapes}
+    seconds = sum(speeds[one.widths] * one.epochs * one.trainings for one in planned) * images / workers
+    seconds *= 1 + len(job.setting.data.val) / (3 * images)
+    view.say(
+        f"estimate: about {spoken(seconds)} for {sum(one.trainings for one in planned)} trainings if nothing is done "
+        "yet; stop at any time, the same command resumes"
+    )
