@@ -1,11 +1,12 @@
 """The command that compares pruning methods."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
-from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, report_run
+from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json
 from prune_nas.errors import UsageError
 
 METHODS = "l1-norm,slimming,sss,magnitude"
@@ -101,6 +102,7 @@ def compare(
         return
 
     from prune_nas.report.figures import draw
+    from prune_nas.report.html import write_report
     from prune_nas.report.paper_table import write_tables
     from prune_nas.report.run_data import RunData
     from prune_nas.search.compare import compare as work
@@ -110,7 +112,22 @@ def compare(
     work(settings, path, View(quiet=quiet))
     data = RunData(path)
     draw(data, kinds=None, out=path / "figures")
-    write_tables(data, path)
-    report_run(path, json_=json_)
-    if not json_:
-        typer.echo(f"table: {path / 'table.md'}")
+    written = write_tables(data, path)
+    page = write_report(path)
+    if json_:
+        print_json(data.verdicts)
+        return
+    _show(data)
+    for file in (*written, page):
+        typer.echo(f"written: {file}")
+
+
+def _show(data: Any) -> None:
+    """Print the paper's table and what all cases together say."""
+    from prune_nas.design.case_verdicts import conclusions, pairs_of
+    from prune_nas.report.paper_table import rich_lines
+
+    console = Console()
+    console.print(rich_lines(data))
+    for sentence in conclusions(pairs_of(data.finals)):
+        console.print(f"- {sentence}", markup=False)

@@ -38,11 +38,14 @@ class Pair:
         return self.adjusted is not None and self.adjusted < SIGNIFICANT
 
     def sentence(self, pairs: int) -> str:
-        """The comparison in words, with the corrected p-value."""
-        said = self.comparison.sentence()
-        if self.adjusted is None or self.comparison.same:
-            return said
-        return f"{said}; p = {self.adjusted:.2g} corrected for {pairs} pairs"
+        """The comparison in words, with the p-value that is corrected for all pairs."""
+        own = self.comparison
+        if own.same or own.low is None or own.high is None or self.adjusted is None:
+            return own.sentence()
+        gap = f"{100 * own.difference:+.1f} points"
+        span = f"95 % CI {100 * own.low:+.1f} to {100 * own.high:+.1f}, n={own.n}"
+        found = "significant" if self.significant else "not significant"
+        return f"{own.left} against {own.right}: {gap} ({span}); {found} (p = {self.adjusted:.2g}, {pairs} pairs)"
 
 
 def pairs_of(finals: Sequence[Final]) -> list[Pair]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from io import StringIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
@@ -19,6 +20,9 @@ from prune_nas.design.case_verdicts import conclusions, pairs_of
 from prune_nas.design.files import write_text
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import percent
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 SCHEDULES = ("fine-tune", "rewind", "scratch-e", "scratch-b")
 COLUMNS = ("unpruned", *SCHEDULES)
@@ -155,6 +159,22 @@ def _rivals(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
 def _pipes(rows: Sequence[Sequence[str]], left: int) -> str:
     rule = [":--"] * left + ["--:"] * (len(rows[0]) - left)
     return "".join(f"| {' | '.join(row)} |\n" for row in (rows[0], rule, *rows[1:]))
+
+
+def rich_lines(run: RunData) -> Table:
+    """The table for a terminal of 80 columns: the cases, their macs, and the schedules."""
+    from rich import box  # noqa: PLC0415 - the page and the figures do without
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(header_style="bold", box=box.SIMPLE_HEAD, show_edge=False)
+    table.padding = (0, 1, 0, 0)
+    for name in ("case", "macs", *(NAMES.get(c, c.title()) for c in COLUMNS)):
+        table.add_column(name, justify="left" if name == "case" else "right", overflow="fold")
+    for line in lines(run):
+        cells = [str(line.ours.get(column, "")) for column in COLUMNS]
+        table.add_row(*map(Text, [f"{line.method}={line.ratio}", f"{100 * line.macs:.0f} %", *cells]))
+    return table
 
 
 def csv(found: Sequence[Line]) -> str:

@@ -27,6 +27,7 @@ from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import KEPT, SCHEMA, Expense, Final, read_table, write_table
 from prune_nas.design.rules import fit, to_dict
 from prune_nas.design.space import Cost, Space, Widths
+from prune_nas.design.verdict import unless_untrained
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import magnitude, penalties, sss
@@ -330,6 +331,7 @@ def _conclude(job: Compare) -> None:
     write_json(run.file("rule.json"), list(_rules(job.space, job.kernels, nets)))
     failures = {name: failure["error"] for name, failure in run.record.get("failures", {}).items()}
     said = verdicts(finals, nets, {case: _unevenness(job, case) for case in {net.case for net in nets}}, failures)
+    said = [unless_untrained(one, finals, job.space.classes) for one in said]
     write_json(run.file("verdict.json"), said)
     conclusion.write_nets(job, said, finals)
 

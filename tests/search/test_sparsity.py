@@ -8,9 +8,11 @@ import pytest
 from safetensors.torch import load_file
 
 from prune_nas.cli import run
+from prune_nas.design.arms import training_of
 from prune_nas.design.budget import Budget
 from prune_nas.design.records import Curve, Expense, Final, read_table
 from prune_nas.nets.specs import load
+from prune_nas.search.finals import weights_of
 from prune_nas.search.kernel_rules import read_kernel_prior
 from prune_nas.training import loop
 from tests.search.tiny import arguments
@@ -50,8 +52,7 @@ def test_what_was_trained_has_the_weights_that_were_asked_for(sparse):
     for row in read_table(sparse / "finals.csv", Final):
         if row.arm == "base":
             continue
-        file = f"{row.candidate}-{row.epochs}-{row.seed}{'-inherited' if row.arm == 'inherited' else ''}.safetensors"
-        state = load_file(sparse / "weights" / file)
+        state = load_file(sparse / "weights" / weights_of(training_of(row)))
         kept = sum(int((value != 0).sum()) for value in state.values() if value.ndim == 4)
         assert kept == 14_422, row
     best = json.loads((sparse / "best.json").read_text())

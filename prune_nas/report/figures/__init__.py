@@ -21,6 +21,7 @@ from prune_nas.report.figures import style
 from prune_nas.report.figures.accuracy import accuracy
 from prune_nas.report.figures.gamma import gamma
 from prune_nas.report.figures.kernels import kernels
+from prune_nas.report.figures.methods import methods
 from prune_nas.report.figures.study import origins, study
 from prune_nas.report.figures.widths import widths
 from prune_nas.report.run_data import RunData
@@ -92,10 +93,13 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> tuple[list[Drawing
 
 
 def _of(run: RunData) -> tuple[str, ...]:
-    """The kinds that fit a run: those of widths, or those of single weights."""
+    """The kinds that fit a run: of widths, of single weights, or of pruning methods."""
+    if cases := (run.run.get("config") or {}).get("cases"):
+        masked = any(case.startswith("magnitude=") for case in cases)
+        return ("methods", "widths", *(["kernels"] if masked else []))
     if any(budget.startswith("weights=") for budget in (run.run.get("config") or {}).get("budget", ())):
         return ("accuracy", "kernels")
-    return tuple(kind for kind in KINDS if kind != "kernels")
+    return tuple(kind for kind in KINDS if kind not in ("kernels", "methods"))
 
 
 def _widths(run: RunData) -> Iterator[Drawing]:
@@ -114,6 +118,14 @@ def _accuracy(run: RunData) -> Iterator[Drawing]:
         most = f"{best['arm']} ({best['schedule']}) at {percent(best['test_accuracy'])} %"
         alt = f"Points: test accuracy of every arm against macs and against params; the highest is {most}"
         yield Drawing("accuracy", accuracy(table), alt)
+
+
+def _methods(run: RunData) -> Iterator[Drawing]:
+    table = run.results
+    if (table["arm"] == "pruned").any():
+        cases = ", ".join(table["budget"][table["budget"] != ""].unique())
+        alt = f"Points: test accuracy of pruned nets under every schedule against macs and params, for {cases}"
+        yield Drawing("methods", methods(table), alt)
 
 
 def _gamma(run: RunData) -> Iterator[Drawing]:
@@ -182,6 +194,7 @@ Maker = Callable[[RunData], Iterator[Drawing]]
 MAKERS: dict[str, tuple[str, Maker]] = {
     "accuracy": ("finals.csv", _accuracy),
     "widths": ("widths.csv", _widths),
+    "methods": ("finals.csv", _methods),
     "gamma": ("scores.safetensors with a space.json", _gamma),
     "study": ("trials.csv", _study),
     "kernels": ("rules of single weights", _kernels),

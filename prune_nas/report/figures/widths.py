@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -17,6 +17,7 @@ from prune_nas.report.figures import style
 from prune_nas.report.tables import ARMS
 
 BARS = ("pruned", "guided", "transferred", "found")
+Span = tuple["pd.Series[float]", "pd.Series[float]"]
 GROUP = 0.8  # the share of a slot's room that its bars fill
 DASHES = {"uniform": "-", "uniform@macs": "-", "uniform@params": ":", "uniform@latency": "--"}
 
@@ -29,11 +30,12 @@ def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) ->
         budget: its text, for the title.
         stage_names: the name of each stage; by default its number.
     """
+    frame, spread = _averaged(frame)
     slots = len(frame)
     size = float(np.clip(1.2 + 0.56 * slots, 7.0, 15.0))
     figure = style.figure(size, 5.6)
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-    _channels(top, frame)
+    _channels(top, frame, spread)
     _ratios(bottom, frame)
     for axes in (top, bottom):
         axes.set_xlim(-0.6, slots - 0.4)
@@ -43,7 +45,8 @@ def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) ->
     fits = 0.08 * frame["slot"].str.len().max() < _room(size, slots)
     labelled = slice(None, None, math.ceil(0.14 / _room(size, slots)))  # of many hundred slots, not all fit
     bottom.set_xticks(range(slots)[labelled], frame["slot"][labelled], rotation=0 if fits else 90, fontsize=9)
-    bottom.set_xlabel("slot, from input to output")
+    several = "\nmeans of the seeds' nets; whiskers: the least and the most" if spread else ""
+    bottom.set_xlabel(f"slot, from input to output{several}")
     figure.suptitle(f"Width of every slot under {budget}", x=0.01, ha="left", fontsize=11)
     handles, labels = top.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: ARMS.index(labels[i]))
@@ -51,7 +54,18 @@ def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) ->
     return figure
 
 
-def _channels(axes: Axes, frame: pd.DataFrame) -> None:
+def _averaged(frame: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, Span]]:
+    """The lines with the mean of an arm's several nets (`pruned1`, `pruned2`, ...) in its place, and their span."""
+    frame, spread = frame.copy(), {}
+    for arm in (*BARS, *UNIFORM_ARMS):
+        several = frame.filter(regex=f"^{arm}[0-9]+$").dropna(axis=1, how="all")
+        if not _drawn(frame, arm) and len(several.columns):
+            frame[arm] = several.mean(axis=1)
+            spread[arm] = (several.min(axis=1), several.max(axis=1))
+    return frame, spread
+
+
+def _channels(axes: Axes, frame: pd.DataFrame, spread: Mapping[str, Span]) -> None:
     x = np.arange(len(frame))
     if _drawn(frame, "base"):
         axes.bar(x, frame["base"], GROUP + 0.08, fill=False, edgecolor=style.GREY, linewidth=0.9, label="base")
@@ -60,6 +74,10 @@ def _channels(axes: Axes, frame: pd.DataFrame) -> None:
     for i, arm in enumerate(arms):
         offset = (i - (len(arms) - 1) / 2) * each
         axes.bar(x + offset, frame[arm], each, color=style.look(arm).colour, label=arm)
+        if arm in spread:
+            least, most = spread[arm]
+            ends = [frame[arm] - least, most - frame[arm]]
+            axes.errorbar(x + offset, frame[arm], yerr=ends, fmt="none", ecolor=style.BLACK, elinewidth=1, capsize=2)
     for arm in (arm for arm in UNIFORM_ARMS if _drawn(frame, arm)):
         half = (GROUP + 0.08) / 2
         line = DASHES[arm]
