@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -95,22 +95,34 @@ class Net:
             raise PruneNasError(f"pruned.json is damaged ({error!r}); delete it to have it written anew") from error
 
 
-def rivals(space: Space, pruned: Widths, *, randoms: int, seed: int) -> dict[str, list[Widths]]:
+def rivals(
+    space: Space, pruned: Widths, *, wanted: Collection[str], randoms: int, seed: int
+) -> dict[str, list[Widths]]:
     """Arm -> widths that a pruned net has to beat, with its macs and its params.
 
     `uniform@macs` and `uniform@params` match one of the two each; guided (the stage means of the pruned widths), taper
     and random fill both.
+
+    Args:
+        space: of all.
+        pruned: what a method left.
+        wanted: arms; `uniform` stands for both uniform nets.
+        randoms: random shapes.
+        seed: of the random shapes.
     """
     even, cost = dict.fromkeys(space.by_name, 1.0), space.cost(pruned)
     both = Limits((("macs", cost.macs), ("params", cost.params)))
-    rule = fit("stage-mean", [pattern_of(space, pruned)]).rule
-    return {
-        "guided": [apply(rule, space, both)],
-        "uniform@macs": [project(space, even, Limits((("macs", cost.macs),)))],
-        "uniform@params": [project(space, even, Limits((("params", cost.params),)))],
-        "taper": [taper_widths(space, both)],
-        "random": [family.random_widths(space, both, seed + i) for i in range(randoms)],
-    }
+    made: dict[str, list[Widths]] = {}
+    if "guided" in wanted:
+        made["guided"] = [apply(fit("stage-mean", [pattern_of(space, pruned)]).rule, space, both)]
+    if "uniform" in wanted:
+        for kind in ("macs", "params"):
+            made[f"uniform@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
+    if "taper" in wanted:
+        made["taper"] = [taper_widths(space, both)]
+    if "random" in wanted:
+        made["random"] = [family.random_widths(space, both, seed + i) for i in range(randoms)]
+    return made
 
 
 def lasting(schedule: str, cost: Cost, base: Cost, *, epochs: int, tuning: int, cap: float | None, add: bool) -> int:

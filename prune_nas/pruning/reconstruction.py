@@ -159,16 +159,19 @@ def rescale(space: Space, target: nn.Module, found: Mapping[str, Terms], kept: K
         found: slot -> terms of the unpruned network.
         kept: slot -> channels that stay.
     """
-    factors = {
-        slot.name: np.linalg.lstsq(found[slot.name][:, kept[slot.name]], found[slot.name].sum(1), rcond=None)[0]
-        for slot in space.slots
-    }
+    factors = {slot.name: _factors(found[slot.name], kept[slot.name]) for slot in space.slots}
     for layer in space.layers:
         if any(layer in readers(space, space.by_name[name]) for name, _ in layer.inputs if name):
             by = [np.repeat(factors[name] if name else np.ones(1), times) for name, times in layer.inputs]
             weight = _weight(target, layer)
             along = torch.from_numpy(np.concatenate(by)).to(weight)
             weight.mul_(along.view(1, -1, *[1] * (weight.ndim - 2)))
+
+
+def _factors(found: Terms, kept: Sequence[int]) -> NDArray[np.float64]:
+    """The factors nearest to 1 that solve the least squares: a channel that gives nothing keeps its weights."""
+    left = found[:, list(kept)]
+    return 1 + np.linalg.lstsq(left, found.sum(1) - left.sum(1), rcond=None)[0]
 
 
 @torch.no_grad()

@@ -260,13 +260,25 @@ class Compare(Experiment):
 
     def arms_of(self, net: Net) -> dict[str, list[tuple[Widths, Mask | None]]]:
         """Arm -> the networks that stand beside a pruned one, itself the first."""
-        if net.widths is not None:
-            shapes = {"pruned": [net.widths]}
-            shapes |= rivals(self.space, net.widths, randoms=self.config.randoms, seed=_STREAM + 97 * net.seed)
-            return {arm: [(widths, None) for widths in found] for arm, found in shapes.items()}
-        many = self._weights(Case.parse(net.case))
-        masks = {"pruned": Mask(many, None, net.masks), UNIFORM: Mask(many, EVEN)}
-        return {arm: [(self.space.widest, mask)] for arm, mask in masks.items()}
+        known = self._arms.get((net.case, net.seed))
+        if known is None:
+            known = self._arms[net.case, net.seed] = self._beside(net)
+        return known
+
+    @cached_property
+    def _arms(self) -> dict[tuple[str, int], dict[str, list[tuple[Widths, Mask | None]]]]:
+        return {}
+
+    def _beside(self, net: Net) -> dict[str, list[tuple[Widths, Mask | None]]]:
+        if net.widths is None:
+            many = self._weights(Case.parse(net.case))
+            masks = {"pruned": Mask(many, None, net.masks), UNIFORM: Mask(many, EVEN)}
+            return {arm: [(self.space.widest, mask)] for arm, mask in masks.items()}
+        wanted = {*self.config.arms, *self.run.record["config"]["arms"]}
+        others = rivals(
+            self.space, net.widths, wanted=wanted, randoms=self.config.randoms, seed=_STREAM + 97 * net.seed
+        )
+        return {arm: [(w, None) for w in found] for arm, found in {"pruned": [net.widths], **others}.items()}
 
     def case_of(self, job: Job) -> tuple[str, str]:
         """The method and the ratio of a job; empty for the base."""
@@ -343,9 +355,8 @@ def _shapes(job: Compare) -> dict[str, dict[str, list[Widths]]]:
         if net.widths is None:
             continue
         for arm, own in job.arms_of(net).items():
-            if arm == "pruned" or arm.partition("@")[0] in job.config.arms:
-                here = found.setdefault(net.case, {}).setdefault(arm, [])
-                here += [widths for widths, _ in own if widths not in here]
+            here = found.setdefault(net.case, {}).setdefault(arm, [])
+            here += [widths for widths, _ in own if widths not in here]
     return found
 
 

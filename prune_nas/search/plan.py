@@ -92,7 +92,7 @@ def _of_case(config: Config, space: Space, case: Case, base: Cost) -> Iterator[P
     else:
         counts = l1_norm.counts(space, case.ratio)
         pruned = Widths({slot.name: slot.within(counts[slot.name]) for slot in space.slots})
-        known = {"pruned": [pruned], **rivals(space, pruned, randoms=config.randoms, seed=0)}
+        known = {"pruned": [pruned], **rivals(space, pruned, wanted=config.arms, randoms=config.randoms, seed=0)}
         shapes = {arm: [(widths, space.cost(widths)) for widths in found] for arm, found in known.items()}
     for arm, found in shapes.items():
         if arm.partition("@")[0] not in config.arms:
@@ -181,11 +181,22 @@ def announce(job: Compare, view: View) -> None:
     )
     planned = plan(config, space)
     workers, threads = job.size
-    shapes = {one.widths for one in planned}
-    speeds = {widths: seconds_per_image(job, widths, threads) for widths in shapes}
-    seconds = sum(speeds[one.widths] * one.epochs * one.trainings for one in planned) * images / workers
+    fixed, each = _speed(job, min((one.widths for one in planned), key=lambda w: space.cost(w).macs), threads)
+    epochs = [(space.cost(one.widths).macs, one.epochs * one.trainings) for one in planned]
+    seconds = sum((fixed + each * macs) * many for macs, many in epochs) * images / workers
     seconds *= 1 + len(job.setting.data.val) / (3 * images)
     view.say(
         f"estimate: about {spoken(seconds)} for {sum(one.trainings for one in planned)} trainings if nothing is done "
         "yet; stop at any time, the same command resumes"
     )
+
+
+def _speed(job: Compare, narrow: Widths, threads: int) -> tuple[float, float]:
+    """Seconds per training image: a part that every network takes, and one a mac, from the widest and a narrow one."""
+    space = job.space
+    wide, little = space.cost(space.base).macs, space.cost(narrow).macs
+    slow = seconds_per_image(job, space.base, threads)
+    if wide == little:
+        return 0.0, slow / wide
+    each = max(slow - seconds_per_image(job, narrow, threads), 0.0) / (wide - little)
+    return max(slow - each * wide, 0.0), each

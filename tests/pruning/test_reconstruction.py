@@ -1,5 +1,6 @@
 """ThiNet and LASSO selection: sums taken apart as the layers make them, choices against brute force."""
 
+import copy
 from itertools import combinations
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from prune_nas.errors import UsageError
+from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import reconstruction, regression, thinet
 
@@ -126,3 +128,70 @@ def _only_depthwise(space):
     from dataclasses import replace
 
     return replace(space, layers=tuple(layer for layer in space.layers if layer.kind != "conv"))
+
+
+# What is left is made to stand in for what went ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def doubled():
+    """A net whose every slot holds each of its first channels twice: the copies can go without a loss."""
+    traced = trace("vgg11", base_width=0.125)
+    space, network = traced.space, traced.build(seed=0)
+    kept = {slot.name: tuple(range(slot.ceiling // 2)) for slot in space.slots}
+    with torch.no_grad():
+        for module in network.modules():
+            own = dict(module.named_parameters(recurse=False)) | dict(module.named_buffers(recurse=False))
+            for value in own.values():
+                for dim in range(min(value.ndim, 2)):
+                    if value.shape[dim] in (3, 10):  # an image's channels, and the classes
+                        continue
+                    half = value.shape[dim] // 2
+                    value.narrow(dim, half, half).copy_(value.narrow(dim, 0, half))
+    images = torch.randn(24, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    narrow = inherit(space, network, traced.build({k: len(v) for k, v in kept.items()}, seed=0), kept)
+    return space, network, narrow, kept, images
+
+
+def _gap(source, narrow, images):
+    with torch.no_grad():
+        wanted, given = source.eval()(images), narrow.eval()(images)
+    source.train(), narrow.train()
+    return float((wanted - given).norm() / wanted.norm())
+
+
+def test_refitting_makes_up_for_copies_that_went(doubled):
+    space, network, narrow, kept, images = doubled
+    narrow = copy.deepcopy(narrow)
+    before = _gap(network, narrow, images)
+    reconstruction.refit(space, network, narrow, kept, images, places=1500, seed=0)
+    assert before > 0.2
+    assert _gap(network, narrow, images) < 0.05 * before
+
+
+def test_rescaling_makes_up_for_copies_that_went(doubled):
+    """Each kept channel counts for two."""
+    space, network, narrow, kept, images = doubled
+    narrow = copy.deepcopy(narrow)
+    found = reconstruction.terms(space, network, images, places=1500, seed=0)
+    reconstruction.rescale(space, narrow, found, kept)
+    before, after = doubled[2].state_dict(), narrow.state_dict()
+    scaled = [key for key in before if before[key].ndim > 1 and before[key].shape[1] != 3]
+    for key in scaled:
+        factors = (after[key] / before[key]).movedim(1, 0).flatten(1).median(1).values
+        assert set(factors.round(decimals=2).tolist()) <= {1.0, 2.0}  # 1 where a channel gives nothing anywhere
+        assert factors.mean() > 1.5
+    assert len(scaled) == len(space.slots)
+    assert _gap(network, narrow, images) < 1e-3
+
+
+def test_where_nothing_goes_nothing_changes():
+    traced = trace("vgg11", base_width=0.125)
+    space, network = traced.space, traced.build(seed=0)
+    kept = {slot.name: tuple(range(slot.ceiling)) for slot in space.slots}
+    images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    same = copy.deepcopy(network)
+    reconstruction.refit(space, network, same, kept, images, places=300, seed=0)
+    reconstruction.rescale(space, same, reconstruction.terms(space, network, images, places=300, seed=0), kept)
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(same.state_dict()[name], value, atol=1e-4, rtol=1e-3)
