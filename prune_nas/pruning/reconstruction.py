@@ -171,7 +171,8 @@ def rescale(space: Space, target: nn.Module, found: Mapping[str, Terms], kept: K
 def _factors(found: Terms, kept: Sequence[int]) -> NDArray[np.float64]:
     """The factors nearest to 1 that solve the least squares: a channel that gives nothing keeps its weights."""
     left = found[:, list(kept)]
-    return 1 + np.linalg.lstsq(left, found.sum(1) - left.sum(1), rcond=None)[0]
+    added: NDArray[np.float64] = np.linalg.lstsq(left, found.sum(1) - left.sum(1), rcond=None)[0]
+    return 1 + added
 
 
 @torch.no_grad()
