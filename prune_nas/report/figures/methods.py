@@ -46,6 +46,7 @@ def methods(frame: pd.DataFrame) -> Figure:
         panels[1][0].set_title(f"shapes from scratch ({SCRATCH})")
         handles = [Line2D([], [], label=arm, **_of_arm(arm)) for arm in ("pruned", *rivals)]
         panels[1][1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.suptitle("Test accuracy of pruned nets against their cost", x=0.01, ha="left", fontsize=11)
     n = sorted(set(frame["n"]))
     spread = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     style.note(
