@@ -20,6 +20,7 @@ from prune_nas.training.loop import Penalty
 from prune_nas.training.recipe import Recipe
 
 PAPER_STRENGTH = 1e-4  # Network Slimming's lambda for VGG over 160 epochs
+DEEP_STRENGTH = 1e-5  # and that for PreResNet-164 and DenseNet-40
 _PULL = 0.8  # lambda * travel at which gamma separated in short one-cycle trainings
 
 
@@ -30,6 +31,11 @@ class Pressure:
     name: str
     strength: float
     share: float = 0.0
+
+
+def published(model: str) -> float:
+    """Network Slimming's own lambda for a network (its README's commands)."""
+    return DEEP_STRENGTH if model in ("preresnet164", "densenet40") else PAPER_STRENGTH
 
 
 def strength_for(recipe: Recipe, images: int) -> float:

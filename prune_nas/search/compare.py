@@ -42,6 +42,7 @@ from prune_nas.search.rundir import opened, read_json
 from prune_nas.search.setup import prepare, recipe_of, setting_of
 from prune_nas.search.supernet import load_weights, save_weights
 from prune_nas.search.work import Result
+from prune_nas.training import recipe as recipes
 
 PRUNED = "pruned.json"
 _IMAGES = 128  # that ThiNet and regression look at
@@ -96,7 +97,10 @@ class Compare(Experiment):
         recipe, images = recipe_of(self.config, self.config.epochs), len(self.setting.data.train)
         if self.config.strength is not None:
             return self.config.strength
-        return sss.strength_for(recipe, images) if penalty == "sss" else penalties.strength_for(recipe, images)
+        if penalty == "sss":
+            return sss.strength_for(recipe, images)
+        as_published = self.config.recipe == "paper" and self.config.epochs == recipes.RECIPES["paper"].epochs
+        return penalties.published(self.config.model) if as_published else penalties.strength_for(recipe, images)
 
     def source(self, case: Case, seed: int) -> Origin:
         """The network that a case prunes."""
@@ -121,8 +125,7 @@ class Compare(Experiment):
         self._train_origins(list(dict.fromkeys(self.source(case, seed) for case, seed in missing)))
         self.run.phase("supernet", "done")
         self.run.phase("study", "skipped")
-        failed = self.run.record.get("origins", {})
-        left = [(c, s) for c, s in missing if "error" not in failed.get(self.source(c, s).key, {})]
+        left = [(case, seed) for case, seed in missing if self.file_of(self.source(case, seed)).exists()]
         with self.view.phase("pruning", len(left), "networks") as bar:
             for case, seed in left:
                 self._keep(self._pruned(case, seed))

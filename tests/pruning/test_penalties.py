@@ -7,7 +7,7 @@ from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.pruning.norms import places
-from prune_nas.pruning.penalties import PAPER_STRENGTH, make, strength_for
+from prune_nas.pruning.penalties import PAPER_STRENGTH, make, published, strength_for
 from prune_nas.training.recipe import recipe
 
 
@@ -135,3 +135,8 @@ def test_lambda_grows_as_the_schedule_shrinks_down_to_the_papers():
 def test_the_slots_segment_type_is_what_places_expects(traced):
     norm = next(layer for layer in traced.space.layers if layer.name == "wide")
     assert norm.outputs == (Segment("a", 1), Segment("c", 1))
+
+
+def test_published_strengths():
+    """paper.md, section 1: 1e-4 for VGG, 1e-5 for PreResNet-164 and DenseNet-40."""
+    assert [published(name) for name in ("vgg19", "preresnet164", "densenet40")] == [1e-4, 1e-5, 1e-5]
