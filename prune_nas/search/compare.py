@@ -28,7 +28,7 @@ from prune_nas.design.records import KEPT, SCHEMA, Expense, Final, read_table, w
 from prune_nas.design.rules import fit, to_dict
 from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.design.verdict import unless_untrained
-from prune_nas.errors import UsageError
+from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.methods import METHODS
@@ -62,6 +62,11 @@ def compare(config: Config, path: Path, view: View) -> None:
         announce(job, view)
         with contextlib.closing(job.crew):
             job.prune()
+            if not job.nets:
+                raise PruneNasError(
+                    "nothing could be pruned, since every network's training failed; what was wrong is said above and "
+                    "in run.json: repeat the command with a lower --lr or --precision fp32 under another --run"
+                )
             job.run_finals()
         _conclude(job)
 

@@ -134,6 +134,8 @@ def write_widths(run: Run, space: Space, arms: Mapping[str, Mapping[str, Sequenc
         for slot in space.slots:
             cells = [named[arm][slot.name] if arm in named else "" for arm in lines[0][5:]]
             lines.append([budget, slot.name, slot.stage, round(slot.depth, 4), slot.ceiling, *cells])
+    if not lines:  # where single weights went alone, there are no widths
+        return
     widest = len(lines[0])
     text = "\n".join(",".join(map(_cell, [*line, *[""] * (widest - len(line))])) for line in lines)
     write_text(run.file("widths.csv"), text + "\n")

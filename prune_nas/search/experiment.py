@@ -172,8 +172,8 @@ class Experiment(ABC):
     def _failed(self, bar: Bar, job: Job, result: Result) -> None:
         """Note a final that failed; the others go on."""
         self.view.say(
-            f"{job.arm} {job.schedule} seed {job.seed} of {job.budget} failed and is left out of the comparison: "
-            f"{result.error}"
+            f"{job.arm} {job.schedule} seed {job.seed}{f' of {job.budget}' if job.budget else ''} failed and is left "
+            f"out of the comparison: {result.error}"
         )
         failure = {
             "error": result.error,

@@ -277,3 +277,21 @@ def test_a_dry_run_of_the_papers_own_comparison(cli):
     code, out, _ = cli(*asked)
     assert "5 x pruned scratch-b of l1-norm=A: 243 epochs" in out
     assert "GPU hours" in out
+
+
+def test_where_every_network_diverges_it_says_so(cli, tmp_path):
+    asked = arguments(tmp_path / "run", cases="l1-norm=0.5,slimming=0.5", lr=1e9, epochs=1, seeds=1)
+    code, _, err = cli(*asked)
+    assert code == 1
+    assert "base scratch-e seed 1000 failed" in err
+    assert "nothing could be pruned" in err
+    assert "Traceback" not in err
+
+
+def test_single_weights_alone(tmp_path):
+    """No channels go, so there are no widths to write down or draw."""
+    path = tmp_path / "run"
+    asked = arguments(path, cases="magnitude=0.9", schedules="fine-tune", arms="pruned", seeds=1, epochs=1)
+    assert run(asked) == 0
+    assert not (path / "widths.csv").exists()
+    assert {row.method for row in rows_of(path)} == {"magnitude", ""}
