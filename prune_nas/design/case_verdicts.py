@@ -139,7 +139,8 @@ def _about(case: str, nets: Sequence[Net]) -> list[str]:
     span = f"{100 * min(removed):.1f}" + (f" to {100 * max(removed):.1f}" if max(removed) - min(removed) > 5e-4 else "")
     said = [f"asked to remove {asked} of the {what}, it removed {span} %"]
     if floored := sorted({slot for net in nets for slot in net.floored}):
-        said.append(f"{', '.join(floored)} would have vanished, or nearly: kept at the floor")
+        fate = "would have vanished, or nearly: kept at the floor" if nets[0].widths else "lost all weights"
+        said.append(f"{', '.join(floored)} {fate}")
     return said
 
 

@@ -12,16 +12,17 @@ SIGNIFICANT = 0.05
 
 
 def p_value(differences: Sequence[float]) -> float | None:
-    """The two-sided p-value of paired differences under Student's t; None for fewer than two.
+    """The two-sided p-value of paired differences under Student's t.
 
-    Where they do not vary at all it is 1 if they are zero, else 0.
+    None for fewer than two, and where they do not vary at all: accuracies are multiples of one image, so that a few
+    equal differences are chance, not certainty.
     """
     n = len(differences)
     if n < 2:
         return None
     spread, mean = stdev(differences), fmean(differences)
     if spread == 0:
-        return 1.0 if mean == 0 else 0.0
+        return None
     return float(2 * stdtr(n - 1, -abs(mean) * math.sqrt(n) / spread))
 
 

@@ -128,7 +128,9 @@ def penalty(strength: float, share: float, momentum: float) -> Penalty:
             if values.grad is not None:
                 thresholds = torch.full_like(values, strength) * penalised
                 thresholds[values.topk(floor).indices] = 0
-                apg.step(values, velocity, values.grad, lr=lr, strength=thresholds, momentum=momentum)
+                sound = values.grad.isfinite().all()  # fp16 overflows now and then, and such a step does not count
+                gradient = torch.where(sound, values.grad, 0)
+                apg.step(values, velocity, gradient, lr=lr, strength=thresholds * sound, momentum=momentum)
                 values.mul_(mask)
                 velocity.mul_(mask)
             values.grad = None  # so that the network's own optimiser leaves it alone

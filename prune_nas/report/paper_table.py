@@ -82,7 +82,9 @@ def lines(run: RunData) -> list[Line]:
                 float(left["macs"] / base["macs"].iloc[0]) if len(base) else float("nan"),
                 float(left["params"] / base["params"].iloc[0]) if len(base) else float("nan"),
                 {**unpruned, **{str(row["schedule"]): _cell(row) for _, row in own.iterrows()}},
-                published(str(config.get("model")), str(config.get("dataset")), method, ratio),
+                published(str(config.get("model")), str(config.get("dataset")), method, ratio)
+                if config.get("base_width") == 1
+                else {},
             )
         )
     return found

@@ -190,6 +190,7 @@ class Compare(Experiment):
 
     def _keep(self, net: Net) -> None:
         self.nets[net.case, net.seed] = net
+        self._arms.pop((net.case, net.seed), None)
         write_json(self.run.file(PRUNED), {"schema": SCHEMA, "nets": [one.to_dict() for one in self.nets.values()]})
 
     @torch.no_grad()
@@ -201,12 +202,13 @@ class Compare(Experiment):
         if method.choose is None:
             return self._masked(case, seed, magnitude.weights_of(space, source))
         source.to(self.setting.device)
-        chosen = method.choose(space, source, case.ratio, self._images)
+        images = self._images(seed)
+        chosen = method.choose(space, source, case.ratio, images)
         if not any(slot.shuffled for slot in space.slots):
             narrow = inherit(space, source.cpu(), self.traced.build(chosen.widths, seed=0), chosen.kept)
             if method.mend is not None:
                 both = source.to(self.setting.device), narrow.to(self.setting.device)
-                method.mend(space, *both, chosen, self._images)
+                method.mend(space, *both, chosen, images)
             save_weights(self.start_of(case, seed), narrow)
         channels = sum(slot.ceiling for slot in space.slots)
         removed = 1 - sum(chosen.widths.values()) / channels
@@ -223,11 +225,11 @@ class Compare(Experiment):
     def _weights(self, case: Case) -> int:
         return max(round((1 - float(case.ratio)) * self.total), len(self.kernels))
 
-    @cached_property
-    def _images(self) -> Tensor:
-        """Training images as the network sees them, without augmentation."""
-        train = self.setting.data.train
-        return next(iter(train.batches(min(_IMAGES, len(train)), device=self.setting.device)))[0]
+    def _images(self, seed: int) -> Tensor:
+        """Random training images as the network sees them, without augmentation."""
+        train, generator = self.setting.data.train, torch.Generator().manual_seed(seed)
+        many = min(_IMAGES, len(train))
+        return next(iter(train.batches(many, device=self.setting.device, generator=generator)))[0]
 
     # Finals -------------------------------------------------------------------------------------------------------
 

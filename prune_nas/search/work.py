@@ -23,6 +23,7 @@ from prune_nas.training.data import ImageSet
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Penalty, Setting, accuracy, train
 from prune_nas.training.recipe import Recipe
 
+_FRESH = 50_000  # a masked net's weights are not those that the network it was pruned from once started with
 _PATHS = ("checkpoint", "origin", "weights")
 
 
@@ -139,7 +140,8 @@ class Workplace:
         return magnitude.masks_of(training.mask, self.traced.space, network, seed=training.seed)
 
     def _build(self, training: Training, masks: magnitude.Masks) -> nn.Module:
-        network = self.traced.build(training.widths, seed=training.seed)
+        fresh = training.seed + (_FRESH if training.mask else 0)
+        network = self.traced.build(training.widths, seed=fresh)
         if training.schedule in KEPT:
             network.load_state_dict(_kept(training))
         magnitude.impose(network, masks, rescale=training.schedule not in KEPT)
