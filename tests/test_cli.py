@@ -10,7 +10,7 @@ from prune_nas.design.records import Expense, Final, TrialRow, read_table
 FILES = {
     "run.json", "space.json", "scores.safetensors", "supernet.safetensors", "widths.csv", "rule.json", "study.journal",
     "trials.csv", "curves.csv", "finals.csv", "ledger.csv", "verdict.json", "best.json", "best.safetensors", "figures",
-    "deploy.json", "deploy.safetensors", "report.html", "weights", "checkpoints", ".lock",
+    "deploy.json", "deploy.safetensors", "report.html", "weights", "starts", "checkpoints", ".lock",
 }  # fmt: skip
 
 
@@ -218,8 +218,11 @@ def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path)
     small = {**sizes, "TRIALS": 1, "FINALISTS": 1, "SEEDS": 1, "ARMS": "found,uniform", "PRECISION": "fp32"}
     for name, value in small.items():
         monkeypatch.setenv(f"PRUNE_NAS_{name}", str(value))
+    if example[0] == "compare":
+        monkeypatch.setenv("PRUNE_NAS_ARMS", "pruned,base")
     words = [word.replace("artifacts/runs/my-run", str(searched)) for word in example]
-    extra = {"search": ["--run", tmp_path / "run"], "train": ["--train-size", 100, "--out", tmp_path]}
+    run = ["--run", tmp_path / "run"]
+    extra = {"search": run, "compare": [*run, "--scratch-b-cap", 1], "train": ["--train-size", 100, "--out", tmp_path]}
     code, _, err = cli(*words, *extra.get(words[0], []))
     assert code == 0, err
 

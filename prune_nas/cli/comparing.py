@@ -12,7 +12,7 @@ from prune_nas.errors import UsageError
 METHODS = "l1-norm,slimming,sss,magnitude"
 
 
-@app.command(epilog="Example: prune-nas compare -m vgg16 -d cifar10 --methods l1-norm,slimming --ratios 0.5")
+@app.command(epilog="Example: prune-nas compare -m vgg11 -d digits --preset smoke --methods l1-norm,slimming")
 def compare(
     model: Model,
     dataset: Dataset,

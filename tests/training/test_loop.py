@@ -125,7 +125,7 @@ def test_a_parameter_without_a_gradient_is_resumed_too(setting, tmp_path):
 
 
 def test_a_penalty_moves_weights_and_is_seen_by_the_optimiser(setting):
-    def shrink(net):
+    def shrink(net, lr):
         net[1].weight.grad.add_(10.0)
 
     free, bound = network(), network()
