@@ -16,6 +16,7 @@ from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import l1_norm
 from prune_nas.pruning.methods import METHODS
 from prune_nas.search.estimate import seconds_per_image, spoken
+from prune_nas.search.origins import origin_of
 from prune_nas.search.setup import load_data, trace_model
 from prune_nas.training.data import outline
 
@@ -78,10 +79,9 @@ def plan(config: Config, space: Space) -> list[Planned]:
     base = space.cost(space.base)
     whole = Planned("", "base", "scratch-e", config.seeds, config.epochs, base.macs, space.base)
     cases = [Case.parse(text) for text in config.cases]
-    penalties = {case: METHODS[case.method].penalty for case in cases}
-    plain = [whole] if "base" in config.arms or "none" in penalties.values() else []
-    origins = sorted({f"sss-{c.ratio}" if p == "sss" else p for c, p in penalties.items()} - {"none"})
-    sparse = [replace(whole, arm=f"to prune ({origin})") for origin in origins]
+    origins = sorted({origin_of(case, 0, lambda penalty: 0.0).name for case in cases})
+    plain = [whole] if "base" in config.arms or "none" in origins else []
+    sparse = [replace(whole, arm=f"to prune ({origin})") for origin in origins if origin != "none"]
     return [*plain, *sparse, *(one for case in cases for one in _of_case(config, space, case, base))]
 
 
