@@ -90,14 +90,24 @@ def crew_size(config: Config, device: torch.device) -> tuple[int, int]:
 
 
 def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:
-    """Data on the device, and the precision: checked once a run, then taken from `run.json`."""
+    """Data on the device, and the precision: checked once a run, then taken from `run.json`.
+
+    A run that chose a lower precision by itself and goes on where that is far slower changes over, and says so.
+    """
     data = on_device(data, device)
     batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
     recorded = run.record.get("precision")
+    network = traced.build(traced.space.widest, seed=run.config.seed)
     if recorded and run.record["device"] == device.type:
-        precision = Precision(recorded["name"], tuple(tuple(c) for c in recorded["checked"]))
+        precision = Precision(
+            recorded["name"], tuple(tuple(c) for c in recorded["checked"]), tuple(recorded.get("before", ()))
+        )
+        if run.config.precision == "auto" and precision.name != "fp32":
+            now = precision.or_faster(choose("auto", network, batch, device, seconds=0.2))
+            if now.name != precision.name:
+                view.say(f"{precision.name}, in which this run was begun, is far slower here: it goes on in {now.name}")
+            precision = now
     else:
-        network = traced.build(traced.space.widest, seed=run.config.seed)
         precision = choose(run.config.precision, network, batch, device)
     about = {
         "name": data.name,

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from prune_nas.errors import MissingError, unknown
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
+_SLOWER = 2.0  # a run goes on in its first format unless that is this much slower than the best
 _AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)
 
 
@@ -29,10 +30,19 @@ class Precision:
     """A number format for forward and backward; weights, norms and the optimiser's state stay fp32.
 
     `checked` holds what the self-check measured: seconds per step and the gradient's cosine to fp32, by format.
+    `before` names the formats of earlier parts of the run, trained on a machine where those were faster.
     """
 
     name: str
     checked: tuple[tuple[str, float, float], ...] = ()
+    before: tuple[str, ...] = ()
+
+    def or_faster(self, other: Precision) -> Precision:
+        """The other format where its self-check found this one more than twice as slow, else this one."""
+        spent = {name: seconds for name, seconds, _ in other.checked}
+        if spent.get(self.name, 0.0) <= _SLOWER * spent.get(other.name, 0.0):
+            return self
+        return replace(other, before=(*self.before, self.name))
 
     def autocast(self, device: torch.device) -> AbstractContextManager[Any]:
         """The context that forward passes run in."""

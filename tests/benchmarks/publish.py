@@ -49,7 +49,8 @@ def receipt(data: RunData, commands: list[str]) -> str:
         f"- commit {record.get('commit', 'unknown')}",
         "- versions: " + ", ".join(f"{name} {number}" for name, number in versions.items()),
         f"- machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; trained in "
-        f"{record['precision']['name']} on {record['device']}",
+        f"{', then '.join([*record['precision'].get('before', ()), record['precision']['name']])} on "
+        f"{record['device']}",
         f"- data: {record['data']['train']} training, {record['data']['val']} validation and "
         f"{record['data'].get('test', 0)} test images; fingerprint {record['data']['fingerprint']}",
         f"- finals: seeds {', '.join(map(str, seeds))}; accuracies are mean and sample standard deviation over n seeds",

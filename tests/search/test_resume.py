@@ -10,7 +10,7 @@ from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Widths
 from prune_nas.nets.specs import trace_spec
 from prune_nas.pruning.importance import channel_scores
-from prune_nas.search import study, work
+from prune_nas.search import pipeline, study, work
 from prune_nas.training import loop
 from tests.benchmarks.publish import publish
 from tests.search.tiny import arguments
@@ -156,14 +156,14 @@ def test_a_run_published_without_weights_can_be_extended(searched, monkeypatch, 
 def test_inherited_channels_are_those_of_the_supernet_at_hand(searched, monkeypatch, cli):
     """A supernet that was trained again may rank its channels otherwise: its own best ones are kept."""
     seen = []
-    real = work.inherit
+    real = pipeline.inherit
 
     def watched(space, source, target, kept):
         scores = channel_scores(space, source)
         seen.append(all(min(scores[s][list(k)]) >= sorted(scores[s])[-len(k)] for s, k in kept.items()))
         return real(space, source, target, kept)
 
-    monkeypatch.setattr(work, "inherit", watched)
+    monkeypatch.setattr(pipeline, "inherit", watched)
     net = load_file(searched / "supernet.safetensors")
     save_file(
         {k: v.flip(0).contiguous() if "norm" in k and v.ndim else v for k, v in net.items()},

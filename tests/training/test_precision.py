@@ -4,7 +4,7 @@ from torch import nn
 
 from prune_nas.errors import MissingError, UsageError
 from prune_nas.training import precision
-from prune_nas.training.precision import choose, choose_device
+from prune_nas.training.precision import Precision, choose, choose_device
 
 BATCH = torch.randn(8, 3, 8, 8), torch.arange(8) % 2
 
@@ -45,6 +45,14 @@ def test_the_self_check_leaves_the_network_alone(net):
     assert all(torch.equal(a, b) for a, b in zip(before, net.state_dict().values(), strict=True))
     assert all(p.grad is None for p in net.parameters())
     assert [name for name, _, _ in got.checked] == ["fp32", "bf16"]
+
+
+def test_a_run_changes_over_where_its_format_is_far_slower():
+    slow = Precision("fp32", (("fp32", 0.1, 1.0), ("bf16", 0.21, 1.0)))
+    begun = Precision("bf16", (("fp32", 0.2, 1.0), ("bf16", 0.1, 1.0)))
+    assert begun.or_faster(slow) == Precision("fp32", slow.checked, before=("bf16",))
+    assert begun.or_faster(Precision("fp32", (("fp32", 0.1, 1.0), ("bf16", 0.19, 1.0)))) == begun
+    assert begun.or_faster(begun) == begun
 
 
 def test_a_wish_is_followed(net):
