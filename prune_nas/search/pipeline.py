@@ -273,14 +273,13 @@ class Search(Experiment):
         )
 
     def origin(self, job: arms_of.Job) -> Path | None:
-        """The supernet's kept channels, for the inherited arm."""
+        """The kept channels of the supernet at hand, which may have been trained again, for the inherited arm."""
         if job.schedule not in KEPT:
             return None
         path = self.run.file("starts") / f"{job.candidate}.safetensors"
-        if not path.exists():
-            supernet = self.scoring.supernet()
-            kept = best_channels(channel_scores(self.space, supernet), job.widths)
-            save_weights(path, inherit(self.space, supernet, self.traced.build(job.widths, seed=0), kept))
+        supernet = self.scoring.supernet()
+        kept = best_channels(channel_scores(self.space, supernet), job.widths)
+        save_weights(path, inherit(self.space, supernet, self.traced.build(job.widths, seed=0), kept))
         return path
 
     def cost(self, job: arms_of.Job) -> Cost:
