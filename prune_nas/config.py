@@ -10,13 +10,14 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from prune_nas.design.budget import Budget, prune_weights
+from prune_nas.design.cases import Case
 from prune_nas.errors import UsageError, unknown
 
 ARMS = ("found", "transferred", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
@@ -74,6 +75,7 @@ class Config(BaseModel):
     latency_batch: Positive = 1
     latency_threads: Positive | None = None
 
+    sss_strength: Annotated[float, Field(ge=0)] | None = None
     fine_tune_epochs: Positive | None = None
     scratch_b_cap: Annotated[float, Field(ge=1)] | None = None
     scratch_b_tuning: bool = False
@@ -97,6 +99,11 @@ class Config(BaseModel):
         if len(set(budgets)) < len(budgets):
             raise UsageError(f"--budget must name each budget once; got {list(texts)}")
         return tuple(budgets)
+
+    @field_validator("cases")
+    @classmethod
+    def _each_once(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(str(Case.parse(text)) for text in texts))
 
     @field_validator("schedules", "arms")
     @classmethod
@@ -174,6 +181,8 @@ class Config(BaseModel):
         return f"{safe}-{digest}"
 
 
+_OF_COMPARISONS: Mapping[str, Any] = {"schedules": PAPER_SCHEDULES, "arms": ARMS_OF_CASES, "randoms": 1}
+
 CHANGEABLE = (
     "preset",
     "cases",
@@ -229,6 +238,7 @@ def resolve(
     *,
     file: Path | None = None,
     automatic: str = "laptop",
+    cases: Sequence[str] = (),
     environment: Mapping[str, str] = os.environ,
 ) -> Config:
     """Flags over environment over file over preset over defaults.
@@ -237,6 +247,7 @@ def resolve(
         flags: field -> value as given on the command line; None and empty tuples mean "not given".
         file: a TOML file of fields.
         automatic: the preset that `auto` stands for on this machine.
+        cases: what `compare` compares where nothing is asked for; empty for every other command, which has no cases.
         environment: where `PRUNE_NAS_<FIELD>` is looked up.
 
     Raises:
@@ -244,6 +255,14 @@ def resolve(
     """
     given = {**_from_file(file), **_from_environment(environment)}
     given |= {name: value for name, value in flags.items() if value is not None and value != ()}
+    if cases:
+        given = {**_OF_COMPARISONS, "cases": cases, **given, "budget": ()}
+        if given.get("recipe") == "paper":
+            given.setdefault("preset", "paper")
+    elif given.get("cases"):
+        raise UsageError(
+            f"cases are what `compare` compares; leave them out of {file or f'{ENVIRONMENT}CASES'} for this command"
+        )
     preset = str(given.get("preset", "auto"))
     preset = automatic if preset == "auto" else preset
     if preset not in PRESETS:
@@ -251,8 +270,6 @@ def resolve(
     if given.get("prior") and "arms" not in given:
         absent = FROM_SUPERNET if given.get("trials") != 0 else ("found", "inherited")
         given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
-    if given.get("cases"):
-        given = {"schedules": PAPER_SCHEDULES, "arms": ARMS_OF_CASES, "randoms": 1, **given, "budget": ()}
     if "penalty" not in given and any("weights" in str(text) for text in given.get("budget", ())):
         given["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
     try:

@@ -9,7 +9,7 @@ from rich.console import Console
 from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json
 from prune_nas.errors import UsageError
 
-METHODS = "l1-norm,slimming,sss,magnitude"
+METHODS, RATIOS = "l1-norm,slimming,sss,magnitude", "0.5"
 
 
 @app.command(epilog="Example: prune-nas compare -m vgg11 -d digits --preset smoke --methods l1-norm,slimming")
@@ -46,7 +46,10 @@ def compare(
     scratch_b_tuning: Annotated[
         bool | None, typer.Option("--scratch-b-tuning", help="Add the epochs of fine-tuning to scratch-b.")
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="The penalties' lambda [default: by schedule].")] = None,
+    strength: Annotated[float | None, typer.Option(help="Lambda of L1 on gamma [default: by schedule].")] = None,
+    sss_strength: Annotated[
+        float | None, typer.Option(help="Lambda on the scaling factors of sss [default: by schedule].")
+    ] = None,
     randoms: Annotated[int | None, typer.Option(help="Random shapes a case and seed.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
@@ -65,7 +68,7 @@ def compare(
     data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
     gpu_macs: Annotated[
-        float | None, typer.Option(help="Macs a second of your GPU, for the estimate of --dry-run.")
+        float | None, typer.Option(min=1.0, help="Macs a second of your GPU, for the estimate of --dry-run.")
     ] = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -75,22 +78,19 @@ def compare(
     flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
 
     from prune_nas.config import resolve
-    from prune_nas.design.cases import Case, cases_of
 
     if cases is not None and (methods or ratios):
         raise UsageError("--cases names methods and ratios; leave --methods and --ratios out")
-    grid = [Case.parse(text) for text in cases.split(",")] if cases else None
-    asked = grid or cases_of((methods or METHODS).split(","), (ratios or "0.5").split(","))
-    flags["cases"] = tuple(dict.fromkeys(map(str, asked)))
-    for name in ("schedules", "arms"):
+    for name in ("cases", "schedules", "arms"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
-    if recipe == "paper" and preset is None:
-        flags["preset"] = "paper"
+    grid = _grid(methods or METHODS, ratios or RATIOS)
+    if methods or ratios:
+        flags["cases"] = grid
 
     import torch
 
     automatic = "standard" if device not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
-    settings = resolve(flags, file=config, automatic=automatic)
+    settings = resolve(flags, file=config, automatic=automatic, cases=grid)
     if dry_run:
         from prune_nas.search import plan
 
@@ -120,6 +120,11 @@ def compare(
     _show(data)
     for file in (*written, page):
         typer.echo(f"written: {file}")
+
+
+def _grid(methods: str, ratios: str) -> tuple[str, ...]:
+    """Every method at every ratio."""
+    return tuple(f"{method}={ratio}" for method in methods.split(",") for ratio in ratios.split(","))
 
 
 def _show(data: Any) -> None:

@@ -87,7 +87,10 @@ def _spoken(arm: str, schedule: str) -> str:
 
 
 def verdicts(
-    finals: Sequence[Final], nets: Sequence[Net], non_uniformity: Mapping[str, float], failures: Mapping[str, str]
+    finals: Sequence[Final],
+    nets: Sequence[Net],
+    non_uniformity: Mapping[str, float],
+    failures: Mapping[str, Mapping[str, str]],
 ) -> list[dict[str, Any]]:
     """The elements of `verdict.json`, one a case.
 
@@ -95,7 +98,7 @@ def verdicts(
         finals: all rows of `finals.csv`.
         nets: all lines of `pruned.json`.
         non_uniformity: case -> of the pruned shape.
-        failures: trainings that failed, and why.
+        failures: case -> its trainings that failed, and why.
     """
     pairs, summaries = pairs_of(finals), summarise(finals)
     compared = sum(pair.adjusted is not None for pair in pairs)
@@ -111,7 +114,7 @@ def verdicts(
                 "headline": sentences[0] if sentences else "no comparison yet: no two arms share a seed",
                 "sentences": [
                     *sentences[1:],
-                    *(f"{name} failed and is in no comparison: {why}" for name, why in failures.items()),
+                    *(f"{name} failed and is in no comparison: {why}" for name, why in failures[case].items()),
                     *_about(case, [net for net in nets if net.case == case]),
                     f"non-uniformity of the pruned shape: {non_uniformity[case]:.2f} (deviation of its keep ratios "
                     "over their mean)",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -39,12 +39,6 @@ class Case(NamedTuple):
             return cls(method.strip(), f"{float(ratio):g}")
         except ValueError:
             return cls(method.strip(), ratio.strip())
-
-
-def cases_of(methods: Iterable[str], ratios: Iterable[str]) -> list[Case]:
-    """Every method at every ratio, in order, each once."""
-    made = [Case.parse(f"{method}={ratio}") for method in methods for ratio in ratios]
-    return list(dict.fromkeys(made))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.methods import METHODS
 from prune_nas.search import conclusion
 from prune_nas.search.experiment import Experiment
-from prune_nas.search.finals import owed, weights_of
+from prune_nas.search.finals import failure_of, owed, weights_of
 from prune_nas.search.origins import Origin, Origins, origin_of
 from prune_nas.search.plan import announce, check
 from prune_nas.search.progress import View
@@ -100,8 +100,9 @@ class Compare(Experiment):
     def strength(self, penalty: str) -> float:
         """A penalty's strength: as asked for, else the paper's or what separates within this schedule."""
         recipe, images = recipe_of(self.config, self.config.epochs), len(self.setting.data.train)
-        if self.config.strength is not None:
-            return self.config.strength
+        asked = self.config.sss_strength if penalty == "sss" else self.config.strength
+        if asked is not None:
+            return asked
         if penalty == "sss":
             return sss.strength_for(recipe, images)
         as_published = self.config.recipe == "paper" and self.config.epochs == recipes.RECIPES["paper"].epochs
@@ -145,12 +146,21 @@ class Compare(Experiment):
         return all(path.exists() for path in files)
 
     def _train_origins(self, wanted: list[Origin]) -> None:
-        table = self.run.file("finals.csv")
-        absent = [origin for origin in wanted if not self.file_of(origin).exists()]
-        plain = {origin.seed: origin for origin in absent if origin.pressure is None}
-        bases = owed([self._base(seed) for seed in plain], table)
-        again = [o for o in absent if o.pressure is not None or o.seed not in {job.seed for job in bases}]
-        if not absent:
+        """Train those that are not there; a plain one is the base of its seed. What failed once is not tried again."""
+        noted, failed = self.run.record.get("origins", {}), self.run.record.get("failures", {})
+        alive = [
+            one
+            for one in wanted
+            if "error" not in noted.get(one.key, {})
+            and (one.pressure is not None or failure_of(self._base(one.seed)) not in failed)
+        ]
+        plain = [self._base(one.seed) for one in alive if one.pressure is None]
+        bases = owed(plain, self.run.file("finals.csv"))
+        seeds = {job.seed for job in bases}
+        again = [
+            one for one in alive if not self._is_there(one) and (one.pressure is not None or one.seed not in seeds)
+        ]
+        if not (bases or again):
             return
         self.run.phase("supernet", "running")
         origins = Origins(
@@ -162,6 +172,20 @@ class Compare(Experiment):
             on_result=self._note,
         )
         self._train("networks to prune", bases, beside=[origins])
+
+    def _is_there(self, origin: Origin) -> bool:
+        """Whether its weights are, and what they cost is written down."""
+        known = origin.pressure is None or origin.key in self.run.record.get("origins", {})
+        return known and self.file_of(origin).exists()
+
+    def failures(self, case: str) -> dict[str, str]:
+        """Which trainings of a case failed, and why: its own, the base's, and those of the networks it prunes."""
+        noted = self.run.record.get("origins", {})
+        sources = [self.source(Case.parse(case), seed) for seed in self.seeds()]
+        lost = {f"network to prune ({one.name}) seed {one.seed}": noted.get(one.key, {}) for one in sources}
+        return {name: one["error"] for name, one in lost.items() if "error" in one} | conclusion.failures(
+            self.run, case
+        )
 
     def _note(self, origin: Origin, result: Result) -> None:
         """Write down what became of a network that was trained to be pruned."""
@@ -351,8 +375,10 @@ def _conclude(job: Compare) -> None:
     write_table(run.file("ledger.csv"), Expense, conclusion.spent(job, finals))
     conclusion.write_widths(run, job.space, _shapes(job))
     write_json(run.file("rule.json"), list(_rules(job.space, job.kernels, nets)))
-    failures = {name: failure["error"] for name, failure in run.record.get("failures", {}).items()}
-    said = verdicts(finals, nets, {case: _unevenness(job, case) for case in {net.case for net in nets}}, failures)
+    cases = list(dict.fromkeys(net.case for net in nets))
+    said = verdicts(
+        finals, nets, {case: _unevenness(job, case) for case in cases}, {case: job.failures(case) for case in cases}
+    )
     said = [unless_untrained(one, finals, job.space.classes) for one in said]
     write_json(run.file("verdict.json"), said)
     conclusion.write_nets(job, said, finals)

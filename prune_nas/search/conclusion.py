@@ -49,7 +49,7 @@ def conclude(run: Run, job: Search) -> None:
             expenses,
             non_uniformity(pattern_of(job.space, candidates[job.subject][0])),
             within,
-            {name: failure["error"] for name, failure in run.record.get("failures", {}).items()},
+            failures(run, budget),
             job.subject,
         )
         if job.subject == "transferred":
@@ -118,7 +118,16 @@ def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
         yield Expense(final.budget, "finals", final.arm, 1, final.train_macs, final.seconds)
     for failure in run.record.get("failures", {}).values():
         spent = train_macs(failure["macs"], images, failure["epochs"])
-        yield Expense(failure["budget"], "finals", failure["arm"], 1, spent, failure["seconds"])
+        yield Expense(failure["budget"], "finals", failure["arm"], int(spent > 0), spent, failure["seconds"])
+
+
+def failures(run: Run, budget: str) -> dict[str, str]:
+    """Which trainings of a budget, or of the base, failed, and why."""
+    return {
+        f"{one['arm']} {one['schedule']} seed {one['seed']}": one["error"]
+        for one in run.record.get("failures", {}).values()
+        if one["budget"] in ("", budget)
+    }
 
 
 def write_widths(run: Run, space: Space, arms: Mapping[str, Mapping[str, Sequence[Widths]]]) -> None:

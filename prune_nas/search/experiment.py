@@ -18,7 +18,7 @@ from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.crew import Alone, Crew, Source, Workers
 from prune_nas.search.curves import Curves
-from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, name_of, owed, weights_of
+from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, failure_of, owed, weights_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scoring import Scoring
@@ -148,7 +148,7 @@ class Experiment(ABC):
         table, jobs = self.run.file("finals.csv"), self.jobs()
         write_table(table, Final, retire(read_table(table, Final), self.candidates()))
         failed = self.run.record.get("failures", {})
-        left = [job for job in owed(jobs, table) if name_of(job) not in failed]
+        left = [job for job in owed(jobs, table) if failure_of(job) not in failed]
         for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
             self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         if left:
@@ -162,29 +162,34 @@ class Experiment(ABC):
     def _train(self, title: str, left: Sequence[Job], beside: Sequence[Ending] = ()) -> None:
         """Train jobs, and what other sources ask for beside them, under one bar."""
         bars: list[Bar] = []
-        finals = Finals(left, self, lambda job, result: self._failed(bars[0], job, result))
+        finals = Finals(left, self, lambda served, result: self._failed(bars[0], served, result))
         if left:
             self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
         with self.view.phase(title, finals.epochs + sum(source.epochs for source in beside)) as bar:
             bars.append(bar)
             self.crew.run([finals, *beside], partial(self._epoch, bar))
 
-    def _failed(self, bar: Bar, job: Job, result: Result) -> None:
-        """Note a final that failed; the others go on."""
+    def _failed(self, bar: Bar, served: Sequence[Job], result: Result) -> None:
+        """Note a final that failed; the others go on. Who shares it pays nothing."""
+        first = served[0]
         self.view.say(
-            f"{job.arm} {job.schedule} seed {job.seed}{f' of {job.budget}' if job.budget else ''} failed and is left "
-            f"out of the comparison: {result.error}"
+            f"{first.arm} {first.schedule} seed {first.seed}{f' of {first.budget}' if first.budget else ''} failed and "
+            f"is left out of the comparison: {result.error}"
         )
-        failure = {
-            "error": result.error,
-            "budget": job.budget,
-            "arm": job.arm,
-            "macs": self.cost(job).macs,
-            "epochs": result.epochs,
-            "seconds": result.seconds,
-        }
-        self.run.note(failures={**self.run.record.get("failures", {}), name_of(job): failure})
-        bar.skip(job.epochs - result.epochs)
+        noted = dict(self.run.record.get("failures", {}))
+        for job in served:
+            noted[failure_of(job)] = {
+                "error": result.error,
+                "budget": job.budget,
+                "arm": job.arm,
+                "schedule": job.schedule,
+                "seed": job.seed,
+                "macs": self.cost(job).macs,
+                "epochs": result.epochs if job is first else 0,
+                "seconds": result.seconds if job is first else 0.0,
+            }
+        self.run.note(failures=noted)
+        bar.skip(first.epochs - result.epochs)
 
     def _epoch(self, bar: Bar, training: Training, epoch: Epoch) -> None:
         self._curve(training.budget, training.name, epoch)

@@ -30,6 +30,11 @@ def name_of(job: Job) -> str:
     return f"{job.arm}/{job.schedule}/{job.candidate}/{job.seed}{where}"
 
 
+def failure_of(job: Job) -> str:
+    """The name of a failed final in `run.json`: arms and cases that share a training have failures of their own."""
+    return f"{job.budget}/{name_of(job)}"
+
+
 def checkpoint_of(job: Job) -> str:
     """The name of a job's checkpoint."""
     return f"final-{name_of(job).replace('/', '-')}"
@@ -44,13 +49,15 @@ def weights_of(training: Key) -> str:
 class Finals:
     """The finals as a source of trainings; arms of equal widths share one, and its result makes a row for each."""
 
-    def __init__(self, jobs: Sequence[Job], of: Experiment, on_failure: Callable[[Job, Result], None]) -> None:
+    def __init__(
+        self, jobs: Sequence[Job], of: Experiment, on_failure: Callable[[Sequence[Job], Result], None]
+    ) -> None:
         """Bind what every job needs.
 
         Args:
             jobs: those that are owed, in the order in which their rows are wanted.
             of: the run whose finals they are.
-            on_failure: called where a training failed: it leaves no row.
+            on_failure: called with the jobs that a training served where it failed: it leaves no row.
         """
         self._of, self._on_failure = of, on_failure
         self._table = of.run.file("finals.csv")
@@ -93,7 +100,7 @@ class Finals:
         candidate = training.mask.digest if training.mask else training.widths.digest
         group = self._groups[key_of(training.budget, candidate, training.seed, training.schedule, training.epochs)]
         if result.val_accuracy is None or result.test_accuracy is None:
-            self._on_failure(group[0], result)
+            self._on_failure(group, result)
         else:
             self._append([self._row(job, result.val_accuracy, result.test_accuracy, result.seconds) for job in group])
         training.checkpoint.unlink(missing_ok=True)

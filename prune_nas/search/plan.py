@@ -31,7 +31,7 @@ A round figure from published training times of such nets, not a measurement of 
 """
 
 
-_IMAGES = {"cifar10": 45_000, "cifar100": 45_000}  # that validation leaves of the whole set
+_WHOLE = {"cifar10": 50_000, "cifar100": 50_000}  # training images, a tenth of which validates
 
 
 def check(config: Config, traced: Traced) -> None:
@@ -59,7 +59,10 @@ def check(config: Config, traced: Traced) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """Equal trainings of a plan; until a network is pruned its shape is unknown, and taken as uniform."""
+    """Equal trainings of a plan; until a network is pruned its shape is unknown, and taken as uniform.
+
+    `macs` leave masked weights out, as the ledger does; `dense` are those that a device computes all the same.
+    """
 
     case: str
     arm: str
@@ -67,6 +70,7 @@ class Planned:
     trainings: int
     epochs: int
     macs: int
+    dense: int
     widths: Widths
 
     def train_macs(self, images: int) -> int:
@@ -77,7 +81,7 @@ class Planned:
 def plan(config: Config, space: Space) -> list[Planned]:
     """Everything that a comparison trains, in order; a training that two cases share is counted once for each."""
     base = space.cost(space.base)
-    whole = Planned("", "base", "scratch-e", config.seeds, config.epochs, base.macs, space.base)
+    whole = Planned("", "base", "scratch-e", config.seeds, config.epochs, base.macs, base.macs, space.base)
     cases = [Case.parse(text) for text in config.cases]
     origins = sorted({origin_of(case, 0, lambda penalty: 0.0).name for case in cases})
     plain = [whole] if "base" in config.arms or "none" in origins else []
@@ -110,7 +114,9 @@ def _of_case(config: Config, space: Space, case: Case, base: Cost) -> Iterator[P
                     cap=config.scratch_b_cap,
                     add=config.scratch_b_tuning,
                 )
-                yield Planned(str(case), arm, schedule, config.seeds, epochs, cost.macs, widths)
+                yield Planned(
+                    str(case), arm, schedule, config.seeds, epochs, cost.macs, space.cost(widths).macs, widths
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +134,9 @@ class Plan:
 
     @property
     def gpu_hours(self) -> float:
-        """Hours on one such GPU."""
-        return self.train_macs / self.gpu / 3600
+        """Hours on one such GPU, which multiplies by a masked weight's zero too."""
+        computed = sum(one.trainings * train_macs(one.dense, self.images, one.epochs) for one in self.steps)
+        return computed / self.gpu / 3600
 
     def lines(self) -> list[str]:
         """The plan in words."""
@@ -163,8 +170,8 @@ def dry_run(config: Config, gpu: float) -> Plan:
     shape, classes = outline(config.dataset, image_size=config.image_size, data_dir=config.data_dir)
     images = config.train_size
     if images is None:
-        known = _IMAGES.get(config.dataset)
-        images = known if known is not None else len(load_data(config).train)
+        whole = _WHOLE.get(config.dataset)
+        images = whole - (config.val_size or whole // 10) if whole else len(load_data(config).train)
     traced = trace_model(config, shape, classes)
     check(config, traced)
     return Plan(plan(config, traced.space), images, gpu)
@@ -182,7 +189,7 @@ def announce(job: Compare, view: View) -> None:
     planned = plan(config, space)
     workers, threads = job.size
     fixed, each = _speed(job, min((one.widths for one in planned), key=lambda w: space.cost(w).macs), threads)
-    epochs = [(space.cost(one.widths).macs, one.epochs * one.trainings) for one in planned]
+    epochs = [(one.dense, one.epochs * one.trainings) for one in planned]
     seconds = sum((fixed + each * macs) * many for macs, many in epochs) * images / workers
     seconds *= 1 + len(job.setting.data.val) / (3 * images)
     view.say(

@@ -223,12 +223,11 @@ def _conclude(job: Sparsity) -> None:
     finals = read_table(run.file("finals.csv"), Final)
     expenses = conclusion.spent(job, finals)
     write_table(run.file("ledger.csv"), Expense, expenses)
-    failures = {name: failure["error"] for name, failure in run.record.get("failures", {}).items()}
     verdicts = []
     for budget, arms in job.arms.items():
         rule = arms[job.subject].rule or job.pruned[budget].rule
-        limits, within = job.limits[budget], set(arms)
-        said = verdict(budget, limits, finals, expenses, rule.non_uniformity, within, failures, job.subject)
+        limits, within, failed = job.limits[budget], set(arms), conclusion.failures(run, budget)
+        said = verdict(budget, limits, finals, expenses, rule.non_uniformity, within, failed, job.subject)
         if job.subject == "transferred":
             said["headline"] = f"{conclusion.saved(job, finals)}{said['headline']}"
             said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)

@@ -79,7 +79,9 @@ def test_verdicts_name_what_was_floored_and_what_went(finals):
         Net("slimming=0.5", 1, Widths({"a": 5}), None, "", (), 0.5),
         Net("l1-norm=0.5", 0, Widths({"a": 4}), None, "", (), 0.5),
     ]
-    first, second = verdicts(finals, nets, {"slimming=0.5": 0.4, "l1-norm=0.5": 0.0}, {"x": "diverged"})
+    first, second = verdicts(
+        finals, nets, {"slimming=0.5": 0.4, "l1-norm=0.5": 0.0}, {case: {"x": "diverged"} for case in TUNED}
+    )
     assert (first["budget"], second["budget"]) == ("slimming=0.5", "l1-norm=0.5")
     text = "\n".join(first["sentences"])
     assert "asked to remove 0.5 of the channels, it removed 48.0 to 50.0 %" in text

@@ -295,3 +295,60 @@ def test_single_weights_alone(tmp_path):
     assert run(asked) == 0
     assert not (path / "widths.csv").exists()
     assert {row.method for row in rows_of(path)} == {"magnitude", ""}
+
+
+def test_what_failed_is_named_under_its_own_cases_and_not_tried_again(cli, tmp_path, monkeypatch):
+    from prune_nas.search import work
+    from prune_nas.training.loop import DivergedError
+
+    real, asked = work.train, []
+
+    def unlucky(build, setting, recipe, *, seed, checkpoint, **options):
+        asked.append(checkpoint.name)
+        if seed == 1001 and checkpoint.name.startswith(("origin-l1", "final-pruned-scratch-e")):
+            raise DivergedError("training diverged in epoch 1")
+        return real(build, setting, recipe, seed=seed, checkpoint=checkpoint, **options)
+
+    monkeypatch.setattr(work, "train", unlucky)
+    small = {"cases": "l1-norm=0.5,thinet=0.5,slimming=0.5", "schedules": "fine-tune,scratch-e", "arms": "pruned,base"}
+    command = arguments(tmp_path / "run", **small)
+    code, _, err = cli(*command)
+    assert code == 0, err
+    said = {one["budget"]: one["sentences"] for one in json.loads((tmp_path / "run" / "verdict.json").read_text())}
+    shared, lost = "pruned scratch-e seed 1001 failed", "network to prune (l1) seed 1001 failed"
+    for case, sentences in said.items():
+        text = "\n".join(sentences)
+        assert (shared in text, lost in text) == ((False, True) if case == "slimming=0.5" else (True, False))
+    spent = {(e.budget, e.arm): e.trainings for e in read_table(tmp_path / "run" / "ledger.csv", Expense)}
+    assert (spent["l1-norm=0.5", "pruned"], spent["thinet=0.5", "pruned"]) == (4, 2)  # two fine-tunings each
+    asked.clear()
+    assert cli(*command)[0] == 0
+    assert asked == []
+
+
+def test_a_network_whose_cost_was_not_noted_yet_is_counted(compared, cli):
+    """As if the process had died between its weights and its line in `run.json`."""
+    record = json.loads((compared / "run.json").read_text())
+    before = record["origins"].pop("origin/l1/1000")
+    (compared / "run.json").write_text(json.dumps(record))
+    nets = json.loads((compared / "pruned.json").read_text())
+    nets["nets"] = [net for net in nets["nets"] if (net["case"], net["seed"]) != ("slimming=0.5", 1000)]
+    (compared / "pruned.json").write_text(json.dumps(nets))
+    assert cli(*arguments(compared))[0] == 0
+    after = json.loads((compared / "run.json").read_text())["origins"]["origin/l1/1000"]
+    assert after["train_macs"] == before["train_macs"]
+
+
+def test_cases_may_stand_in_a_file_and_are_refused_where_nothing_is_compared(cli, tmp_path):
+    file = tmp_path / "mine.toml"
+    file.write_text('cases = ["slimming=0.50", "l1-norm=0.3"]\nrecipe = "paper"\n')
+    common = ["-m", "vgg11", "-d", "cifar10", "--config", file]
+    code, out, err = cli("compare", *common, "--dry-run", "--json")
+    assert code == 0, err
+    steps = json.loads(out)["steps"]
+    assert {step["case"] for step in steps} == {"", "slimming=0.5", "l1-norm=0.3"}
+    assert max(step["epochs"] for step in steps if step["schedule"] == "scratch-e") == 160
+    code, _, err = cli("search", *common)
+    assert code == 2
+    assert "cases are what `compare` compares" in err
+    assert str(file) in err
