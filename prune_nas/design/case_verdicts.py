@@ -10,6 +10,7 @@ from prune_nas.design.cases import Net
 from prune_nas.design.evidence import Comparison, Summary, by_arm, compare, summarise
 from prune_nas.design.records import SCHEMA, Final
 from prune_nas.design.significance import SIGNIFICANT, holm
+from prune_nas.design.verdict import about_failures
 
 _E, _B, _TUNED, _REWOUND = "scratch-e", "scratch-b", "fine-tune", "rewind"
 _RIVALS = ("uniform@params", "uniform@macs", "uniform", "guided", "taper", "random")
@@ -114,7 +115,7 @@ def verdicts(
                 "headline": sentences[0] if sentences else "no comparison yet: no two arms share a seed",
                 "sentences": [
                     *sentences[1:],
-                    *(f"{name} failed and is in no comparison: {why}" for name, why in failures[case].items()),
+                    *about_failures(failures[case]),
                     *_about(case, [net for net in nets if net.case == case]),
                     f"non-uniformity of the pruned shape: {non_uniformity[case]:.2f} (deviation of its keep ratios "
                     "over their mean)",

@@ -58,7 +58,7 @@ def verdict(
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
             *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
-            *_about_failures(failures),
+            *about_failures(failures),
             _about_shape(non_uniformity, subject),
             *(_about_search(budget, base, expenses) if subject == "found" else []),
         ],
@@ -84,7 +84,8 @@ def unless_untrained(said: dict[str, Any], finals: Iterable[Final], classes: int
         f"nothing can be compared: no arm learnt to tell the classes apart (the best has {100 * best:.1f} %, guessing "
         f"{100 / classes:.1f} %); train longer (--epochs), on more images (--train-size) or a wider net (--base-width)"
     )
-    return {**said, "headline": headline, "sentences": [], "comparisons": [], "deploy": None}
+    failed = [sentence for sentence in said["sentences"] if _FAILED in sentence]
+    return {**said, "headline": headline, "sentences": failed, "comparisons": [], "deploy": None}
 
 
 def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Comparison]:
@@ -104,6 +105,7 @@ def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Compariso
     return [comparison for rival in rivals if (comparison := compare(own, rival)) is not None]
 
 
+_FAILED = "failed and is in no comparison"
 _ADVICE = {"widths": "scale this network uniformly", "weights": "spread the weights evenly"}
 _RIVAL = {"widths": "uniform scaling", "weights": "an even spread"}
 
@@ -133,8 +135,9 @@ def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     return [pair for pair in pairs if pair is not None]
 
 
-def _about_failures(failures: Mapping[str, str]) -> list[str]:
-    return [f"{name} failed and is in no comparison: {why}" for name, why in failures.items()]
+def about_failures(failures: Mapping[str, str]) -> list[str]:
+    """A sentence for every training that failed, and why."""
+    return [f"{name} {_FAILED}: {why}" for name, why in failures.items()]
 
 
 def _about_shape(non_uniformity: float, subject: str) -> str:

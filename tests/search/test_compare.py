@@ -311,7 +311,7 @@ def test_what_failed_is_named_under_its_own_cases_and_not_tried_again(cli, tmp_p
 
     monkeypatch.setattr(work, "train", unlucky)
     small = {"cases": "l1-norm=0.5,thinet=0.5,slimming=0.5", "schedules": "fine-tune,scratch-e", "arms": "pruned,base"}
-    command = arguments(tmp_path / "run", **small)
+    command = arguments(tmp_path / "run", **small, epochs=2)
     code, _, err = cli(*command)
     assert code == 0, err
     said = {one["budget"]: one["sentences"] for one in json.loads((tmp_path / "run" / "verdict.json").read_text())}
