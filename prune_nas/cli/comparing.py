@@ -129,10 +129,9 @@ def _grid(methods: str, ratios: str) -> tuple[str, ...]:
 
 def _show(data: Any) -> None:
     """Print the paper's table and what all cases together say."""
-    from prune_nas.design.case_verdicts import conclusions, pairs_of
-    from prune_nas.report.paper_table import rich_lines
+    from prune_nas.report.paper_table import rich_lines, together
 
     console = Console()
     console.print(rich_lines(data))
-    for sentence in conclusions(pairs_of(data.finals)):
+    for sentence in together(data):
         console.print(f"- {sentence}", markup=False)

@@ -42,12 +42,14 @@ def status(run: RunDir, json_: Json = False) -> None:
     if json_:
         print_json({"schema": 1, "run": str(run), "phases": phases, **done})
         return
-    typer.echo(f"{run}: {config['model']} on {config['dataset']}, budgets {'; '.join(config['budget'])}")
+    asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
+    typer.echo(f"{run}: {config['model']} on {config['dataset']}, {asked}")
     for name, state in phases.items():
         typer.echo(f"  {name}: {state}")
-    typer.echo(
-        f"  {done['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
-    )
+    if config.get("trials") and not config.get("cases"):
+        typer.echo(
+            f"  {done['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
+        )
     typer.echo(f"  {done['finals']} final trainings finished")
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from prune_nas.design.arms import Key, training_of
 from prune_nas.design.cases import Net
 from prune_nas.design.evidence import Comparison, Summary, by_arm, compare, summarise
 from prune_nas.design.records import SCHEMA, Final
@@ -25,13 +26,17 @@ PAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One comparison of a case; `adjusted` is its p-value after Holm's correction over all pairs of the run."""
+    """One comparison of a case; `adjusted` is its p-value after Holm's correction over all pairs of the run.
+
+    `again` marks a pair of the very trainings of an earlier case, whose shapes are the same: it is no new evidence.
+    """
 
     case: str
     left: tuple[str, str]
     right: tuple[str, str]
     comparison: Comparison
     adjusted: float | None
+    again: bool = False
 
     @property
     def significant(self) -> bool:
@@ -54,21 +59,26 @@ def pairs_of(finals: Sequence[Final]) -> list[Pair]:
     groups = by_arm(finals)
     base = groups.get(("", "base", _E), [])
     found: list[tuple[str, tuple[str, str], tuple[str, str], Comparison]] = []
+    firsts: dict[frozenset[Key], int] = {}
+    first: list[int] = []  # of each pair: which is the first of the same trainings
     for case in dict.fromkeys(row.budget for row in finals if row.budget):
         for left, right in PAIRS:
+            ours = groups.get((case, *left), [])
             theirs = base if right[0] == "base" else groups.get((case, *right), [])
-            if (pair := compare(groups.get((case, *left), []), theirs)) is not None:
+            if (pair := compare(ours, theirs)) is not None:
+                trainings = frozenset(map(training_of, (*ours, *theirs)))
+                first.append(firsts.setdefault(trainings, len(found)))
                 found.append((case, left, right, pair))
-    counted = [i for i, (*_, pair) in enumerate(found) if pair.p is not None and not pair.same]
-    adjusted = dict(zip(counted, holm([found[i][3].p or 0.0 for i in counted]), strict=True))
-    return [Pair(*one, adjusted.get(i)) for i, one in enumerate(found)]
+    own = [i for i, (*_, pair) in enumerate(found) if first[i] == i and pair.p is not None and not pair.same]
+    adjusted = dict(zip(own, holm([found[i][3].p or 0.0 for i in own]), strict=True))
+    return [Pair(*one, adjusted.get(first[i]), again=first[i] != i) for i, one in enumerate(found)]
 
 
 def conclusions(pairs: Iterable[Pair]) -> list[str]:
     """For every question that several cases answer, in how many of them which side is ahead, and significantly so."""
     by_question: dict[tuple[tuple[str, str], tuple[str, str]], list[Pair]] = {}
     for pair in pairs:
-        if not pair.comparison.same:
+        if not pair.comparison.same and not pair.again:
             by_question.setdefault((pair.left, pair.right), []).append(pair)
     said = []
     for (left, right), own in by_question.items():
@@ -102,7 +112,7 @@ def verdicts(
         failures: case -> its trainings that failed, and why.
     """
     pairs, summaries = pairs_of(finals), summarise(finals)
-    compared = sum(pair.adjusted is not None for pair in pairs)
+    compared = sum(pair.adjusted is not None and not pair.again for pair in pairs)
     said = []
     for case in dict.fromkeys(net.case for net in nets):
         own = [pair for pair in pairs if pair.case == case]
@@ -124,7 +134,6 @@ def verdicts(
                 "comparisons": [
                     {
                         **asdict(pair.comparison),
-                        "outcome": pair.comparison.outcome,
                         "p_corrected": pair.adjusted,
                         "significant": pair.significant,
                     }

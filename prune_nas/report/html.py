@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 
 from prune_nas.design.files import write_text
-from prune_nas.report import glossary
+from prune_nas.report import glossary, paper_table
 from prune_nas.report.figures import Drawing, make
 from prune_nas.report.figures.style import render
 from prune_nas.report.run_data import RunData
@@ -58,20 +58,25 @@ def page(run: RunData) -> str:
     config = run.run.get("config") or {}
     title = f"prune-nas: {config.get('model', 'a network')} on {config.get('dataset', 'its data')}"
     css = files("prune_nas.report").joinpath("report.css").read_text(encoding="utf-8")
-    body = "\n".join(f"<section>\n<h2>{heading}</h2>\n{section(run)}\n</section>" for heading, section in SECTIONS)
+    sections = OF_COMPARISONS if config.get("cases") else SECTIONS
+    body = "\n".join(f"<section>\n<h2>{heading}</h2>\n{section(run)}\n</section>" for heading, section in sections)
     return PAGE.format(title=escape(title), css=css, lead=_lead(run), body=body)
 
 
 def table(frame: pd.DataFrame) -> str:
     """`tables.results` or `tables.ledger_table` as HTML, in a box that scrolls by itself."""
     text = formatted(frame)
-    kinds = ["" if name in TEXT else ' class="number"' for name in text]
-    head = "".join(f'<th scope="col"{kind}>{escape(str(name))}</th>' for name, kind in zip(text, kinds, strict=True))
-    rows = (
+    return _cells([list(map(str, text)), *text.to_numpy().tolist()], [name in TEXT for name in text])
+
+
+def _cells(rows: Sequence[Sequence[str]], words: Sequence[bool]) -> str:
+    """Rows of text, the first of them the header; columns that are not words are set as numbers."""
+    kinds = ["" if word else ' class="number"' for word in words]
+    head = "".join(f'<th scope="col"{kind}>{escape(name)}</th>' for name, kind in zip(rows[0], kinds, strict=True))
+    body = "\n".join(
         "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
-        for row in text.to_numpy().tolist()
+        for row in rows[1:]
     )
-    body = "\n".join(rows)
     return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
 
 
@@ -82,18 +87,16 @@ def _lead(run: RunData) -> str:
 
 
 def _verdict(run: RunData) -> str:
-    return "\n".join(map(_one_verdict, run.verdicts)) or _missing("No verdict yet: the finals have not finished.")
+    under = "" if (run.run.get("config") or {}).get("cases") else "Under "
+    return "\n".join(_one_verdict(one, under) for one in run.verdicts) or _missing("No verdict yet: the finals have not finished.")
 
 
-def _one_verdict(verdict: Mapping[str, Any]) -> str:
+def _one_verdict(verdict: Mapping[str, Any], under: str) -> str:
     lines = [
-        f"<h3>Under {escape(str(verdict.get('budget', '')))}</h3>",
+        f"<h3>{under}{escape(str(verdict.get('budget', '')))}</h3>",
         f'<p class="headline">{escape(str(verdict.get("headline", "")))}</p>',
         _list(verdict.get("sentences") or []),
     ]
-    if verdict.get("non_uniformity") is not None:
-        subject = escape(str(verdict.get("subject", "found")))
-        lines.append(f"<p>Non-uniformity of the {subject} widths: {float(verdict['non_uniformity']):.2f}.</p>")
     deploy = verdict.get("deploy")
     if deploy:
         words = (
@@ -102,6 +105,44 @@ def _one_verdict(verdict: Mapping[str, Any]) -> str:
         )
         lines.append(f"<p><strong>Deploy</strong> {escape(words)}.</p>")
     return "\n".join(lines)
+
+
+def _paper(run: RunData) -> str:
+    found = paper_table.lines(run)
+    if not found:
+        return _missing("No results yet: finals.csv is missing or empty.")
+    rows, rivals = list(paper_table.rows_of(found)), list(paper_table.rivals_of(run, found))
+    return "\n".join(
+        [
+            _cells(rows, [i < 2 for i in range(len(rows[0]))]),
+            f'<p class="quiet">{escape(paper_table.NOTE)}</p>',
+            "<h3>From scratch, beside shapes that need no pruning</h3>",
+            _cells(rivals, [i < 3 for i in range(len(rivals[0]))]),
+        ]
+    )
+
+
+def _together(run: RunData) -> str:
+    return _list(paper_table.together(run)) or _missing("No verdict yet: the finals have not finished.")
+
+
+def _origins(run: RunData) -> str:
+    """The networks that were pruned: how each was trained, and how it did."""
+    noted = (run.run.get("origins") or {}).items()
+    rows = [["network", "lambda", "epochs", "validation, %"]]
+    for key, one in noted:
+        strength, accuracy = one.get("strength"), one.get("val_accuracy")
+        rows.append(
+            [
+                str(key).removeprefix("origin/"),
+                "" if strength is None else f"{strength:.3g}",
+                str(one.get("epochs", "")),
+                str(one.get("error", "")) if accuracy is None else percent(accuracy),
+            ]
+        )
+    plain = "Methods without a penalty prune the base of each seed."
+    table = _cells(rows, [True, False, False, False]) if noted else ""
+    return f'{table}\n<p class="quiet">{plain}</p>'
 
 
 def _results(run: RunData) -> str:
@@ -238,6 +279,18 @@ SECTIONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
     ("What it cost", _ledger),
     ("How fast it runs", _latency),
     ("Using the network", _best),
+    ("What the words mean", _glossary),
+    ("Configuration", _configuration),
+)
+
+OF_COMPARISONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
+    ("Over all cases", _together),
+    ("The table", _paper),
+    ("Case by case", _verdict),
+    ("Figures", _figures),
+    ("The rules in words", _rule),
+    ("The networks that were pruned", _origins),
+    ("What it cost", _ledger),
     ("What the words mean", _glossary),
     ("Configuration", _configuration),
 )

@@ -45,7 +45,9 @@ class Cell:
     mark: str = ""
 
     def __str__(self) -> str:
-        return f"{percent(self.mean / 100, None if self.std is None else self.std / 100)}{MARKS.get(self.mark, '')}"
+        if self.mark:
+            return f"{self.mean:.2f} ± {self.std:.2f}{MARKS[self.mark]}"
+        return percent(self.mean / 100, None if self.std is None else self.std / 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,7 @@ class Line:
 def lines(run: RunData) -> list[Line]:
     """A line a case, in the order of `finals.csv`."""
     config, table = run.run.get("config") or {}, run.results
-    base = table[table["arm"] == "base"]
+    base, whole = table[table["arm"] == "base"], run.space and run.space.cost(run.space.base)
     unpruned = {"unpruned": _cell(base.iloc[0])} if len(base) else {}
     found = []
     for case in run.budgets:
@@ -79,8 +81,8 @@ def lines(run: RunData) -> list[Line]:
                 method,
                 ratio,
                 sum(float(net["removed"]) for net in nets) / len(nets) if nets else float("nan"),
-                float(left["macs"] / base["macs"].iloc[0]) if len(base) else float("nan"),
-                float(left["params"] / base["params"].iloc[0]) if len(base) else float("nan"),
+                float(left["macs"]) / whole.macs if whole else float("nan"),
+                float(left["params"]) / whole.params if whole else float("nan"),
                 {**unpruned, **{str(row["schedule"]): _cell(row) for _, row in own.iterrows()}},
                 published(str(config.get("model")), str(config.get("dataset")), method, ratio)
                 if config.get("base_width") == 1
@@ -105,6 +107,12 @@ def _cell(row: pd.Series) -> Cell:
     return Cell(100 * float(row["test_accuracy"]), std, int(row["n"]))
 
 
+def together(run: RunData) -> list[str]:
+    """What all cases together say; those whose verdict is withheld have no say."""
+    told = {verdict["budget"] for verdict in run.verdicts if verdict.get("comparisons")}
+    return conclusions(pair for pair in pairs_of(run.finals) if pair.case in told)
+
+
 def write_tables(run: RunData, out: Path) -> list[Path]:
     """Write `table.md`, `table.csv` and `table.tex` into `out`; nothing where the run compares no methods."""
     found = lines(run)
@@ -116,7 +124,7 @@ def write_tables(run: RunData, out: Path) -> list[Path]:
     return [out / name for name in texts]
 
 
-def _rows(found: Sequence[Line]) -> Iterator[list[str]]:
+def rows_of(found: Sequence[Line]) -> Iterator[list[str]]:
     """Header and cells as text, ours first and the paper's below where it has the case."""
     yield ["method", "ratio", "removed, %", "macs, %", "params, %", *(NAMES.get(c, c.title()) for c in COLUMNS)]
     for line in found:
@@ -130,13 +138,13 @@ def markdown(run: RunData, found: Sequence[Line]) -> str:
     """The table, the rivals' table and what all cases together say."""
     config, n = run.run.get("config") or {}, sorted({cell.n for line in found for cell in line.ours.values()})
     spread = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
-    said = conclusions(pairs_of(run.finals))
+    said = together(run) or ["nothing: no case has a verdict yet, or nothing was learnt"]
     parts = [
         f"# Pruning methods on {config.get('model')}, {config.get('dataset')} ({spread})\n",
-        _pipes(list(_rows(found)), left=2),
+        _pipes(list(rows_of(found)), left=2),
         NOTE + "\n",
         "## From scratch, beside shapes that need no pruning\n",
-        _pipes(list(_rivals(run, found)), left=3),
+        _pipes(list(rivals_of(run, found)), left=3),
         "## Over all cases\n",
         "".join(f"- {sentence}\n" for sentence in said),
         "Significant: p < 0.05 in a paired t-test, after Holm's correction for all pairs of this run.\n",
@@ -144,7 +152,8 @@ def markdown(run: RunData, found: Sequence[Line]) -> str:
     return "\n".join(parts)
 
 
-def _rivals(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
+def rivals_of(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
+    """Header and cells as text: the pruned shape, and every arm beside it, trained from scratch."""
     schedules = ("scratch-e", "scratch-b")
     yield ["method", "ratio", "arm", "macs", "params", *(name.title() for name in schedules)]
     table = run.results
@@ -186,16 +195,16 @@ def csv(found: Sequence[Line]) -> str:
         for cells in (line.ours, line.published):
             for column in (c for c in COLUMNS if c in cells):
                 cell = cells[column]
-                facts = (line.removed, line.macs, line.params)
+                facts = ("", "", "") if cell.mark else [f"{x:.6f}" for x in (line.removed, line.macs, line.params)]
                 std = "" if cell.std is None else f"{cell.std:.4f}"
-                own = [line.method, line.ratio, *(f"{x:.6f}" for x in facts), column, str(cell.n), f"{cell.mean:.4f}"]
+                own = [line.method, line.ratio, *facts, column, str(cell.n), f"{cell.mean:.4f}"]
                 made.append(",".join([*own, std, cell.mark or "ours"]) + "\n")
     return "".join(made)
 
 
 def latex(run: RunData, found: Sequence[Line]) -> str:
     """A `tabular` with booktabs' rules, ready for a paper."""
-    head, *rows = [[_tex(cell) for cell in row] for row in _rows(found)]
+    head, *rows = [[_tex(cell) for cell in row] for row in rows_of(found)]
     config = run.run.get("config") or {}
     body = "\n".join(" & ".join(row) + r" \\" for row in rows)
     return (

@@ -194,6 +194,11 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
         own, names = str(config.get("selection", "per-cost")), list(map(str, config["budget"]))
     except (AttributeError, KeyError, TypeError) as error:
         raise UsageError(f"{path} is no whole run ({error!r}); run its search again to have it written") from error
+    if cases := config.get("cases"):
+        raise UsageError(
+            f"{path} compares pruning methods, each with a rule of its own; take one of them: "
+            f"{path / 'rule.json'} with --source-budget {cases[0]}"
+        )
     name = str(budget) if budget else names[0]
     if prune_weights(map(Budget.parse, names)):
         raise UsageError(f"{path} pruned single weights; it has no widths to lend, but for a budget such as {names[0]}")

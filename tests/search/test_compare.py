@@ -352,3 +352,16 @@ def test_cases_may_stand_in_a_file_and_are_refused_where_nothing_is_compared(cli
     assert code == 2
     assert "cases are what `compare` compares" in err
     assert str(file) in err
+
+
+def test_its_rules_can_be_transferred_one_by_one(finished, cli):
+    asked = ["-m", "vgg13", "-d", "digits", "--image-size", 16, "-b", "macs=0.4"]
+    code, _, err = cli("transfer", finished, *asked)
+    assert code == 2
+    assert "each with a rule of its own" in err
+    assert "rule.json with --source-budget l1-norm=0.5" in err.replace("\n", " ")
+    code, out, err = cli("transfer", finished / "rule.json", "--source-budget", "slimming=0.5", *asked)
+    assert code == 0, err
+    code, out, _ = cli("status", finished)
+    assert "cases l1-norm=0.5, thinet=0.5" in out
+    assert "study" not in out.partition("skipped")[2]

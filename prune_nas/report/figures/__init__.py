@@ -122,10 +122,10 @@ def _accuracy(run: RunData) -> Iterator[Drawing]:
 
 def _methods(run: RunData) -> Iterator[Drawing]:
     table = run.results
-    if (table["arm"] == "pruned").any():
+    if run.space is not None and (table["arm"] == "pruned").any():
         cases = ", ".join(table["budget"][table["budget"] != ""].unique())
         alt = f"Points: test accuracy of pruned nets under every schedule against macs and params, for {cases}"
-        yield Drawing("methods", methods(table), alt)
+        yield Drawing("methods", methods(table, run.space.cost(run.space.base)), alt)
 
 
 def _gamma(run: RunData) -> Iterator[Drawing]:
@@ -194,7 +194,7 @@ Maker = Callable[[RunData], Iterator[Drawing]]
 MAKERS: dict[str, tuple[str, Maker]] = {
     "accuracy": ("finals.csv", _accuracy),
     "widths": ("widths.csv", _widths),
-    "methods": ("finals.csv", _methods),
+    "methods": ("finals.csv with a space.json", _methods),
     "gamma": ("scores.safetensors with a space.json", _gamma),
     "study": ("trials.csv", _study),
     "kernels": ("rules of single weights", _kernels),

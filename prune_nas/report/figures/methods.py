@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+from prune_nas.design.space import Cost
 from prune_nas.report.figures import style
 
 COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
@@ -21,11 +22,12 @@ SHIFT = 1.035  # between methods whose nets cost the same
 SCRATCH = "scratch-e"
 
 
-def methods(frame: pd.DataFrame) -> Figure:
+def methods(frame: pd.DataFrame, whole: Cost) -> Figure:
     """Accuracy against macs and params: above, methods and schedules; below, the pruned shapes and their rivals.
 
     Args:
         frame: what `tables.results` returns for a comparison; a budget is a `method=ratio`.
+        whole: what the unpruned network costs.
     """
     base = frame[frame["arm"] == "base"].iloc[0] if (frame["arm"] == "base").any() else None
     own = frame[frame["arm"] == "pruned"].assign(method=frame["budget"].str.partition("=")[0])
@@ -35,9 +37,9 @@ def methods(frame: pd.DataFrame) -> Figure:
     panels = figure.subplots(2 if rivals else 1, 2, squeeze=False, sharey="row")
     names = list(own["method"].unique())
     for column, (cost, words) in enumerate(COSTS.items()):
-        _schedules(panels[0][column], own, names, cost, base)
+        _schedules(panels[0][column], own, names, cost, whole.of(cost))
         if rivals:
-            _shapes(panels[1][column], shapes, cost, base)
+            _shapes(panels[1][column], shapes, cost, whole.of(cost))
         for axes in (row[column] for row in panels):
             _dress(axes, words, base)
     panels[0][0].set_title("pruned nets, by method and schedule")
@@ -57,29 +59,25 @@ def methods(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def _schedules(axes: Axes, own: pd.DataFrame, names: Sequence[str], cost: str, base: pd.Series | None) -> None:
+def _schedules(axes: Axes, own: pd.DataFrame, names: Sequence[str], cost: str, whole: float) -> None:
     for budget in own["budget"].unique():
         rows = own[own["budget"] == budget]
         place = names.index(rows["method"].iloc[0])
-        x = _share(rows[cost].iloc[0], cost, base) * SHIFT ** (place - (len(names) - 1) / 2)
+        x = 100 * rows[cost].iloc[0] / whole * SHIFT ** (place - (len(names) - 1) / 2)
         accuracies = 100 * rows["test_accuracy"]
         axes.plot([x, x], [accuracies.min(), accuracies.max()], color=style.LIGHT, linewidth=3, zorder=1)
         for row in rows.to_dict("records"):
             _point(axes, x, row, _of_schedule(COLOURS[place % len(COLOURS)], str(row["schedule"])))
 
 
-def _shapes(axes: Axes, shapes: pd.DataFrame, cost: str, base: pd.Series | None) -> None:
+def _shapes(axes: Axes, shapes: pd.DataFrame, cost: str, whole: float) -> None:
     for row in shapes.to_dict("records"):
-        _point(axes, _share(row[cost], cost, base), row, _of_arm(str(row["arm"])))
+        _point(axes, 100 * row[cost] / whole, row, _of_arm(str(row["arm"])))
 
 
 def _point(axes: Axes, x: float, row: dict[Any, Any], mark: dict[str, Any]) -> None:
     spread = None if pd.isna(row["std"]) else 100 * row["std"]
     axes.errorbar(x, 100 * row["test_accuracy"], yerr=spread, elinewidth=0.9, capsize=2, zorder=3, **mark)
-
-
-def _share(value: float, cost: str, base: pd.Series | None) -> float:
-    return 100 * value / float(base[cost]) if base is not None else value
 
 
 def _dress(axes: Axes, words: str, base: pd.Series | None) -> None:
