@@ -18,7 +18,9 @@ def compare(
     dataset: Dataset,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"l1-norm, thinet, regression, slimming, sss, magnitude, with commas [default: {METHODS}]."),
+        typer.Option(
+            help=f"l1-norm, thinet, regression, slimming, sss, sss-blocks, magnitude, with commas [default: {METHODS}]."
+        ),
     ] = None,
     ratios: Annotated[
         str | None,

@@ -148,9 +148,8 @@ def verdicts(
 def _about(case: str, nets: Sequence[Net]) -> list[str]:
     """What became of the ratio."""
     asked, removed = case.partition("=")[2], [net.removed for net in nets]
-    what = "channels" if nets[0].widths is not None else "weights"
     span = f"{100 * min(removed):.1f}" + (f" to {100 * max(removed):.1f}" if max(removed) - min(removed) > 5e-4 else "")
-    said = [f"asked to remove {asked} of the {what}, it removed {span} %"]
+    said = [f"asked to remove {asked} of the {nets[0].unit}, it removed {span} %"]
     if floored := sorted({slot for net in nets for slot in net.floored}):
         fate = "would have vanished, or nearly: kept at the floor" if nets[0].widths else "lost all weights"
         said.append(f"{', '.join(floored)} {fate}")

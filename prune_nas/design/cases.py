@@ -52,7 +52,8 @@ class Net:
         kept: layer -> weights left at each place of its kernels; None where channels went.
         masks: the digest of the masks; empty where channels went.
         floored: the slots that the method alone would have left below their floor.
-        removed: the share of channels, or of weights, that went in fact.
+        removed: the share that went in fact.
+        unit: what it is a share of: `channels`, `blocks` or `weights`.
     """
 
     case: str
@@ -62,6 +63,7 @@ class Net:
     masks: str
     floored: tuple[str, ...]
     removed: float
+    unit: str = "channels"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `pruned.json`."""
@@ -84,6 +86,7 @@ class Net:
                 masks=str(data["masks"]),
                 floored=tuple(data["floored"]),
                 removed=float(data["removed"]),
+                unit=str(data["unit"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise PruneNasError(f"pruned.json is damaged ({error!r}); delete it to have it written anew") from error

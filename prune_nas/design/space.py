@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -157,6 +157,20 @@ class Slot:
 
 
 @dataclass(frozen=True, slots=True)
+class Branch:
+    """A residual branch, which can go as a whole: the addition behind it passes its other side on.
+
+    It is gone where all its `slots` have width 0. `layers` are those that go with it, `last` the one that gives its
+    output.
+    """
+
+    name: str
+    slots: tuple[str, ...]
+    layers: tuple[str, ...]
+    last: str
+
+
+@dataclass(frozen=True, slots=True)
 class Frozen:
     """A channel dimension that stays as it is, and why."""
 
@@ -172,7 +186,8 @@ class Space:
     cost. Ceilings are the supernet's, and lie above `base` where the supernet was widened. `latency` holds milliseconds
     per unit of the terms (`terms`) that `design.latency` found to matter; it is empty where nothing was measured,
     and `base_latency` is the base's own measured time, of which a latency given as a fraction is one.
-    A network of several inputs has the shapes of all but the first in `other_inputs`.
+    A network of several inputs has the shapes of all but the first in `other_inputs`. The slots of one of the residual
+    `branches` may all have width 0, floor or not; nothing but a method that takes out blocks gives them that.
     """
 
     model: str
@@ -186,6 +201,7 @@ class Space:
     latency: tuple[tuple[str, float], ...] = ()
     base_latency: float | None = None
     other_inputs: tuple[tuple[int, ...], ...] = ()
+    branches: tuple[Branch, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, Slot]:
@@ -223,6 +239,10 @@ class Space:
             Two integer arrays of shape (n,).
         """
         macs, params = (np.rint(_values(form, widths)).astype(np.int64) for form in self._forms)
+        for branch, forms in self._branch_forms:
+            gone = (widths[:, [self._index[slot] for slot in branch.slots]] == 0).all(axis=1)
+            for total, form in zip((macs, params), forms, strict=True):  # norms and biases of its output
+                total[gone] -= np.rint(_values(form, widths[gone])).astype(np.int64)
         return macs, params
 
     def latencies(self, widths: NDArray[Any]) -> NDArray[np.float64]:
@@ -240,9 +260,17 @@ class Space:
     @cached_property
     def _forms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Macs and params as quadratic forms over (widths, 1)."""
+        return self._forms_of(self.layers)
+
+    @cached_property
+    def _branch_forms(self) -> list[tuple[Branch, tuple[NDArray[np.float64], NDArray[np.float64]]]]:
+        layers = {layer.name: layer for layer in self.layers}
+        return [(branch, self._forms_of(layers[name] for name in branch.layers)) for branch in self.branches]
+
+    def _forms_of(self, layers: Iterable[Layer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         one = self._vector(constant(1))
         macs, params = np.zeros((len(one), len(one))), np.zeros((len(one), len(one)))
-        for layer in self.layers:
+        for layer in layers:
             weight = self._weight(layer)
             macs += layer.positions * weight
             params += weight + layer.vectors * np.outer(one, self._vector(layer.outputs))
@@ -300,7 +328,7 @@ class Space:
         return Widths({slot.name: slot.snap(keep[slot.name] * slot.ceiling) for slot in self.slots})
 
     def check(self, widths: Mapping[str, int]) -> Widths:
-        """`widths` in slot order, if they name exactly the slots and are positive.
+        """`widths` in slot order, if they name exactly the slots and are positive, or 0 throughout a branch.
 
         Raises:
             UsageError: a slot is missing or unknown, or its width is not a positive integer.
@@ -311,9 +339,19 @@ class Space:
         for slot in self.slots:
             if slot.name not in widths:
                 raise UsageError(f"widths for {self.model} must name every slot; {slot.name!r} is missing")
-            if int(widths[slot.name]) != widths[slot.name] or widths[slot.name] < 1:
+            if int(widths[slot.name]) != widths[slot.name] or widths[slot.name] < 0:
                 raise UsageError(f"width of slot {slot.name!r} must be a positive integer; got {widths[slot.name]!r}")
+        gone = {slot for branch in self.gone(widths) for slot in branch.slots}
+        if empty := [slot.name for slot in self.slots if not widths[slot.name] and slot.name not in gone]:
+            raise UsageError(
+                f"width of slot {empty[0]!r} must be a positive integer; got 0, which only all slots of a residual "
+                "branch together may have"
+            )
         return Widths({slot.name: widths[slot.name] for slot in self.slots})
+
+    def gone(self, widths: Mapping[str, int]) -> tuple[Branch, ...]:
+        """The residual branches that a network of these widths does without."""
+        return tuple(branch for branch in self.branches if not any(widths[slot] for slot in branch.slots))
 
     def scaled(self, base: float = 1.0, supernet: float = 1.0) -> Space:
         """This space for a base `base` times as wide and a supernet `supernet` times as wide as that base.
@@ -364,6 +402,10 @@ class Space:
             latency=tuple((name, ms) for name, ms in data.get("latency", ())),
             base_latency=data.get("base_latency"),
             other_inputs=tuple(tuple(shape) for shape in data.get("other_inputs", ())),
+            branches=tuple(
+                Branch(**{**one, "slots": tuple(one["slots"]), "layers": tuple(one["layers"])})
+                for one in data.get("branches", ())
+            ),
         )
 
 

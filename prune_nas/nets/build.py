@@ -11,6 +11,7 @@ from torch import nn
 
 from prune_nas.design.space import Layer, Space, size
 from prune_nas.errors import UsageError
+from prune_nas.nets.absent import Absent
 from prune_nas.nets.initialise import initialise
 from prune_nas.nets.layers import LAYERS
 from prune_nas.nets.reading import PARAMETER
@@ -25,7 +26,7 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: in
     Args:
         template: the network that was traced; it is not changed.
         space: its space.
-        widths: of every slot; they may lie outside [floor, ceiling].
+        widths: of every slot; they may lie outside [floor, ceiling], and be 0 throughout a residual branch.
         seed: of the initial weights.
 
     Raises:
@@ -33,8 +34,13 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: in
     """
     widths = space.check(widths)
     network = copy.deepcopy(template)
+    gone = {name for branch in space.gone(widths) for name in branch.layers}
     for layer in space.layers:
-        if layer.kind == PARAMETER:
+        if layer.name in gone:
+            normal = layer.kind in ("norm", "prelu")
+            old = network.get_submodule(layer.name)
+            network.set_submodule(layer.name, nn.Identity() if normal else Absent(old, size(layer.outputs, widths)))
+        elif layer.kind == PARAMETER:
             owner, _, own = layer.name.rpartition(".")
             setattr(network.get_submodule(owner), own, _stretched(network, layer, size(layer.outputs, widths)))
         elif layer.kind != "fixed":

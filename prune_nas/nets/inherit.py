@@ -36,7 +36,8 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
             f"{space.model} shuffles the channels of {', '.join(mixed[:3])}, so that no channel of a wider network "
             "can be followed into a narrower one; leave out the inherited arm"
         )
-    space.check({slot: len(indices) for slot, indices in kept.items()})
+    widths = space.check({slot: len(indices) for slot, indices in kept.items()})
+    gone = {name for branch in space.gone(widths) for name in branch.layers}
     for slot in space.slots:
         if not all(0 <= channel < slot.ceiling for channel in kept[slot.name]):
             raise UsageError(f"kept channels of slot {slot.name!r} must lie in [0, {slot.ceiling})")
@@ -44,6 +45,8 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
     state: dict[str, Tensor] = {}
     for key, value in source.state_dict().items():
         path, _, what = key.rpartition(".")
+        if path in gone:
+            continue
         if key in layers:  # a bare parameter with one number a channel
             dim = max(range(value.ndim), key=lambda i: value.shape[i])
             state[key] = value.index_select(dim, torch.tensor(space.indices(layers[key].outputs, kept)))

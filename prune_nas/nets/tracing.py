@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets import assembly, build, graph, models, walk
+from prune_nas.nets.branches import branches
 from prune_nas.nets.models import sources
 from prune_nas.nets.settings import SpaceSettings, load_settings
 
@@ -128,6 +129,7 @@ def trace(
         settings = load_settings(model) if isinstance(model, str) else SpaceSettings()
     space = assembly.assemble(reading, settings, name, input_shape, classes)
     space = assembly.with_leftovers(replace(space, other_inputs=tuple(other_inputs)), template, read)
+    space = replace(space, branches=branches(read, template, space))
     return Traced(space.scaled(supernet=settings.widening), template).scaled(base=rest)
 
 

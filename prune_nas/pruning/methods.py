@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from prune_nas.design.selection import Selection
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
-from prune_nas.pruning import l1_norm, reconstruction, regression, slimming, sss, thinet
+from prune_nas.pruning import l1_norm, reconstruction, regression, slimming, sss, sss_blocks, thinet
 from prune_nas.pruning.norms import places
 from prune_nas.pruning.ratios import keep, share_of
 
@@ -29,10 +29,11 @@ class Method:
 
     Attributes:
         about: what goes, with its source.
-        penalty: what its network is trained with first: `none`, `l1` on gamma, or `sss`.
+        penalty: what its network is trained with first: `none`, `l1` on gamma, or one of `scaling.SCALINGS`.
         check: raises UsageError where the method does not fit a network or a ratio.
         choose: the channels that stay, from the trained network and normalised images; None where single weights go.
         mend: changes the narrow network's inherited weights, in place; None where they stay as they are.
+        unit: what a ratio is a share of: `channels`, `blocks` or `weights`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Method:
     check: Check
     choose: Choose | None
     mend: Mend | None = None
+    unit: str = "channels"
 
 
 def _plain(prune: Callable[[Space, nn.Module, str], Selection]) -> Choose:
@@ -86,6 +88,11 @@ def _scaled(space: Space, network: nn.Module, ratio: str) -> None:
         )
 
 
+def _blocky(space: Space, network: nn.Module, ratio: str) -> None:
+    share_of(ratio)
+    sss_blocks.demand_blocks(space)
+
+
 METHODS: Mapping[str, Method] = {
     method.name: method
     for method in (
@@ -128,11 +135,20 @@ METHODS: Mapping[str, Method] = {
             _plain(sss.prune),
         ),
         Method(
+            "sss-blocks",
+            "the residual blocks whose scaling factor reached zero in training (Huang and Wang 2018)",
+            "sss-blocks",
+            _blocky,
+            _plain(sss_blocks.prune),
+            unit="blocks",
+        ),
+        Method(
             "magnitude",
             "the smallest weights of all convolutions (Han et al. 2015)",
             "none",
             lambda space, network, ratio: share_of(ratio),
             None,
+            unit="weights",
         ),
     )
 }

@@ -1,6 +1,7 @@
 """Sparse Structure Selection: scaling factors that reach exact zeros while the network trains (arXiv 1707.01213).
 
-A factor, 1 at first, multiplies every output of a structure: here of a channel of a slot, behind its BatchNorms.
+A factor, 1 at first, multiplies every output of a structure: here of a channel of a slot, behind its BatchNorms
+(`sss_blocks` has those of residual blocks).
 Factors are updated by accelerated proximal gradient (`apg`) without weight decay, the rest of the network as usual. In
 the paper only the penalty's strength decides how many reach zero. Here they are also given a ratio: once that share of
 them is zero, those are out for good and the penalty ends, so that a comparison can ask for a size. A slot's largest
@@ -13,6 +14,7 @@ end they are multiplied into gamma and beta, and what is left is an ordinary net
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +31,7 @@ from prune_nas.pruning.ratios import keep, share_of
 from prune_nas.training.loop import Penalty
 from prune_nas.training.recipe import Recipe
 
-_FACTORS = "scaling_factors"
+FACTORS = "scaling_factors"
 _PULL = 2.0  # lambda * travel: a factor that the loss does not defend falls from 1 to 0 in half of the training
 
 
@@ -39,31 +41,31 @@ def strength_for(recipe: Recipe, images: int) -> float:
 
 
 class Factors(nn.Module):
-    """The factors of a network's slots, one a channel, and their state: velocity, and 0 where one is out for good."""
+    """Groups of factors, such as a slot's, and their state: velocity, and 0 where one is out for good."""
 
-    def __init__(self, space: Space) -> None:
-        """All factors at 1."""
+    def __init__(self, groups: Mapping[str, tuple[int, int]]) -> None:
+        """All factors at 1; `groups` says of each how many there are, and how many of them always stay."""
         super().__init__()
-        self.slots = [slot.name for slot in space.slots]
-        self.floors = [slot.floor for slot in space.slots]
-        self.values = nn.ParameterList([torch.ones(slot.ceiling) for slot in space.slots])
-        for number, slot in enumerate(space.slots):
-            self.register_buffer(f"velocity{number}", torch.zeros(slot.ceiling))
-            self.register_buffer(f"alive{number}", torch.ones(slot.ceiling))
+        self.groups = list(groups)
+        self.floors = [floor for _, floor in groups.values()]
+        self.values = nn.ParameterList([torch.ones(many) for many, _ in groups.values()])
+        for number, (many, _) in enumerate(groups.values()):
+            self.register_buffer(f"velocity{number}", torch.zeros(many))
+            self.register_buffer(f"alive{number}", torch.ones(many))
 
     @property
     def velocity(self) -> list[Tensor]:
-        """The momentum of every slot's factors."""
-        return [self.get_buffer(f"velocity{number}") for number in range(len(self.slots))]
+        """The momentum of every group's factors."""
+        return [self.get_buffer(f"velocity{number}") for number in range(len(self.groups))]
 
     @property
     def alive(self) -> list[Tensor]:
-        """For every slot's factors 1, or 0 where one is out for good."""
-        return [self.get_buffer(f"alive{number}") for number in range(len(self.slots))]
+        """For every group's factors 1, or 0 where one is out for good."""
+        return [self.get_buffer(f"alive{number}") for number in range(len(self.groups))]
 
-    def of(self, slot: str) -> Tensor:
-        """The factors of a slot."""
-        values: Tensor = self.values[self.slots.index(slot)]
+    def of(self, group: str) -> Tensor:
+        """The factors of a group."""
+        values: Tensor = self.values[self.groups.index(group)]
         return values
 
 
@@ -79,9 +81,9 @@ def attach(space: Space, network: nn.Module) -> nn.Module:
             f"sss scales channels behind their BatchNorm, and {', '.join(bare[:3])} of {space.model} has none; "
             "use l1-norm"
         )
-    factors = Factors(space)
+    factors = Factors({slot.name: (slot.ceiling, slot.floor) for slot in space.slots})
     host = next(iter(spots.values()))[0].norm  # a Sequential would run what is added to it; a norm does not
-    network.get_submodule(host).add_module(_FACTORS, factors)
+    network.get_submodule(host).add_module(FACTORS, factors)
     by_norm: dict[str, list[tuple[str, Place]]] = defaultdict(list)
     for slot, own in spots.items():
         for place in own:
@@ -146,9 +148,10 @@ def _end(factors: Factors, before: Tensor, penalised: Tensor, wanted: int) -> No
     the penalty that gave them their momentum.
     """
     zero = torch.cat([values == 0 for values in factors.values])
-    last = torch.where(zero, before, torch.inf).kthvalue(wanted).values
+    first = torch.zeros_like(zero)
+    first[torch.where(zero, before, torch.inf).argsort(stable=True)[:wanted]] = True
     enough = penalised & (zero.sum() >= wanted)
-    out, spared = enough & zero & (before <= last), enough & zero & (before > last)
+    out, spared = enough & first, enough & zero & ~first
     sizes = [len(values) for values in factors.values]
     parts = zip(out.split(sizes), spared.split(sizes), before.split(sizes), strict=True)
     for values, velocity, mask, (gone, stays, old) in zip(
@@ -170,8 +173,8 @@ def fold(space: Space, network: nn.Module) -> nn.Module:
             for vector in (norm.weight, norm.bias):
                 vector[place.start : place.stop].mul_(by)
             norm._forward_hooks.clear()
-    for module in [module for module in network.modules() if hasattr(module, _FACTORS)]:
-        delattr(module, _FACTORS)
+    for module in [module for module in network.modules() if hasattr(module, FACTORS)]:
+        delattr(module, FACTORS)
     return network
 
 

@@ -88,7 +88,9 @@ def _lead(run: RunData) -> str:
 
 def _verdict(run: RunData) -> str:
     under = "" if (run.run.get("config") or {}).get("cases") else "Under "
-    return "\n".join(_one_verdict(one, under) for one in run.verdicts) or _missing("No verdict yet: the finals have not finished.")
+    return "\n".join(_one_verdict(one, under) for one in run.verdicts) or _missing(
+        "No verdict yet: the finals have not finished."
+    )
 
 
 def _one_verdict(verdict: Mapping[str, Any], under: str) -> str:

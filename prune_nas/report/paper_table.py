@@ -30,8 +30,9 @@ MARKS = {"verified": "", "memory": "?"}
 NAMES = {"unpruned": "Unpruned", "fine-tune": "Fine-tuned", "rewind": "Rewound"}
 NOTE = (
     "Accuracies on the test split, %, mean and sample standard deviation over n seeds; every seed trains, prunes and "
-    "retrains a network of its own. Removed: share of channels, or of weights for magnitude. Liu et al.: five runs of "
-    "160 epochs on all of CIFAR; ? = from memory, check it against the paper before quoting it."
+    "retrains a network of its own. Removed: share of channels; of residual blocks for sss-blocks, of weights for "
+    "magnitude. Liu et al.: five runs of 160 epochs on all of CIFAR; ? = from memory, check it against the paper "
+    "before quoting it."
 )
 
 

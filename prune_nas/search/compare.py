@@ -32,6 +32,7 @@ from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.methods import METHODS
+from prune_nas.pruning.scaling import SCALINGS
 from prune_nas.search import conclusion
 from prune_nas.search.experiment import Experiment
 from prune_nas.search.finals import failure_of, owed, weights_of
@@ -100,10 +101,10 @@ class Compare(Experiment):
     def strength(self, penalty: str) -> float:
         """A penalty's strength: as asked for, else the paper's or what separates within this schedule."""
         recipe, images = recipe_of(self.config, self.config.epochs), len(self.setting.data.train)
-        asked = self.config.sss_strength if penalty == "sss" else self.config.strength
+        asked = self.config.sss_strength if penalty in SCALINGS else self.config.strength
         if asked is not None:
             return asked
-        if penalty == "sss":
+        if penalty in SCALINGS:
             return sss.strength_for(recipe, images)
         as_published = self.config.recipe == "paper" and self.config.epochs == recipes.RECIPES["paper"].epochs
         return penalties.published(self.config.model) if as_published else penalties.strength_for(recipe, images)
@@ -234,9 +235,11 @@ class Compare(Experiment):
                 both = source.to(self.setting.device), narrow.to(self.setting.device)
                 method.mend(space, *both, chosen, images)
             save_weights(self.start_of(case, seed), narrow)
-        channels = sum(slot.ceiling for slot in space.slots)
-        removed = 1 - sum(chosen.widths.values()) / channels
-        return Net(str(case), seed, chosen.widths, None, "", chosen.floored, removed)
+        if method.unit == "blocks":
+            removed = len(space.gone(chosen.widths)) / len(space.branches)
+        else:
+            removed = 1 - sum(chosen.widths.values()) / sum(slot.ceiling for slot in space.slots)
+        return Net(str(case), seed, chosen.widths, None, "", chosen.floored, removed, method.unit)
 
     def _masked(self, case: Case, seed: int, weights: Mapping[str, Tensor]) -> Net:
         many = self._weights(case)
@@ -244,7 +247,7 @@ class Compare(Experiment):
         counts = magnitude.count(masks, self.kernels)
         kept = {layer: tuple(map(int, places)) for layer, places in counts.items()}
         empty = tuple(layer for layer, places in kept.items() if not any(places))
-        return Net(str(case), seed, None, kept, magnitude.digest(masks), empty, 1 - many / self.total)
+        return Net(str(case), seed, None, kept, magnitude.digest(masks), empty, 1 - many / self.total, "weights")
 
     def _weights(self, case: Case) -> int:
         return max(round((1 - float(case.ratio)) * self.total), len(self.kernels))

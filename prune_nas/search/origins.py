@@ -10,6 +10,7 @@ from prune_nas.design.cases import Case
 from prune_nas.design.space import Widths
 from prune_nas.pruning.methods import METHODS
 from prune_nas.pruning.penalties import Pressure
+from prune_nas.pruning.scaling import SCALINGS
 from prune_nas.search.work import Result, Training
 
 
@@ -38,8 +39,8 @@ def origin_of(case: Case, seed: int, strengths: Callable[[str], float]) -> Origi
     penalty = METHODS[case.method].penalty
     if penalty == "none":
         return Origin("none", seed, None)
-    if penalty == "sss":
-        return Origin(f"sss-{case.ratio}", seed, Pressure("sss", strengths("sss"), float(case.ratio)))
+    if penalty in SCALINGS:
+        return Origin(f"{penalty}-{case.ratio}", seed, Pressure(penalty, strengths(penalty), float(case.ratio)))
     return Origin(penalty, seed, Pressure(penalty, strengths(penalty)))
 
 

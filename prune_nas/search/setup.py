@@ -131,7 +131,8 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
 def _keep_space(run: Run, traced: Traced) -> None:
     """Write `space.json`, or see that it is what the network's code and settings still give.
 
-    Its latency formula is not compared: that is `latency.json`'s to keep.
+    Its latency formula is not compared: that is `latency.json`'s to keep. Nor are the branches, which follow from the
+    rest.
 
     Raises:
         UsageError: it is not: the network or its settings were changed since the run was begun.
@@ -150,7 +151,7 @@ def _keep_space(run: Run, traced: Traced) -> None:
 
 
 def _untimed(space: Space) -> Space:
-    return replace(space, latency=(), base_latency=None)
+    return replace(space, latency=(), base_latency=None, branches=())
 
 
 def _changed_data(path: Path, before: str, now: str) -> UsageError:

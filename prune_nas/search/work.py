@@ -17,6 +17,7 @@ from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.penalties import Pressure
+from prune_nas.pruning.scaling import SCALINGS, Scaling
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.supernet import load_weights, save_weights
 from prune_nas.training.data import ImageSet
@@ -110,8 +111,8 @@ class Workplace:
             )
         except (DivergedError, OutOfMemoryError) as error:
             return Result(None, len(done) + 1, sum(epoch.seconds for epoch in done), error=str(error))
-        if _scales(training):
-            sss.fold(self.traced.space, network)
+        if scaling := _scaling(training):
+            scaling.fold(self.traced.space, network)
         if training.weights is not None:
             save_weights(training.weights, network)
         return Result(
@@ -126,7 +127,7 @@ class Workplace:
         asked, space = training.pressure, self.traced.space
         if asked is None:
             return None
-        if asked.name == "sss":
+        if asked.name in SCALINGS:
             return sss.penalty(asked.strength, asked.share, recipe.momentum)
         return penalties.make(asked.name, space, self.traced.build(space.widest, seed=0), asked.strength)
 
@@ -145,12 +146,13 @@ class Workplace:
         if training.schedule in KEPT:
             network.load_state_dict(_kept(training))
         magnitude.impose(network, masks, rescale=training.schedule not in KEPT)
-        return sss.attach(self.traced.space, network) if _scales(training) else network
+        scaling = _scaling(training)
+        return scaling.attach(self.traced.space, network) if scaling else network
 
 
-def _scales(training: Training) -> bool:
-    """Whether a training has the scaling factors of Sparse Structure Selection."""
-    return training.pressure is not None and training.pressure.name == "sss"
+def _scaling(training: Training) -> Scaling | None:
+    """The scaling factors that a training has beside its network, if any."""
+    return SCALINGS.get(training.pressure.name) if training.pressure else None
 
 
 def _kept(training: Training) -> dict[str, Tensor]:

@@ -231,6 +231,7 @@ def test_two_workers_do_what_one_does(finished, tmp_path):
         ({"cases": "magnitude=1.5"}, "above 0 and below 1"),
         ({"cases": "l1-norm=A"}, "l1-norm does not fit vgg11 at ratio A"),
         ({"cases": "slimming=A"}, "above 0 and below 1"),
+        ({"cases": "sss-blocks=0.5"}, "residual blocks, and vgg11 has none"),
         ({"cases": "slimmin=0.5"}, "did you mean slimming"),
         ({"cases": "slimming"}, "written method=ratio"),
         ({"cases": "slimming=0.5", "methods": "sss"}, "leave --methods and --ratios out"),
@@ -365,3 +366,27 @@ def test_its_rules_can_be_transferred_one_by_one(finished, cli):
     code, out, _ = cli("status", finished)
     assert "cases l1-norm=0.5, thinet=0.5" in out
     assert "study" not in out.partition("skipped")[2]
+
+
+def test_whole_blocks_go_and_what_is_left_can_be_used(cli, tmp_path):
+    from prune_nas.nets.specs import load
+
+    path = tmp_path / "run"
+    asked = {"model": "resnet20", "base-width": 0.25, "cases": "sss-blocks=0.3", "schedules": "rewind,scratch-e"}
+    code, _, err = cli(*arguments(path, **asked, arms="pruned,uniform", epochs=2, seeds=1, sss_strength=5))
+    assert code == 0, err
+    ((_, net),) = nets_of(path).items()
+    empty = [slot for slot, width in net["widths"].items() if width == 0]
+    assert len(empty) == 2  # 0.3 of nine blocks, whole ones
+    assert (net["removed"], net["unit"]) == (2 / 9, "blocks")
+    rows = {(row.arm, row.schedule): row for row in rows_of(path)}
+    space = Space.from_dict(json.loads((path / "space.json").read_text()))
+    assert rows["pruned", "rewind"].macs == space.cost(net["widths"]).macs < space.cost(space.base).macs
+    network = load(path / "best.json")
+    assert network(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
+    assert sum(p.numel() for p in network.parameters()) == rows["pruned", "scratch-e"].params
+    assert "asked to remove 0.3 of the blocks, it removed 22.2 %" in (path / "report.html").read_text() or (
+        "nothing can be compared" in (path / "report.html").read_text()
+    )
+    code, _, err = cli("export", path / "best.json", "--format", "python", "--out", tmp_path / "out")
+    assert code == 0, err
