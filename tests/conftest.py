@@ -11,6 +11,14 @@ settings.register_profile("steady", deadline=None, derandomize=True)  # the same
 settings.load_profile("steady")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _brief_timings():
+    """Every run ends with latencies, which one process measures at a time; how well is a matter of their own tests."""
+    from prune_nas.search import timing
+
+    timing._SECONDS = 0.01
+
+
 @pytest.fixture
 def cli(capsys):
     """Run the command line in this process: (exit code, stdout, stderr)."""

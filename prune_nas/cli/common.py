@@ -44,14 +44,14 @@ def print_listing(items: dict[str, Any], *, json_: bool) -> None:
         typer.echo(f"{name:<{wide}}  {text}")
 
 
-def report_run(path: Path, *, json_: bool) -> None:
-    """Write a run's report and print its table and verdicts."""
-    from prune_nas.report.html import write_report
+def report_run(path: Path, *, figures: bool, json_: bool) -> None:
+    """Write a run's report, with its `figures` as files if asked for, and print its table and verdicts."""
+    from prune_nas.report.html import write_all, write_report
     from prune_nas.report.run_data import RunData
     from prune_nas.report.tables import rich_results
 
-    page = write_report(path)
     data = RunData(path)
+    page = write_all(data) if figures else write_report(path)
     if json_:
         print_json(data.verdicts)
         return

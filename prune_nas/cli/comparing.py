@@ -103,8 +103,7 @@ def compare(
             typer.echo("\n".join(found.lines()))
         return
 
-    from prune_nas.report.figures import draw
-    from prune_nas.report.html import write_report
+    from prune_nas.report.html import write_all
     from prune_nas.report.paper_table import write_tables
     from prune_nas.report.run_data import RunData
     from prune_nas.search.compare import compare as work
@@ -113,9 +112,8 @@ def compare(
     path = run or Path("artifacts/runs") / settings.run_name
     work(settings, path, View(quiet=quiet))
     data = RunData(path)
-    draw(data, kinds=None, out=path / "figures")
     written = write_tables(data, path)
-    page = write_report(path)
+    page = write_all(data)
     if json_:
         print_json(data.verdicts)
         return

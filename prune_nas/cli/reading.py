@@ -28,7 +28,7 @@ def plot(
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
 def report(run: RunDir, json_: Json = False) -> None:
     """Write a run's report.html anew and print its results."""
-    report_run(run, json_=json_)
+    report_run(run, figures=False, json_=json_)
 
 
 @app.command(epilog="Example: prune-nas status artifacts/runs/my-run")

@@ -84,8 +84,6 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     import torch
 
     from prune_nas.config import resolve
-    from prune_nas.report.figures import draw
-    from prune_nas.report.run_data import RunData
     from prune_nas.search.pipeline import search
     from prune_nas.search.progress import View
     from prune_nas.search.sparsity import sparsify
@@ -95,8 +93,7 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     path = run or Path("artifacts/runs") / settings.run_name
     work = sparsify if settings.prunes_weights else search
     work(settings, path, View(quiet=quiet))
-    draw(RunData(path), kinds=None, out=path / "figures")
-    report_run(path, json_=json_)
+    report_run(path, figures=True, json_=json_)
 
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")

@@ -23,6 +23,7 @@ from prune_nas.errors import UsageError
 Terms = NDArray[np.float64]
 Kept = Mapping[str, Sequence[int]]
 _RIDGE = 1e-3  # of the mean square of an input: how hard a refitted weight is drawn to the inherited one
+_TINY = 1e-12
 
 
 def readers(space: Space, slot: Slot) -> list[Layer]:
@@ -107,7 +108,7 @@ def _taken_apart(layer: nn.Module, x: Tensor, places: int, generator: torch.Gene
         else:
             flat = x[image].reshape(-1, x.shape[-1])  # tokens, if there are any
             rows.append(flat[_draw(len(flat), generator)] * weight[output])
-    return np.asarray(torch.stack(rows).double().cpu())
+    return np.asarray(torch.stack(rows).cpu().double())
 
 
 def _window(layer: _ConvNd, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -205,11 +206,12 @@ def refit(
         state = generator.get_state()
         x = _columns(new, seen[layer.name], places, generator)
         generator.set_state(state)
-        y = _columns(old, whole[layer.name], places, generator) @ _weight(source, layer).flatten(1).double().T
+        y = _columns(old, whole[layer.name], places, generator) @ _weight(source, layer).flatten(1).cpu().double().T
         weight, outputs = _weight(target, layer), space.indices(layer.outputs, kept)
-        before = weight.flatten(1).double()
+        before = weight.flatten(1).cpu().double()
         gram = x.T @ x
-        ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        scale = gram.diagonal().mean().clamp_min(_TINY)  # where nothing comes in, the weights stay as they are
+        ridge = _RIDGE * scale * torch.eye(len(gram), dtype=gram.dtype)
         solved = torch.linalg.solve(gram + ridge, x.T @ y[:, outputs] + ridge @ before.T)
         weight.copy_(solved.T.reshape(weight.shape))
 
@@ -236,4 +238,4 @@ def _columns(layer: nn.Module, x: Tensor, places: int, generator: torch.Generato
         else:
             flat = image.reshape(-1, x.shape[-1])
             rows.append(flat[_draw(len(flat), generator)])
-    return torch.stack(rows).double()
+    return torch.stack(rows).cpu().double()  # MPS has no float64

@@ -18,8 +18,7 @@ import pandas as pd
 
 from prune_nas.design.files import write_text
 from prune_nas.report import glossary, paper_table
-from prune_nas.report.figures import Drawing, make
-from prune_nas.report.figures.style import render
+from prune_nas.report.figures import Drawing, Made, make, save
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import TEXT, formatted, ledger_table, millions, percent, quantity
 
@@ -48,18 +47,39 @@ def write_report(path: Path) -> Path:
     Raises:
         UsageError: `path` is not a run directory.
     """
-    target = path / "report.html"
-    write_text(target, page(RunData(path)))
+    run = RunData(path)
+    return _write(run, make(run))
+
+
+def write_all(run: RunData) -> Path:
+    """Write the figures and `report.html` into the run's directory, each figure drawn once; returns the page's path."""
+    made = make(run)
+    save(made, out=run.path / "figures")
+    return _write(run, made)
+
+
+def _write(run: RunData, made: Made) -> Path:
+    target = run.path / "report.html"
+    write_text(target, page(run, made))
     return target
 
 
-def page(run: RunData) -> str:
-    """The whole page; a section whose data the run lacks is left out with a line that says so."""
+def page(run: RunData, made: Made | None = None) -> str:
+    """The whole page; a section whose data the run lacks is left out with a line that says so.
+
+    Args:
+        run: of which it tells.
+        made: its figures, if they are drawn already.
+    """
+    figures = _figures(*(made or make(run)))
     config = run.run.get("config") or {}
     title = f"prune-nas: {config.get('model', 'a network')} on {config.get('dataset', 'its data')}"
     css = files("prune_nas.report").joinpath("report.css").read_text(encoding="utf-8")
     sections = OF_COMPARISONS if config.get("cases") else SECTIONS
-    body = "\n".join(f"<section>\n<h2>{heading}</h2>\n{section(run)}\n</section>" for heading, section in sections)
+    body = "\n".join(
+        f"<section>\n<h2>{heading}</h2>\n{figures if section is None else section(run)}\n</section>"
+        for heading, section in sections
+    )
     return PAGE.format(title=escape(title), css=css, lead=_lead(run), body=body)
 
 
@@ -154,13 +174,12 @@ def _results(run: RunData) -> str:
     return f'{table(run.results)}\n<p class="quiet">{note}</p>'
 
 
-def _figures(run: RunData) -> str:
-    drawings, notes = make(run)
+def _figures(drawings: Sequence[Drawing], notes: Sequence[str]) -> str:
     return "\n".join([*map(_figure, drawings), *map(_missing, notes)])
 
 
 def _figure(drawing: Drawing) -> str:
-    data = base64.b64encode(render(drawing.figure, "svg")).decode()
+    data = base64.b64encode(drawing.svg).decode()
     alt = escape(drawing.alt)
     return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}"><figcaption>{alt}.</figcaption></figure>'
 
@@ -272,10 +291,10 @@ def _missing(text: str) -> str:
     return f'<p class="quiet">{escape(text)}</p>'
 
 
-SECTIONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
+SECTIONS: tuple[tuple[str, Callable[[RunData], str] | None], ...] = (
     ("Verdict", _verdict),
     ("Results", _results),
-    ("Figures", _figures),
+    ("Figures", None),
     ("The rule in words", _rule),
     ("The supernet", _diagnosis),
     ("What it cost", _ledger),
@@ -285,11 +304,11 @@ SECTIONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
     ("Configuration", _configuration),
 )
 
-OF_COMPARISONS: tuple[tuple[str, Callable[[RunData], str]], ...] = (
+OF_COMPARISONS: tuple[tuple[str, Callable[[RunData], str] | None], ...] = (
     ("Over all cases", _together),
     ("The table", _paper),
     ("Case by case", _verdict),
-    ("Figures", _figures),
+    ("Figures", None),
     ("The rules in words", _rule),
     ("The networks that were pruned", _origins),
     ("What it cost", _ledger),

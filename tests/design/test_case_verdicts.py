@@ -65,6 +65,22 @@ def test_weights_that_were_kept_make_another_network_of_the_same_shape(finals):
     assert not pair.comparison.same
 
 
+def test_one_training_that_two_cases_share_counts_once(finals):
+    """ThiNet leaves L1-norm's shape: its nets from scratch are the very same trainings."""
+    again = [
+        row("thinet=0.5", "pruned", "scratch-e", seed, accuracy, "l1-norm=0.5pruned")
+        for seed, accuracy in enumerate(SCRATCH["l1-norm=0.5"])
+    ]
+    question = ("pruned", "scratch-e"), ("base", "scratch-e")
+    before, after = pairs_of(finals), pairs_of([*finals, *again])
+    own = {pair.case: pair for pair in after if (pair.left, pair.right) == question}
+    assert own["thinet=0.5"].again
+    assert not own["l1-norm=0.5"].again
+    assert own["thinet=0.5"].adjusted == own["l1-norm=0.5"].adjusted
+    assert [pair.adjusted for pair in after if not pair.again] == [pair.adjusted for pair in before]
+    assert conclusions(after) == conclusions(before)
+
+
 def test_conclusions_count_cases(finals):
     said = conclusions(pairs_of(finals))
     assert said[0] == (

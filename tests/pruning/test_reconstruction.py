@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
@@ -167,6 +168,21 @@ def test_refitting_makes_up_for_copies_that_went(doubled):
     reconstruction.refit(space, network, narrow, kept, images, places=1500, seed=0)
     assert before > 0.2
     assert _gap(network, narrow, images) < 0.05 * before
+
+
+@torch.no_grad()
+def test_refitting_leaves_what_sees_nothing_as_it_was(doubled):
+    space, network, narrow, kept, images = doubled
+    network, narrow = copy.deepcopy(network), copy.deepcopy(narrow)
+    for one in (network, narrow):
+        for module in one.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.weight.zero_()
+                module.bias.zero_()
+    before = copy.deepcopy(narrow.state_dict())
+    reconstruction.refit(space, network, narrow, kept, images, places=50, seed=0)
+    for key, value in narrow.state_dict().items():
+        torch.testing.assert_close(value, before[key])
 
 
 def test_rescaling_makes_up_for_copies_that_went(doubled):

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from prune_nas.cli import run
 from prune_nas.design.arms import training_of
 from prune_nas.design.ledger import scratch_b_epochs
-from prune_nas.design.records import Expense, Final, read_table
+from prune_nas.design.records import Curve, Expense, Final, read_table
 from prune_nas.design.space import Space
 from prune_nas.search.finals import weights_of
 from prune_nas.search.supernet import load_weights
@@ -117,7 +117,9 @@ def test_equal_shapes_share_their_trainings_from_scratch_but_not_their_weights(f
     rows = {(r.budget, r.schedule): r for r in rows_of(finished) if r.arm == "pruned" and r.seed == 1000}
     for schedule in ("scratch-e", "scratch-b"):
         assert rows["l1-norm=0.5", schedule].test_accuracy == rows["thinet=0.5", schedule].test_accuracy
-    assert rows["l1-norm=0.5", "rewind"].seconds != rows["thinet=0.5", "rewind"].seconds
+    trained = {curve.trial for curve in read_table(finished / "curves.csv", Curve)}
+    for case in ("l1-norm=0.5", "thinet=0.5"):
+        assert f"pruned/rewind/{rows[case, 'rewind'].candidate}/1000/{case}" in trained
     spent = {(e.budget, e.phase, e.arm): e.trainings for e in read_table(finished / "ledger.csv", Expense)}
     assert spent["l1-norm=0.5", "finals", "pruned"] == 8
     assert spent["thinet=0.5", "finals", "pruned"] == 4
@@ -200,13 +202,20 @@ def test_the_table_in_three_forms(finished):
 
 
 def test_verdicts_are_corrected_for_all_pairs(finished):
+    from prune_nas.design.case_verdicts import pairs_of
     from prune_nas.design.significance import holm
 
     said = json.loads((finished / "verdict.json").read_text())
     assert [one["budget"] for one in said] == list(CASES)
-    pairs = [c for one in said for c in one["comparisons"] if c["p"] is not None and not c["same"]]
-    if pairs:  # where nothing was learnt the verdict is withheld
-        assert [c["p_corrected"] for c in pairs] == pytest.approx(holm([c["p"] for c in pairs]))
+    told = {one["budget"]: one["comparisons"] for one in said if one["comparisons"]}  # withheld where nothing is learnt
+    assert told
+    pairs = pairs_of(rows_of(finished))
+    own = [pair for pair in pairs if pair.comparison.p is not None and not pair.comparison.same and not pair.again]
+    assert [pair.adjusted for pair in own] == pytest.approx(holm([pair.comparison.p for pair in own]))
+    twins = [pair for pair in pairs if pair.again]  # L1-norm's and ThiNet's shapes are one
+    assert {pair.case for pair in twins} == {"thinet=0.5"}
+    for case, comparisons in told.items():
+        assert [c["p_corrected"] for c in comparisons] == [pair.adjusted for pair in pairs if pair.case == case]
 
 
 def test_figures_and_report(finished):

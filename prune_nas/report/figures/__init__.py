@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import pandas as pd
@@ -39,6 +40,15 @@ class Drawing:
     figure: Figure
     alt: str
 
+    @cached_property
+    def svg(self) -> bytes:
+        """The figure as SVG, which is a file and a part of the page too."""
+        return style.render(self.figure, "svg")
+
+
+Made = tuple[list[Drawing], list[str]]
+"""Drawings, and a line for each kind that lacks its data."""
+
 
 def draw(
     run: RunData, kinds: Sequence[str] | None, formats: Sequence[str] = ("svg", "png"), *, out: Path
@@ -60,19 +70,24 @@ def draw(
     for form in formats:
         if form not in FORMATS:
             raise unknown("figure format", form, FORMATS)
-    drawings, notes = make(run, kinds)
+    return save(make(run, kinds), formats, out=out)
+
+
+def save(made: Made, formats: Sequence[str] = ("svg", "png"), *, out: Path) -> list[Path]:
+    """Write figures that `make` made into the directory `out`, and log what is missing; returns the files."""
+    drawings, notes = made
     for note in notes:
         log.warning(note)
     paths = []
     for drawing in drawings:
         for form in formats:
             path = out / f"{drawing.name}.{form}"
-            write_bytes(path, style.render(drawing.figure, form))
+            write_bytes(path, drawing.svg if form == "svg" else style.render(drawing.figure, form))
             paths.append(path)
     return paths
 
 
-def make(run: RunData, kinds: Sequence[str] | None = None) -> tuple[list[Drawing], list[str]]:
+def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
     """The figures of some of `KINDS` (all that fit the run by default), and a line for each whose data the run lacks.
 
     Raises:
