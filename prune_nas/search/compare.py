@@ -7,7 +7,7 @@ retrained, and trained from scratch: the spread over seeds is that of the whole 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,21 +19,18 @@ from prune_nas.config import Config
 from prune_nas.design import ledger
 from prune_nas.design.arms import UNIFORM, Job
 from prune_nas.design.budget import Limits
-from prune_nas.design.case_verdicts import verdicts
 from prune_nas.design.cases import Case, Net, lasting, rivals
 from prune_nas.design.files import write_json
-from prune_nas.design.kernels import EVEN, Kernel, Mask, average, kernel_mean, planned
-from prune_nas.design.patterns import non_uniformity, pattern_of
-from prune_nas.design.records import KEPT, SCHEMA, Expense, Final, read_table, write_table
-from prune_nas.design.rules import fit, to_dict
-from prune_nas.design.space import Cost, Space, Widths
-from prune_nas.design.verdict import unless_untrained
-from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.design.kernels import EVEN, Kernel, Mask, planned
+from prune_nas.design.records import KEPT, SCHEMA
+from prune_nas.design.space import Cost, Widths
+from prune_nas.errors import PruneNasError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.methods import METHODS
 from prune_nas.pruning.scaling import SCALINGS
 from prune_nas.search import conclusion
+from prune_nas.search.case_conclusion import conclude
 from prune_nas.search.experiment import Experiment
 from prune_nas.search.finals import failure_of, owed, weights_of
 from prune_nas.search.origins import Origin, Origins, origin_of
@@ -69,7 +66,7 @@ def compare(config: Config, path: Path, view: View) -> None:
                     "in run.json: repeat the command with a lower --lr or --precision fp32 under another --run"
                 )
             job.run_finals()
-        _conclude(job)
+        conclude(job)
 
 
 @dataclass
@@ -366,60 +363,3 @@ class Compare(Experiment):
                 digests = {mask.digest if mask else widths.digest for widths, mask in own}
                 found.setdefault(net.case, {}).setdefault(arm, set()).update(digests)
         return found
-
-
-# Conclusions ------------------------------------------------------------------------------------------------------
-
-
-def _conclude(job: Compare) -> None:
-    """Write every derived table and JSON file."""
-    run, nets = job.run, list(job.nets.values())
-    finals = read_table(run.file("finals.csv"), Final)
-    write_table(run.file("ledger.csv"), Expense, conclusion.spent(job, finals))
-    conclusion.write_widths(run, job.space, _shapes(job))
-    write_json(run.file("rule.json"), list(_rules(job.space, job.kernels, nets)))
-    cases = list(dict.fromkeys(net.case for net in nets))
-    said = verdicts(
-        finals, nets, {case: _unevenness(job, case) for case in cases}, {case: job.failures(case) for case in cases}
-    )
-    said = [unless_untrained(one, finals, job.space.classes) for one in said]
-    write_json(run.file("verdict.json"), said)
-    conclusion.write_nets(job, said, finals)
-
-
-def _shapes(job: Compare) -> dict[str, dict[str, list[Widths]]]:
-    """Case -> arm -> its different widths, seed by seed."""
-    found: dict[str, dict[str, list[Widths]]] = {}
-    for net in job.nets.values():
-        if net.widths is None:
-            continue
-        for arm, own in job.arms_of(net).items():
-            here = found.setdefault(net.case, {}).setdefault(arm, [])
-            here += [widths for widths, _ in own if widths not in here]
-    return found
-
-
-def _rules(space: Space, kernels: list[Kernel], nets: list[Net]) -> Iterator[dict[str, object]]:
-    """For every case the rule that its nets teach: stage means, or where in 3x3 kernels weights are kept."""
-    for case in dict.fromkeys(net.case for net in nets):
-        own = [net for net in nets if net.case == case]
-        shapes = [pattern_of(space, net.widths) for net in own if net.widths is not None]
-        if shapes:
-            yield {"budget": case, **to_dict(fit("stage-mean", shapes))}
-            continue
-        counts = [magnitude.as_counts(net.kept or {}) for net in own]
-        with contextlib.suppress(UsageError):  # a network without 3x3 kernels has no such rule
-            yield {"budget": case, **average([kernel_mean(kernels, c, space.stages) for c in counts]).to_dict()}
-
-
-def _unevenness(job: Compare, case: str) -> float:
-    """The mean non-uniformity of a case's shapes: of widths, or of the shares that layers keep."""
-    found = []
-    for net in (net for net in job.nets.values() if net.case == case):
-        if net.widths is not None:
-            found.append(non_uniformity(pattern_of(job.space, net.widths)))
-            continue
-        kept = net.kept or {}
-        shares = torch.tensor([sum(kept[kernel.layer]) / kernel.weights for kernel in job.kernels])
-        found.append(float(shares.std(correction=0) / shares.mean()))
-    return sum(found) / len(found)
