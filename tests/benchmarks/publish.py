@@ -12,11 +12,12 @@ import sys
 from pathlib import Path
 
 from prune_nas.design.files import write_json
+from prune_nas.report import paper_table
 from prune_nas.report.html import write_report
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import ledger_table, markdown
 
-LEFT_OUT = ("weights", "checkpoints", ".lock")
+LEFT_OUT = ("weights", "origins", "starts", "checkpoints", ".lock")
 SCORES = "scores.safetensors"
 
 
@@ -55,18 +56,20 @@ def receipt(data: RunData, commands: list[str]) -> str:
         f"{record['data'].get('test', 0)} test images; fingerprint {record['data']['fingerprint']}",
         f"- finals: seeds {', '.join(map(str, seeds))}; accuracies are mean and sample standard deviation over n seeds",
         "",
-        "## Results",
-        "",
-        markdown(data.results),
-        "",
-        "## Verdicts",
-        "",
+        *_results(data),
     ]
     for verdict in data.verdicts:
         lines += [f"**{verdict['budget']}**: {verdict['headline']}", ""]
         lines += [*(f"- {sentence}" for sentence in verdict["sentences"]), ""]
     lines += ["## Ledger", "", markdown(ledger_table(data.ledger)), ""]
     return "\n".join(lines)
+
+
+def _results(data: RunData) -> list[str]:
+    """The tables, in the paper's layout where methods were compared."""
+    compared = paper_table.lines(data) if data.pruned else []
+    tables = paper_table.markdown(data, compared).replace("# Pruning", "## Pruning", 1) if compared else ""
+    return [*([tables] if tables else ["## Results", "", markdown(data.results)]), "", "## Verdicts", ""]
 
 
 if __name__ == "__main__":

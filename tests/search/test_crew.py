@@ -56,7 +56,7 @@ def test_two_workers_do_a_whole_search(searched_by_two):
     assert list((searched_by_two / "checkpoints").iterdir()) == []
 
 
-@pytest.mark.parametrize("phase", ["study", "finals"])
+@pytest.mark.parametrize("phase", ["study", pytest.param("finals", marks=pytest.mark.slow)])
 def test_the_parent_killed_takes_its_workers_along_and_the_search_ends_the_same(tmp_path, searched_by_two, phase):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
