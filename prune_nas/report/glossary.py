@@ -15,6 +15,16 @@ ARMS = {
     "random (best)": "of the random shapes, the one with the best mean validation accuracy",
     "inherited": "the pruned network with the supernet's weights kept, trained on",
 }
+ARMS_OF_CASES = ARMS | {
+    "pruned": "what a method left of a trained network",
+    "uniform": "the same number of weights, spread evenly at random",
+    "uniform@macs": "one keep ratio for every slot, with the macs of the pruned network",
+    "uniform@params": "one keep ratio for every slot, with the parameters of the pruned network",
+    "taper": "keep ratios that shrink from stage to stage by a constant factor, with the pruned network's macs and params",
+    "random": "random shapes with the pruned network's macs and params; where there are several, the median a seed",
+}
+"""The arms of a comparison of pruning methods."""
+
 SCHEDULES = {
     "scratch-e": "from scratch, for as many epochs as the base",
     "scratch-b": "from scratch, for as much training compute as the base: a smaller network gets more epochs",

@@ -251,7 +251,8 @@ def _best(run: RunData) -> str:
 
 def _glossary(run: RunData) -> str:
     arms = {row.arm for row in run.finals} | set(run.widths.columns)
-    words = {name: text for name, text in glossary.ARMS.items() if name.removesuffix(" (best)") in arms}
+    known = glossary.ARMS_OF_CASES if (run.run.get("config") or {}).get("cases") else glossary.ARMS
+    words = {name: text for name, text in known.items() if name.removesuffix(" (best)") in arms}
     schedules = {row.schedule for row in run.finals} or set(glossary.SCHEDULES)
     words |= {name: text for name, text in glossary.SCHEDULES.items() if name in schedules} | glossary.TERMS
     return _definitions(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in words.items())
