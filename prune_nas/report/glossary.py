@@ -20,7 +20,7 @@ ARMS_OF_CASES = ARMS | {
     "uniform": "the same number of weights, spread evenly at random",
     "uniform@macs": "one keep ratio for every slot, with the macs of the pruned network",
     "uniform@params": "one keep ratio for every slot, with the parameters of the pruned network",
-    "taper": "keep ratios that shrink from stage to stage by a constant factor, with the pruned network's macs and params",
+    "taper": "keep ratios that shrink by a constant factor a stage, with the pruned network's macs and params",
     "random": "random shapes with the pruned network's macs and params; where there are several, the median a seed",
 }
 """The arms of a comparison of pruning methods."""
