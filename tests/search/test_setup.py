@@ -1,0 +1,26 @@
+"""What a run works with: the number format is checked once, and again only where it may have become slow."""
+
+import pytest
+
+from prune_nas.config import resolve
+from prune_nas.search import setup
+from prune_nas.search.progress import View
+from prune_nas.search.rundir import opened
+from prune_nas.training.precision import Precision
+from tests.search.tiny import SETTINGS
+
+
+def test_a_run_goes_on_in_another_format_where_its_own_is_far_slower(tmp_path, monkeypatch, capsys):
+    asked = {name.replace("-", "_"): value for name, value in SETTINGS.items()}
+    config = resolve({**asked, "budget": ("macs=0.4",), "precision": "auto"})
+    device, data, traced = setup.prepare(config)
+    here = Precision("fp32", (("fp32", 0.1, 1.0), ("bf16", 1.0, 1.0)))
+    monkeypatch.setattr(setup, "choose", lambda *args, **options: here)
+    with opened(tmp_path / "run", config) as run:
+        run.note(device="cpu", precision=Precision("bf16", (("fp32", 0.2, 1.0), ("bf16", 0.1, 1.0))).to_dict())
+        setting = setup.setting_of(run, traced, data, device, View(quiet=False))
+        assert setting.precision == Precision("fp32", here.checked, before=("bf16",))
+        assert "bf16, in which this run was begun, is far slower here: it goes on in fp32" in capsys.readouterr().err
+    monkeypatch.setattr(setup, "choose", lambda *args, **options: pytest.fail("it was checked again"))
+    with opened(tmp_path / "run", config) as run:
+        assert setup.setting_of(run, traced, data, device, View(quiet=True)).precision == setting.precision
