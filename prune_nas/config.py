@@ -261,7 +261,8 @@ def resolve(
             given.setdefault("preset", "paper")
     elif given.get("cases"):
         raise UsageError(
-            f"cases are what `compare` compares; leave them out of {file or f'{ENVIRONMENT}CASES'} for this command"
+            "cases are what `compare` compares; for this command leave them out of "
+            f"{file if 'cases' in _from_file(file) else f'{ENVIRONMENT}CASES'}"
         )
     preset = str(given.get("preset", "auto"))
     preset = automatic if preset == "auto" else preset

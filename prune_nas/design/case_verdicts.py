@@ -26,9 +26,10 @@ PAIRS = (
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One comparison of a case; `adjusted` is its p-value after Holm's correction over all pairs of the run.
+    """One comparison of a case; `adjusted` is its p-value after Holm's correction over all `tests` of the run.
 
-    `again` marks a pair of the very trainings of an earlier case, whose shapes are the same: it is no new evidence.
+    `again` marks the same question to the very trainings of an earlier case, whose shapes are the same: it is no new
+    evidence.
     """
 
     case: str
@@ -36,6 +37,7 @@ class Pair:
     right: tuple[str, str]
     comparison: Comparison
     adjusted: float | None
+    tests: int
     again: bool = False
 
     @property
@@ -43,7 +45,7 @@ class Pair:
         """Whether the difference is more than noise, all pairs of the run considered."""
         return self.adjusted is not None and self.adjusted < SIGNIFICANT
 
-    def sentence(self, pairs: int) -> str:
+    def sentence(self) -> str:
         """The comparison in words, with the p-value that is corrected for all pairs."""
         own = self.comparison
         if own.same or own.low is None or own.high is None or self.adjusted is None:
@@ -51,7 +53,7 @@ class Pair:
         gap = f"{100 * own.difference:+.1f} points"
         span = f"95 % CI {100 * own.low:+.1f} to {100 * own.high:+.1f}, n={own.n}"
         found = "significant" if self.significant else "not significant"
-        return f"{own.left} against {own.right}: {gap} ({span}); {found} (p = {self.adjusted:.2g}, {pairs} pairs)"
+        return f"{own.left} against {own.right}: {gap} ({span}); {found} (p = {self.adjusted:.2g}, {self.tests} pairs)"
 
 
 def pairs_of(finals: Sequence[Final]) -> list[Pair]:
@@ -71,7 +73,10 @@ def pairs_of(finals: Sequence[Final]) -> list[Pair]:
                 found.append((case, left, right, pair))
     own = [i for i, (*_, pair) in enumerate(found) if first[i] == i and pair.p is not None and not pair.same]
     adjusted = dict(zip(own, holm([found[i][3].p or 0.0 for i in own]), strict=True))
-    return [Pair(*one, adjusted.get(first[i]), again=first[i] != i) for i, one in enumerate(found)]
+    asked_again = [found[j][0] != one[0] and found[j][1:3] == one[1:3] for j, one in zip(first, found, strict=True)]
+    return [
+        Pair(*one, adjusted.get(j), len(own), again) for one, j, again in zip(found, first, asked_again, strict=True)
+    ]
 
 
 def conclusions(pairs: Iterable[Pair]) -> list[str]:
@@ -109,14 +114,17 @@ def verdicts(
         finals: all rows of `finals.csv`.
         nets: all lines of `pruned.json`.
         non_uniformity: case -> of the pruned shape.
-        failures: case -> its trainings that failed, and why.
+        failures: case -> its trainings that failed, and why; it names every case that was asked for.
     """
     pairs, summaries = pairs_of(finals), summarise(finals)
-    compared = sum(pair.adjusted is not None and not pair.again for pair in pairs)
     said = []
-    for case in dict.fromkeys(net.case for net in nets):
+    for case in failures:
+        left = [net for net in nets if net.case == case]
+        if not left:
+            said.append(_nothing_left(case, failures[case]))
+            continue
         own = [pair for pair in pairs if pair.case == case]
-        sentences = [pair.sentence(compared) for pair in own]
+        sentences = [pair.sentence() for pair in own]
         said.append(
             {
                 "schema": SCHEMA,
@@ -126,7 +134,7 @@ def verdicts(
                 "sentences": [
                     *sentences[1:],
                     *about_failures(failures[case]),
-                    *_about(case, [net for net in nets if net.case == case]),
+                    *_about(case, left),
                     f"non-uniformity of the pruned shape: {non_uniformity[case]:.2f} (deviation of its keep ratios "
                     "over their mean)",
                 ],
@@ -143,6 +151,19 @@ def verdicts(
             }
         )
     return said
+
+
+def _nothing_left(case: str, failures: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "budget": case,
+        "subject": "pruned",
+        "headline": "nothing was pruned: the training of every network failed",
+        "sentences": about_failures(failures),
+        "non_uniformity": None,
+        "comparisons": [],
+        "deploy": None,
+    }
 
 
 def _about(case: str, nets: Sequence[Net]) -> list[str]:

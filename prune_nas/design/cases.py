@@ -98,7 +98,8 @@ def rivals(
     """Arm -> widths that a pruned net has to beat, with its macs and its params.
 
     `uniform@macs` and `uniform@params` match one of the two each; guided (the stage means of the pruned widths), taper
-    and random fill both.
+    and random fill both. Where whole blocks went, the pruned net may be cheaper than any without holes: an arm that
+    even the narrowest network would be too dear for is not there.
 
     Args:
         space: of all.
@@ -110,14 +111,18 @@ def rivals(
     even, cost = dict.fromkeys(space.by_name, 1.0), space.cost(pruned)
     both = Limits((("macs", cost.macs), ("params", cost.params)))
     made: dict[str, list[Widths]] = {}
-    if "guided" in wanted:
+    narrowest = space.cost(space.narrowest)
+    fits = both.admits(narrowest)
+    if fits and "guided" in wanted:
         made["guided"] = [apply(fit("stage-mean", [pattern_of(space, pruned)]).rule, space, both)]
     if "uniform" in wanted:
         for kind in ("macs", "params"):
-            made[f"uniform@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
-    if "taper" in wanted:
+            limits = Limits(((kind, cost.of(kind)),))
+            if limits.admits(narrowest):
+                made[f"uniform@{kind}"] = [project(space, even, limits)]
+    if fits and "taper" in wanted:
         made["taper"] = [taper_widths(space, both)]
-    if "random" in wanted:
+    if fits and "random" in wanted:
         made["random"] = [family.random_widths(space, both, seed + i) for i in range(randoms)]
     return made
 

@@ -61,6 +61,8 @@ def non_uniformity(pattern: Pattern) -> float:
     """How far a shape is from uniform scaling: the keep ratios' standard deviation over their mean; 0 = uniform."""
     keep = [ratio.keep for ratio in pattern.ratios]
     centre = fmean(keep)
+    if centre == 0:  # every residual branch is gone
+        return 0.0
     return math.sqrt(fmean((ratio - centre) ** 2 for ratio in keep)) / centre
 
 

@@ -239,15 +239,23 @@ class Space:
             Two integer arrays of shape (n,).
         """
         macs, params = (np.rint(_values(form, widths)).astype(np.int64) for form in self._forms)
-        for branch, forms in self._branch_forms:
-            gone = (widths[:, [self._index[slot] for slot in branch.slots]] == 0).all(axis=1)
-            for total, form in zip((macs, params), forms, strict=True):  # norms and biases of its output
-                total[gone] -= np.rint(_values(form, widths[gone])).astype(np.int64)
+        for branch, forms in self._branch_forms:  # what is left of a branch without widths: norms and biases at its end
+            gone = self._without(branch, widths)
+            params[gone] -= np.rint(_values(forms["params"], widths[gone])).astype(np.int64)
         return macs, params
+
+    def _without(self, branch: Branch, widths: NDArray[Any]) -> NDArray[np.bool_]:
+        """Of many networks those without the branch, shape (n,)."""
+        gone: NDArray[np.bool_] = (widths[:, [self._index[slot] for slot in branch.slots]] == 0).all(axis=1)
+        return gone
 
     def latencies(self, widths: NDArray[Any]) -> NDArray[np.float64]:
         """Milliseconds of many networks (shape (n, slots)), by the fitted formula; zeros where there is none."""
-        return _values(self._latency_form, widths)
+        found, ms = _values(self._latency_form, widths), dict(self.latency)
+        for branch, forms in self._branch_forms:
+            gone = self._without(branch, widths)
+            found[gone] -= sum(ms.get(name, 0.0) * _values(form, widths[gone]) for name, form in forms.items())
+        return found
 
     def terms(self, widths: NDArray[Any]) -> dict[str, NDArray[np.float64]]:
         """What a latency may depend on, for many networks (shape (n, slots)): term -> values of shape (n,).
@@ -255,32 +263,46 @@ class Space:
         The terms are a constant, `params`, the `activations` that conv and linear layers write, and the macs at each
         number of positions, apart for full and grouped convolutions, whose macs are not equally fast.
         """
-        return {name: _values(form, widths) for name, form in self._term_forms.items()}
+        found = {name: _values(form, widths) for name, form in self._term_forms.items()}
+        for branch, forms in self._branch_forms:
+            gone = self._without(branch, widths)
+            for name, form in forms.items():
+                found[name][gone] -= _values(form, widths[gone])
+        return found
 
     @cached_property
     def _forms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Macs and params as quadratic forms over (widths, 1)."""
-        return self._forms_of(self.layers)
-
-    @cached_property
-    def _branch_forms(self) -> list[tuple[Branch, tuple[NDArray[np.float64], NDArray[np.float64]]]]:
-        layers = {layer.name: layer for layer in self.layers}
-        return [(branch, self._forms_of(layers[name] for name in branch.layers)) for branch in self.branches]
-
-    def _forms_of(self, layers: Iterable[Layer]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         one = self._vector(constant(1))
         macs, params = np.zeros((len(one), len(one))), np.zeros((len(one), len(one)))
-        for layer in layers:
+        for layer in self.layers:
             weight = self._weight(layer)
             macs += layer.positions * weight
-            params += weight + layer.vectors * np.outer(one, self._vector(layer.outputs))
+            params += self._params_of(layer)
         return macs, params
+
+    def _params_of(self, layer: Layer) -> NDArray[np.float64]:
+        """The numbers in a layer as a quadratic form over (widths, 1)."""
+        vectors = layer.vectors * np.outer(self._vector(constant(1)), self._vector(layer.outputs))
+        return self._weight(layer) + vectors
 
     @cached_property
     def _term_forms(self) -> dict[str, NDArray[np.float64]]:
         one = self._vector(constant(1))
-        forms = {"constant": np.outer(one, one), "params": self._forms[1], "activations": np.zeros_like(self._forms[1])}
-        for layer in self.layers:
+        return {"constant": np.outer(one, one), **self._terms_of(self.layers)}
+
+    @cached_property
+    def _branch_forms(self) -> list[tuple[Branch, dict[str, NDArray[np.float64]]]]:
+        """For every branch the terms of its own layers."""
+        layers = {layer.name: layer for layer in self.layers}
+        return [(branch, self._terms_of(layers[name] for name in branch.layers)) for branch in self.branches]
+
+    def _terms_of(self, layers: Iterable[Layer]) -> dict[str, NDArray[np.float64]]:
+        one = self._vector(constant(1))
+        none = np.zeros((len(one), len(one)))
+        forms = {"params": none, "activations": none.copy()}
+        for layer in layers:
+            forms["params"] = forms["params"] + self._params_of(layer)
             if not layer.kernel:
                 continue
             forms["activations"] += layer.positions * np.outer(one, self._vector(layer.outputs))

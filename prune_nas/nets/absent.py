@@ -4,33 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 
 class Absent(nn.Module):
-    """Gives zeros of the shape that a convolution or linear layer would give; at least one channel, to go on with."""
+    """Gives zeros of the shape that a convolution, a linear layer, a norm or a PReLU would give."""
 
     def __init__(self, layer: Any, channels: int) -> None:
-        """Take over the geometry of `layer`, which gives `channels`."""
+        """Stand for `layer`.
+
+        Args:
+            layer: of the traced network.
+            channels: that it gives at the network's widths; where there are none, as many as it gave when traced, so
+                that whatever takes them apart still can.
+        """
         super().__init__()
-        self.channels = max(channels, 1)
-        self.convolves = hasattr(layer, "kernel_size")
+        self.convolves, self.projects = hasattr(layer, "kernel_size"), hasattr(layer, "in_features")
         if self.convolves:
+            self.channels = channels or layer.out_channels
             self.sides = list(zip(layer.kernel_size, layer.stride, layer.dilation, _padded(layer), strict=True))
+        elif self.projects:
+            self.channels = channels or layer.out_features
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (N, any, *sizes) to zeros of (N, channels, *sizes after the layer)."""
-        if not self.convolves:
+        """Map (N, any, *sizes) to zeros of (N, channels, *sizes after the layer); a norm's input to zeros like it."""
+        if self.convolves:
+            sizes = [
+                (x.shape[2 + i] + padded - dilation * (kernel - 1) - 1) // stride + 1
+                for i, (kernel, stride, dilation, padded) in enumerate(self.sides)
+            ]
+            return x.new_zeros((x.shape[0], self.channels, *sizes))
+        if self.projects:
             return x.new_zeros((*x.shape[:-1], self.channels))
-        sizes = [
-            (x.shape[2 + i] + padded - dilation * (kernel - 1) - 1) // stride + 1
-            for i, (kernel, stride, dilation, padded) in enumerate(self.sides)
-        ]
-        return x.new_zeros((x.shape[0], self.channels, *sizes))
-
-    def extra_repr(self) -> str:
-        """Its channels."""
-        return str(self.channels)
+        return torch.zeros_like(x)
 
 
 def _padded(layer: Any) -> list[int]:

@@ -37,9 +37,8 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: in
     gone = {name for branch in space.gone(widths) for name in branch.layers}
     for layer in space.layers:
         if layer.name in gone:
-            normal = layer.kind in ("norm", "prelu")
             old = network.get_submodule(layer.name)
-            network.set_submodule(layer.name, nn.Identity() if normal else Absent(old, size(layer.outputs, widths)))
+            network.set_submodule(layer.name, Absent(old, size(layer.outputs, widths)))
         elif layer.kind == PARAMETER:
             owner, _, own = layer.name.rpartition(".")
             setattr(network.get_submodule(owner), own, _stretched(network, layer, size(layer.outputs, widths)))

@@ -145,7 +145,7 @@ def _paper(run: RunData) -> str:
 
 
 def _together(run: RunData) -> str:
-    return _list(paper_table.together(run)) or _missing("No verdict yet: the finals have not finished.")
+    return _list(paper_table.together(run)) or _missing("Nothing yet: no case has a verdict, or nothing was learnt.")
 
 
 def _origins(run: RunData) -> str:

@@ -32,13 +32,27 @@ def conclude(job: Compare) -> None:
     write_table(run.file("ledger.csv"), Expense, conclusion.spent(job, finals))
     conclusion.write_widths(run, job.space, _shapes(job))
     write_json(run.file("rule.json"), list(_rules(job.space, job.kernels, nets)))
-    cases = list(dict.fromkeys(net.case for net in nets))
-    said = verdicts(
-        finals, nets, {case: _unevenness(job, case) for case in cases}, {case: job.failures(case) for case in cases}
-    )
+    cases = list(dict.fromkeys([*run.record["config"]["cases"], *(net.case for net in nets)]))
+    unevenness = {case: _unevenness(job, case) for case in {net.case for net in nets}}
+    said = verdicts(finals, nets, unevenness, {case: job.failures(case, finals) for case in cases})
+    for one in said:
+        one["sentences"] += _without_rivals(job, one["budget"])
     said = [unless_untrained(one, finals, job.space.classes) for one in said]
     write_json(run.file("verdict.json"), said)
     conclusion.write_nets(job, said, finals)
+
+
+def _without_rivals(job: Compare, case: str) -> list[str]:
+    """Which of the arms that were asked for a case does not have, and why."""
+    own = [net for net in job.nets.values() if net.case == case]
+    if not own or own[0].unit != "blocks":
+        return []
+    had = {arm.partition("@")[0] for arm in set.intersection(*(set(job.arms_of(net)) for net in own))}
+    missing = [arm for arm in job.config.arms if arm not in {*had, "base", "guided"}]
+    said = [f"{', '.join(missing)}: no network with all blocks is as cheap as every pruned one"] if missing else []
+    if "guided" in job.config.arms:
+        said.append("guided is left out: which blocks went is no share of their channels")
+    return said
 
 
 def _shapes(job: Compare) -> dict[str, dict[str, list[Widths]]]:
@@ -57,6 +71,8 @@ def _rules(space: Space, kernels: list[Kernel], nets: list[Net]) -> Iterator[dic
     """For every case the rule that its nets teach: stage means, or where in 3x3 kernels weights are kept."""
     for case in dict.fromkeys(net.case for net in nets):
         own = [net for net in nets if net.case == case]
+        if own[0].unit == "blocks":  # which blocks went is no share of their channels
+            continue
         shapes = [pattern_of(space, net.widths) for net in own if net.widths is not None]
         if shapes:
             yield {"budget": case, **to_dict(fit("stage-mean", shapes))}

@@ -7,7 +7,7 @@ retrained, and trained from scratch: the spread over seeds is that of the whole 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from prune_nas.design.budget import Limits
 from prune_nas.design.cases import Case, Net, lasting, rivals
 from prune_nas.design.files import write_json
 from prune_nas.design.kernels import EVEN, Kernel, Mask, planned
-from prune_nas.design.records import KEPT, SCHEMA
+from prune_nas.design.records import KEPT, SCHEMA, Final
 from prune_nas.design.space import Cost, Widths
 from prune_nas.errors import PruneNasError
 from prune_nas.nets.inherit import inherit
@@ -144,13 +144,13 @@ class Compare(Experiment):
         return all(path.exists() for path in files)
 
     def _train_origins(self, wanted: list[Origin]) -> None:
-        """Train those that are not there; a plain one is the base of its seed. What failed once is not tried again."""
+        """Train those that are not there; a plain one is the base of its seed. What diverged is not tried again."""
         noted, failed = self.run.record.get("origins", {}), self.run.record.get("failures", {})
         alive = [
             one
             for one in wanted
-            if "error" not in noted.get(one.key, {})
-            and (one.pressure is not None or failure_of(self._base(one.seed)) not in failed)
+            if not noted.get(one.key, {}).get("diverged")
+            and (one.pressure is not None or not failed.get(failure_of(self._base(one.seed)), {}).get("diverged"))
         ]
         plain = [self._base(one.seed) for one in alive if one.pressure is None]
         bases = owed(plain, self.run.file("finals.csv"))
@@ -176,13 +176,13 @@ class Compare(Experiment):
         known = origin.pressure is None or origin.key in self.run.record.get("origins", {})
         return known and self.file_of(origin).exists()
 
-    def failures(self, case: str) -> dict[str, str]:
+    def failures(self, case: str, finals: Sequence[Final]) -> dict[str, str]:
         """Which trainings of a case failed, and why: its own, the base's, and those of the networks it prunes."""
         noted = self.run.record.get("origins", {})
         sources = [self.source(Case.parse(case), seed) for seed in self.seeds()]
         lost = {f"network to prune ({one.name}) seed {one.seed}": noted.get(one.key, {}) for one in sources}
         return {name: one["error"] for name, one in lost.items() if "error" in one} | conclusion.failures(
-            self.run, case
+            self, case, finals
         )
 
     def _note(self, origin: Origin, result: Result) -> None:
@@ -197,7 +197,7 @@ class Compare(Experiment):
             "seconds": result.seconds,
         }
         if result.error:
-            about["error"] = result.error
+            about |= {"error": result.error, "diverged": result.diverged}
             self.view.say(f"{origin.key} failed, and what would be pruned from it is left out: {result.error}")
         self.run.note(origins={**self.run.record.get("origins", {}), origin.key: about})
 
@@ -309,6 +309,8 @@ class Compare(Experiment):
             masks = {"pruned": Mask(many, None, net.masks), UNIFORM: Mask(many, EVEN)}
             return {arm: [(self.space.widest, mask)] for arm, mask in masks.items()}
         wanted = {*self.config.arms, *self.run.record["config"]["arms"]}
+        if net.unit == "blocks":
+            wanted -= {"guided"}  # which blocks went is no share of their channels
         others = rivals(
             self.space, net.widths, wanted=wanted, randoms=self.config.randoms, seed=_STREAM + 97 * net.seed
         )

@@ -6,11 +6,11 @@ Everything here is derived: deleting any of these files and running the search a
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
-from prune_nas.design.arms import training_of
+from prune_nas.design.arms import Key, training_of
 from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
@@ -49,7 +49,7 @@ def conclude(run: Run, job: Search) -> None:
             expenses,
             non_uniformity(pattern_of(job.space, candidates[job.subject][0])),
             within,
-            failures(run, budget),
+            failures(job, budget, finals),
             job.subject,
         )
         if job.subject == "transferred":
@@ -121,12 +121,15 @@ def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
         yield Expense(failure["budget"], "finals", failure["arm"], int(spent > 0), spent, failure["seconds"])
 
 
-def failures(run: Run, budget: str) -> dict[str, str]:
-    """Which trainings of a budget, or of the base, failed, and why."""
+def failures(job: Experiment, budget: str, finals: Iterable[Final]) -> dict[str, str]:
+    """Which trainings of a budget's arms, or of the base, failed and were not made up for, and why."""
+    own, done = job.candidates(), {(row.budget, row.arm, training_of(row)) for row in finals}
     return {
-        f"{one['arm']} {one['schedule']} seed {one['seed']}": one["error"]
-        for one in run.record.get("failures", {}).values()
-        if one["budget"] in ("", budget)
+        f"{one['arm']} {one['schedule']} seed {one['seed']} ({one['candidate']})": one["error"]
+        for one in job.run.record.get("failures", {}).values()
+        if one["budget"] == ""
+        or (one["budget"] == budget and one["candidate"] in own.get(budget, {}).get(one["arm"], ()))
+        if (one["budget"], one["arm"], Key(*one["training"])) not in done
     }
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from prune_nas.config import FROM_SUPERNET, Config
-from prune_nas.design.arms import Job
+from prune_nas.design.arms import Job, Key
 from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import retire
 from prune_nas.design.records import Curve, Final, read_table, write_table
@@ -147,13 +147,24 @@ class Experiment(ABC):
         """Train what is owed, on test data that nothing before has read."""
         table, jobs = self.run.file("finals.csv"), self.jobs()
         write_table(table, Final, retire(read_table(table, Final), self.candidates()))
-        failed = self.run.record.get("failures", {})
-        left = [job for job in owed(jobs, table) if failure_of(job) not in failed]
+        left = self._hopeful(owed(jobs, table))
         for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
             self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         if left:
             self._train_finals(left)
         self.run.phase("finals", "done")
+
+    def _hopeful(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those whose training has not diverged before; a new arm or case of such a training shares its failure."""
+        noted = dict(self.run.record.get("failures", {}))
+        diverged = {Key(*one["training"]): one for one in noted.values() if one["diverged"]}
+        for job in jobs:
+            if job.training in diverged and failure_of(job) not in noted:
+                own = {"budget": job.budget, "arm": job.arm, "schedule": job.schedule, "epochs": 0, "seconds": 0.0}
+                noted[failure_of(job)] = {**diverged[job.training], **own}
+        if len(noted) > len(self.run.record.get("failures", {})):
+            self.run.note(failures=noted)
+        return [job for job in jobs if job.training not in diverged]
 
     def _train_finals(self, left: Sequence[Job]) -> None:
         self.run.phase("finals", "running")
@@ -180,10 +191,13 @@ class Experiment(ABC):
         for job in served:
             noted[failure_of(job)] = {
                 "error": result.error,
+                "diverged": result.diverged,
+                "training": list(job.training),
                 "budget": job.budget,
                 "arm": job.arm,
                 "schedule": job.schedule,
                 "seed": job.seed,
+                "candidate": job.candidate,
                 "macs": self.cost(job).macs,
                 "epochs": result.epochs if job is first else 0,
                 "seconds": result.seconds if job is first else 0.0,

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from prune_nas.config import Config
 from prune_nas.design.cases import Case, lasting, rivals
 from prune_nas.design.ledger import train_macs
@@ -53,8 +55,26 @@ def check(config: Config, traced: Traced) -> None:
             raise unknown("pruning method", case.method, METHODS)
         try:
             METHODS[case.method].check(space, traced.template, case.ratio)
+            if METHODS[case.method].unit == "blocks":
+                _run_without_blocks(traced)
         except UsageError as error:
             raise UsageError(f"{case.method} does not fit {space.model} at ratio {case.ratio}: {error}") from None
+
+
+def _run_without_blocks(traced: Traced) -> None:
+    """See that the network runs without any of its residual branches, before hours of training.
+
+    Raises:
+        UsageError: it does not.
+    """
+    space = traced.space
+    gone = {slot for branch in space.branches for slot in branch.slots}
+    network = traced.build({name: 0 if name in gone else width for name, width in space.base.items()}, seed=0).eval()
+    try:
+        with torch.no_grad():
+            network(torch.zeros(2, *space.input_shape))
+    except Exception as error:
+        raise UsageError(f"without its residual branches it does not run ({error}); use sss") from error
 
 
 @dataclass(frozen=True, slots=True)

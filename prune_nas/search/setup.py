@@ -131,8 +131,7 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
 def _keep_space(run: Run, traced: Traced) -> None:
     """Write `space.json`, or see that it is what the network's code and settings still give.
 
-    Its latency formula is not compared: that is `latency.json`'s to keep. Nor are the branches, which follow from the
-    rest.
+    Its latency formula is not compared: that is `latency.json`'s to keep.
 
     Raises:
         UsageError: it is not: the network or its settings were changed since the run was begun.
@@ -142,6 +141,8 @@ def _keep_space(run: Run, traced: Traced) -> None:
         before = Space.from_dict(read_json(path)) if path.exists() else traced.space
     except (KeyError, TypeError, ValueError, PruneNasError):
         before = traced.space  # damaged: it is written anew
+    if not before.branches:  # a file from before they were read, or none there
+        before = replace(before, branches=traced.space.branches)
     if _untimed(before) != _untimed(traced.space):
         raise UsageError(
             f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
@@ -151,7 +152,7 @@ def _keep_space(run: Run, traced: Traced) -> None:
 
 
 def _untimed(space: Space) -> Space:
-    return replace(space, latency=(), base_latency=None, branches=())
+    return replace(space, latency=(), base_latency=None)
 
 
 def _changed_data(path: Path, before: str, now: str) -> UsageError:

@@ -68,7 +68,10 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a training gave: accuracies in [0, 1] (None if it failed, or was not to be tested), epochs, seconds."""
+    """What a training gave: accuracies in [0, 1] (None if it failed, or was not to be tested), epochs, seconds.
+
+    A training that `diverged` would do so again; any other failure, as of full memory, may be over the next time.
+    """
 
     val_accuracy: float | None
     epochs: int
@@ -76,6 +79,7 @@ class Result:
     test_accuracy: float | None = None
     error: str = ""
     worker: str = ""
+    diverged: bool = False
 
 
 class Workplace:
@@ -110,7 +114,8 @@ class Workplace:
                 penalty=magnitude.Frozen(masks) if masks else self._penalty(training, recipe),
             )
         except (DivergedError, OutOfMemoryError) as error:
-            return Result(None, len(done) + 1, sum(epoch.seconds for epoch in done), error=str(error))
+            spent = sum(epoch.seconds for epoch in done)
+            return Result(None, len(done) + 1, spent, error=str(error), diverged=isinstance(error, DivergedError))
         if scaling := _scaling(training):
             scaling.fold(self.traced.space, network)
         if training.weights is not None:

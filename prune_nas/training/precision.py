@@ -7,6 +7,7 @@ one without; no flag of the machine says which holds for the kernels that the in
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -21,6 +22,7 @@ from prune_nas.errors import MissingError, unknown
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
+_CALLS = 3  # at least, so that one hiccup does not decide
 _SLOWER = 2.0  # a run goes on in its first format unless that is this much slower than the best
 _AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)
 
@@ -38,9 +40,9 @@ class Precision:
     before: tuple[str, ...] = ()
 
     def or_faster(self, other: Precision) -> Precision:
-        """The other format where its self-check found this one more than twice as slow, else this one."""
+        """The other format where its self-check found this one more than twice as slow, or not to be had."""
         spent = {name: seconds for name, seconds, _ in other.checked}
-        if spent.get(self.name, 0.0) <= _SLOWER * spent.get(other.name, 0.0):
+        if spent.get(self.name, math.inf) <= _SLOWER * spent.get(other.name, 0.0):
             return self
         return replace(other, before=(*self.before, self.name))
 
@@ -129,12 +131,13 @@ def _measure(
 
 def _seconds_per_call(run: Callable[[], None], seconds: float) -> float:
     """The fastest of repeated calls: what the machine can do when nothing else is in the way."""
-    best, start = float("inf"), time.perf_counter()
-    while time.perf_counter() - start < seconds or best == float("inf"):
+    times: list[float] = []
+    start = time.perf_counter()
+    while time.perf_counter() - start < seconds or len(times) < _CALLS:
         begin = time.perf_counter()
         run()
-        best = min(best, time.perf_counter() - begin)
-    return best
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -46,8 +46,8 @@ def test_a_sentence_says_significant_only_after_the_correction(finals):
     first = next(pair for pair in pairs_of(finals) if pair.case == "slimming=0.5")
     assert first.comparison.p < 0.05 < first.adjusted
     assert first.comparison.outcome == "beats"  # on its own it would have
-    assert "not significant" in first.sentence(4)
-    assert "+5.7 points" in first.sentence(4)
+    assert "not significant" in first.sentence()
+    assert "+5.7 points" in first.sentence()
 
 
 def test_one_network_is_not_compared_with_itself(finals):
@@ -56,7 +56,7 @@ def test_one_network_is_not_compared_with_itself(finals):
     pair = next(p for p in pairs_of([*finals, *same]) if p.right[0] == "uniform@macs")
     assert pair.comparison.same
     assert pair.adjusted is None
-    assert "one network" in pair.sentence(4)
+    assert "one network" in pair.sentence()
     assert not any("uniform@macs" in said for said in conclusions([pair]))
 
 

@@ -66,6 +66,22 @@ def test_rivals_cost_no_more_than_the_pruned_net(keep, seed):
     assert rivals(SPACE, pruned, wanted=("pruned",), randoms=1, seed=0) == {}
 
 
+def test_a_net_cheaper_than_the_narrowest_has_no_rivals_of_its_cost():
+    """As where whole residual blocks went: no network of the space comes down to it."""
+    from prune_nas.nets.tracing import trace
+
+    space = trace("resnet20", base_width=0.25).space
+    gone = {slot for branch in space.branches[2:6] for slot in branch.slots}
+    pruned = Widths({name: 0 if name in gone else width for name, width in space.base.items()})
+    cost = space.cost(pruned)
+    assert cost.macs < space.cost(space.narrowest).macs
+    found = rivals(space, pruned, wanted=("uniform", "taper", "random"), randoms=1, seed=0)
+    for arm, (widths,) in found.items():
+        assert space.cost(widths).of(arm.partition("@")[2]) <= cost.of(arm.partition("@")[2])
+    assert "uniform@macs" not in found
+    assert "taper" not in found
+
+
 def test_nets_survive_their_file():
     net = Net("sss=0.5", 1000, Widths({"a": 3}), None, "", ("a",), 0.25)
     assert Net.from_dict(net.to_dict()) == net

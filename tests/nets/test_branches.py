@@ -1,5 +1,8 @@
 """Residual branches: which there are, what a network costs without some, and that it computes the rest as before."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -8,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from prune_nas.design.space import Space
+from prune_nas.design.space import Space, size
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import trace
@@ -99,6 +102,56 @@ def test_what_cannot_go_is_no_branch():
     traced = trace(Doubtful())
     assert [branch.name for branch in traced.space.branches] == ["sound"]
     traced.build(without(traced.space, *traced.space.branches), seed=0)(images(traced.space))
+
+
+class Inplace(nn.Module):
+    """A pre-activation block whose ReLU works in place, a gated one, and one whose last norm never sees zeros."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm, self.relu = nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        self.conv1, self.conv2 = nn.Conv2d(8, 12, 1), nn.Conv2d(12, 8, 3, padding=1)
+        self.gate, self.back = nn.Conv2d(8, 24, 1), nn.Conv2d(12, 8, 1)
+        self.squash, self.last = nn.Conv2d(8, 12, 1), nn.Conv2d(12, 8, 1)
+        self.after = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = x + self.conv2(self.conv1(self.relu(self.norm(x))))
+        value, gate = self.gate(x).chunk(2, 1)
+        x = x + self.back(value * torch.sigmoid(gate))
+        x = x + self.after(torch.sigmoid(self.last(F.relu(self.squash(x)))))
+        return self.head(x.mean((2, 3)))
+
+
+def test_nothing_of_a_branch_that_is_gone_reaches_the_stream():
+    traced = trace(Inplace())
+    space = traced.space
+    assert {"conv2", "after"} <= {branch.last for branch in space.branches}
+    whole = traced.build(seed=1).eval()
+    for branch in space.branches:
+        for parameter in whole.get_submodule(branch.last).parameters():
+            nn.init.zeros_(parameter)
+    widths = without(space, *space.branches)
+    kept = {name: tuple(range(width)) for name, width in widths.items()}
+    shallow = inherit(space, whole, traced.build(widths, seed=0), kept).eval()
+    torch.testing.assert_close(shallow(images(space)), whole(images(space)))
+
+
+def test_the_terms_of_a_latency_leave_a_branch_out(resnet):
+    space = resnet.space
+    branch = space.branches[1]
+    rows = np.array([list(space.base.values()), list(without(space, branch).values())])
+    terms = space.terms(rows)
+    assert list(terms["params"]) == [space.cost(space.base).params, space.cost(without(space, branch)).params]
+    layers = {layer.name: layer for layer in space.layers}
+    written = sum(layers[name].positions * size(layers[name].outputs, space.base) for name in branch.layers
+                  if layers[name].kernel)  # fmt: skip
+    assert terms["activations"][0] - terms["activations"][1] == written
+    timed = replace(space, latency=(("activations", 2.0), ("constant", 1.0)))
+    assert timed.latencies(rows)[0] - timed.latencies(rows)[1] == pytest.approx(2 * written)
 
 
 def test_a_width_of_0_elsewhere_is_refused(resnet):

@@ -325,7 +325,7 @@ def test_what_failed_is_named_under_its_own_cases_and_not_tried_again(cli, tmp_p
     code, _, err = cli(*command)
     assert code == 0, err
     said = {one["budget"]: one["sentences"] for one in json.loads((tmp_path / "run" / "verdict.json").read_text())}
-    shared, lost = "pruned scratch-e seed 1001 failed", "network to prune (l1) seed 1001 failed"
+    shared, lost = "pruned scratch-e seed 1001 (", "network to prune (l1) seed 1001 failed"
     for case, sentences in said.items():
         text = "\n".join(sentences)
         assert (shared in text, lost in text) == ((False, True) if case == "slimming=0.5" else (True, False))
@@ -394,8 +394,6 @@ def test_whole_blocks_go_and_what_is_left_can_be_used(cli, tmp_path):
     network = load(path / "best.json")
     assert network(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
     assert sum(p.numel() for p in network.parameters()) == rows["pruned", "scratch-e"].params
-    assert "asked to remove 0.3 of the blocks, it removed 22.2 %" in (path / "report.html").read_text() or (
-        "nothing can be compared" in (path / "report.html").read_text()
-    )
+    assert json.loads((path / "rule.json").read_text()) == []  # which blocks went is no share of channels
     code, _, err = cli("export", path / "best.json", "--format", "python", "--out", tmp_path / "out")
     assert code == 0, err

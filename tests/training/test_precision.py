@@ -53,6 +53,8 @@ def test_a_run_changes_over_where_its_format_is_far_slower():
     assert begun.or_faster(slow) == Precision("fp32", slow.checked, before=("bf16",))
     assert begun.or_faster(Precision("fp32", (("fp32", 0.1, 1.0), ("bf16", 0.19, 1.0)))) == begun
     assert begun.or_faster(begun) == begun
+    elsewhere = Precision("fp16", (("fp32", 0.2, 1.0), ("fp16", 0.1, 1.0)))  # a GPU without bf16 does not measure it
+    assert begun.or_faster(elsewhere).name == "fp16"
 
 
 def test_a_wish_is_followed(net):
