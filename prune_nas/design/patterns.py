@@ -112,18 +112,22 @@ def stability(patterns: Sequence[Pattern]) -> Stability:
     """
     if not patterns:
         raise UsageError("comparing patterns takes at least one; got none")
-    from scipy.stats import spearmanr  # noqa: PLC0415 - it takes half a second
-
     slots = [tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns]
     if len(set(slots)) > 1:
         raise UsageError(f"patterns must be of one network; {patterns[0].name} has other slots than the rest")
     shares = [_shares(pattern) for pattern in patterns]
     flat = any(max(share) == min(share) for share in shares)
     several = len(patterns) > 1
-    pairs = [float(spearmanr(a, b).statistic) for a, b in combinations(shares, 2)] if several and not flat else []
+    pairs = [_rank_correlation(a, b) for a, b in combinations(shares, 2)] if not flat else []
     spread = {name: stdev(column) for name, *column in zip(slots[0], *shares, strict=True)} if several else {}
     centre = fmean(non_uniformity(pattern) for pattern in patterns)
     return Stability(len(patterns), fmean(pairs) if pairs else None, spread, centre)
+
+
+def _rank_correlation(left: Sequence[float], right: Sequence[float]) -> float:
+    from scipy.stats import spearmanr  # noqa: PLC0415 - it takes half a second, which one pattern alone need not pay
+
+    return float(spearmanr(left, right).statistic)
 
 
 def _shares(pattern: Pattern) -> list[float]:
