@@ -1,7 +1,7 @@
 """The forward pass of a network as a list of operations with concrete shapes.
 
 `torch.fx` runs the Python code once with stand-ins for tensors; a second run on zeros gives the shapes, and the macs
-that torch's own counter sees. Both runs are in eval mode: branches taken only in training are not read.
+of its operations by torch's own formulas. Both runs are in eval mode: branches taken only in training are not read.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import Any
 import torch
 from torch import fx, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.layers import rule_of
@@ -31,7 +32,7 @@ _TORCH = str(Path(torch.__file__).parent)
 
 @dataclass(frozen=True)
 class Graph:
-    """Operations in the order of execution, and the macs that `FlopCounterMode` counted at batch 1.
+    """Operations in the order of execution, and the macs at batch 1 that `FlopCounterMode` would count.
 
     `root` holds what the operations name: the network, and tensors that tracing made constants of.
     """
@@ -65,7 +66,7 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
             f"cannot trace {name}: torch.fx writes Python code, and {', '.join(names) or 'one of its modules'} is "
             "named as a keyword is; rename it"
         ) from error
-    counter = FlopCounterMode(display=False)
+    counter = _Macs()
     interpreter = _Shapes(module, counter)
     try:
         with torch.no_grad(), _slow_attention(), counter:
@@ -142,6 +143,28 @@ class _Tracer(fx.Tracer):
         return node
 
 
+class _Macs(TorchDispatchMode):
+    """Adds up the macs of what runs, by the formulas of torch's `FlopCounterMode`.
+
+    That class itself imports `torch._dynamo` on its first operation, which takes over a second.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            self.total += formula(*args, **(kwargs or {}), out_val=result) // 2
+        return result
+
+
 class _Shapes(fx.Interpreter):
     """Notes the shape of each node's tensor; torch's own ShapeProp prints the traceback of an error to stderr.
 
@@ -149,16 +172,16 @@ class _Shapes(fx.Interpreter):
     however many examples there are.
     """
 
-    def __init__(self, module: fx.GraphModule, counter: FlopCounterMode) -> None:
+    def __init__(self, module: fx.GraphModule, counter: _Macs) -> None:
         super().__init__(module)
         self.macs = 0
         self._counter = counter
         self._of_batch: set[fx.Node] = set()
 
     def run_node(self, n: fx.Node) -> Any:
-        before = self._counter.get_total_flops()
+        before = self._counter.total
         result = super().run_node(n)
-        spent = (self._counter.get_total_flops() - before) // 2
+        spent = self._counter.total - before
         if n.op == "placeholder" or any(one in self._of_batch for one in n.all_input_nodes):
             self._of_batch.add(n)
             spent //= BATCH

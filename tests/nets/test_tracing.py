@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -539,3 +542,12 @@ def test_training_needs_logits_alone():
     traced = trace(lambda: Trap(aux=True), input_shape=SMALL)
     with pytest.raises(UsageError, match=r"must give one tensor of shape.*got a tuple.*returns the logits alone"):
         traced.check(torch.zeros(3, *SMALL))
+
+
+def test_reading_a_network_spares_the_import_of_the_compiler():
+    code = (
+        "import sys\nfrom prune_nas.nets.tracing import trace\n"
+        "trace('vgg11', input_shape=(3, 32, 32), classes=10)\n"
+        "print('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
