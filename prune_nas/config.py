@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
 from prune_nas.design.budget import Budget, prune_weights
 from prune_nas.design.cases import Case
@@ -88,9 +88,14 @@ class Config(BaseModel):
     arms: tuple[str, ...] = ARMS
     timeout: Factor | None = None
     device: str = "auto"
-    workers: Positive | None = None
+    devices: tuple[str, ...] = ()
+    workers: Annotated[int, Field(ge=0)] | None = None
+    trials_per_device: Positive | None = None
     threads: Positive | None = None
     data_dir: Path | None = None
+    storage: Annotated[SecretStr | None, Field(exclude=True)] = None
+    study: str | None = None
+    heartbeat: Positive = 30
 
     @field_validator("budget")
     @classmethod
@@ -147,6 +152,14 @@ class Config(BaseModel):
                 raise UsageError(f"--{name.replace('_', '-')} says something of a prior; name one with --prior")
         return self
 
+    @model_validator(mode="after")
+    def _somebody_trains(self) -> Self:
+        if self.workers == 0 and self.storage is None:
+            raise UsageError("--workers 0 leaves the work to other machines, which need a --storage to find it in")
+        if self.devices and self.device not in ("auto", self.devices[0]):
+            raise UsageError(f"--devices says where to train; leave --device {self.device} out")
+        return self
+
     @field_validator("workers", mode="before")
     @classmethod
     def _auto(cls, value: Any) -> Any:
@@ -192,9 +205,14 @@ CHANGEABLE = (
     "arms",
     "timeout",
     "device",
+    "devices",
     "workers",
+    "trials_per_device",
     "threads",
     "data_dir",
+    "storage",
+    "study",
+    "heartbeat",
 )
 
 PRESETS: Mapping[str, Mapping[str, Any]] = {
@@ -307,4 +325,4 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     return values
 
 
-_LISTS = ("budget", "cases", "schedules", "arms")
+_LISTS = ("budget", "cases", "schedules", "arms", "devices")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import typer
 
-from prune_nas.cli import comparing, networks, reading, searching, transferring
+from prune_nas.cli import comparing, networks, reading, searching, transferring, working
 from prune_nas.cli.common import app
 from prune_nas.errors import PruneNasError
 
@@ -18,7 +18,7 @@ INTERRUPTED = 130
 _RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
 
 
-_ORDER = ("search", "inspect", "transfer", "rules", "compare", "train", "export", "plot", "report", "status")
+_ORDER = ("search", "inspect", "transfer", "rules", "compare", "train", "export", "plot", "report", "status", "worker")
 app.registered_commands.sort(
     key=lambda one: (
         (*_ORDER, "z").index(getattr(one.callback, "__name__", "z"))
@@ -60,4 +60,4 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-__all__ = ["app", "comparing", "main", "networks", "reading", "run", "searching", "transferring"]
+__all__ = ["app", "comparing", "main", "networks", "reading", "run", "searching", "transferring", "working"]

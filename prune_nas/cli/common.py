@@ -26,6 +26,25 @@ Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prun
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Devices = Annotated[str | None, typer.Option(help="Several devices, with commas: cuda:0,cuda:1.")]
+TrialsPerDevice = Annotated[int | None, typer.Option(help="Trainings beside each other on each device.")]
+Workers = Annotated[
+    str | None,
+    typer.Option(
+        help="Trainings beside each other, a number [default: auto, one a CPU core or a device]; with --storage 0 "
+        "leaves all to other machines."
+    ),
+]
+Threads = Annotated[int | None, typer.Option(help="CPU threads of all workers together.")]
+Storage = Annotated[
+    str | None,
+    typer.Option(
+        help="postgresql://user:password@host/database: share the trainings out to `prune-nas worker` anywhere; better "
+        "in the environment, as PRUNE_NAS_STORAGE."
+    ),
+]
+Study = Annotated[str | None, typer.Option(help="The run's name in the storage [default: the run directory's].")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 
 

@@ -6,7 +6,22 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json
+from prune_nas.cli.common import (
+    DataDir,
+    Dataset,
+    Device,
+    Devices,
+    Json,
+    Model,
+    Quiet,
+    Storage,
+    Study,
+    Threads,
+    TrialsPerDevice,
+    Workers,
+    app,
+    print_json,
+)
 from prune_nas.errors import UsageError
 
 METHODS, RATIOS = "l1-norm,slimming,sss,magnitude", "0.5"
@@ -64,9 +79,13 @@ def compare(
     run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    workers: Annotated[str | None, typer.Option(help="Trainings beside each other.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
+    device: Device = None,
+    devices: Devices = None,
+    trials_per_device: TrialsPerDevice = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    storage: Storage = None,
+    study: Study = None,
     data_dir: DataDir = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
     gpu_macs: Annotated[
@@ -83,7 +102,7 @@ def compare(
 
     if cases is not None and (methods or ratios):
         raise UsageError("--cases names methods and ratios; leave --methods and --ratios out")
-    for name in ("cases", "schedules", "arms"):
+    for name in ("cases", "schedules", "arms", "devices"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
     grid = _grid(methods or METHODS, ratios or RATIOS)
     if methods or ratios:

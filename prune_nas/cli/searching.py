@@ -5,7 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
-from prune_nas.cli.common import DataDir, Dataset, Json, Quiet, app, print_json, report_run
+from prune_nas.cli.common import (
+    DataDir,
+    Dataset,
+    Device,
+    Devices,
+    Json,
+    Quiet,
+    Storage,
+    Study,
+    Threads,
+    TrialsPerDevice,
+    Workers,
+    app,
+    print_json,
+    report_run,
+)
 
 
 @app.command(epilog="Example: prune-nas search --model vgg16 --dataset digits --preset smoke")
@@ -20,12 +35,14 @@ def search(
     run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
     data_dir: DataDir = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
+    device: Device = None,
+    devices: Devices = None,
+    trials_per_device: TrialsPerDevice = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    storage: Storage = None,
+    study: Study = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    workers: Annotated[
-        str | None, typer.Option(help="Trainings beside each other, a number [default: auto, one a CPU core].")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
     supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
@@ -77,7 +94,7 @@ def search(
 
 def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, quiet: bool, json_: bool) -> None:
     """Search with these settings, draw the figures, write the report, and print the results."""
-    for name in ("schedules", "arms"):
+    for name in ("schedules", "arms", "devices"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
     flags["budget"] = tuple(flags["budget"] or ())
 

@@ -5,7 +5,23 @@ from typing import Annotated, Any
 
 import typer
 
-from prune_nas.cli.common import DataDir, Dataset, Json, Model, Quiet, app, print_json, save_figure
+from prune_nas.cli.common import (
+    DataDir,
+    Dataset,
+    Device,
+    Devices,
+    Json,
+    Model,
+    Quiet,
+    Storage,
+    Study,
+    Threads,
+    TrialsPerDevice,
+    Workers,
+    app,
+    print_json,
+    save_figure,
+)
 from prune_nas.cli.searching import perform
 from prune_nas.errors import UsageError
 
@@ -54,9 +70,13 @@ def transfer(
         str | None, typer.Option(help="Arms that are trained; without guided and pruned the target needs no supernet.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
-    workers: Annotated[str | None, typer.Option(help="Trainings beside each other.")] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads of all workers together.")] = None,
+    device: Device = None,
+    devices: Devices = None,
+    trials_per_device: TrialsPerDevice = None,
+    workers: Workers = None,
+    threads: Threads = None,
+    storage: Storage = None,
+    study: Study = None,
     data_dir: DataDir = None,
     quiet: Quiet = False,
     json_: Json = False,
@@ -86,6 +106,10 @@ def transfer(
         "device": device,
         "workers": workers,
         "threads": threads,
+        "devices": devices,
+        "trials_per_device": trials_per_device,
+        "storage": storage,
+        "study": study,
     }
     if evaluate:
         perform(flags, run=run, config=config, quiet=quiet, json_=json_)

@@ -6,7 +6,6 @@ retrained, and trained from scratch: the spread over seeds is that of the whole 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -58,7 +57,7 @@ def compare(config: Config, path: Path, view: View) -> None:
     with opened(path, config) as run:
         job = Compare(run, traced, setting_of(run, traced, data, device, view), view)
         announce(job, view)
-        with contextlib.closing(job.crew):
+        with job.crew:
             job.prune()
             if not job.nets:
                 raise PruneNasError(

@@ -21,7 +21,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from queue import SimpleQueue
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from prune_nas.errors import PruneNasError
 from prune_nas.search.work import Result, Training, Workplace
@@ -48,8 +49,11 @@ class Crew(Protocol):
     def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
         """Do everything that the sources ask for."""
 
-    def close(self) -> None:
-        """Let the workers go."""
+    def __enter__(self) -> Self:
+        """Be ready for work."""
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Let the workers go; without an error the run's trainings are at an end."""
 
 
 class Alone:
@@ -65,8 +69,11 @@ class Alone:
             while (training := source.ask()) is not None:
                 source.tell(training, self._workplace.perform(training, lambda e, t=training: on_epoch(t, e)))  # type: ignore[misc]
 
-    def close(self) -> None:
-        """Nothing to let go."""
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Nobody is to be let go."""
 
 
 @dataclass(slots=True)
@@ -79,11 +86,12 @@ class _Task:
 class Workers:
     """Several processes that train beside each other."""
 
-    def __init__(self, count: int, briefing: dict[str, Any]) -> None:
-        """Make `count` workers when they are first needed; `briefing` is what each is told first."""
+    def __init__(self, devices: Sequence[str], briefing: dict[str, Any]) -> None:
+        """Make a worker for each of `devices` when it is first needed; `briefing` is what each is told first."""
         self._briefing = briefing
         self._inbox: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
-        self._free = [str(number + 1) for number in reversed(range(count))]
+        self._devices = {str(number + 1): device for number, device in enumerate(devices)}
+        self._free = [*reversed(self._devices)]
         self._hired: dict[str, _Worker] = {}
         self._busy: dict[str, _Task] = {}
 
@@ -100,7 +108,10 @@ class Workers:
                 while asked and (result := asked[0].result) is not None:
                     source.tell(asked.popleft().training, result)
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """End every worker; a training in progress keeps its last epoch."""
         for worker in self._hired.values():
             worker.end()
@@ -109,7 +120,7 @@ class Workers:
     def _give(self, name: str, task: _Task) -> None:
         worker = self._hired.get(name)
         if worker is None:
-            worker = self._hired[name] = _Worker(name, self._briefing, self._inbox)
+            worker = self._hired[name] = _Worker(name, {**self._briefing, "device": self._devices[name]}, self._inbox)
         self._busy[name] = task
         worker.order(task.training.to_dict())
 

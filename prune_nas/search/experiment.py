@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +18,15 @@ from prune_nas.design.evidence import retire
 from prune_nas.design.records import Curve, Final, read_table, write_table
 from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.nets.tracing import Traced
+from prune_nas.search.cluster.briefing import briefing
+from prune_nas.search.cluster.coordinator import Cluster
 from prune_nas.search.crew import Alone, Crew, Source, Workers
 from prune_nas.search.curves import Curves
 from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, failure_of, owed, weights_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scoring import Scoring
-from prune_nas.search.setup import crew_size, recipe_of
+from prune_nas.search.setup import cpu_threads, crew_devices, recipe_of
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
 
@@ -105,24 +109,42 @@ class Experiment(ABC):
         return recipe_of(self.config, 1).batch
 
     @cached_property
+    def devices(self) -> list[str]:
+        """The device of each worker."""
+        return crew_devices(self.config, self.setting.device)
+
+    @property
     def size(self) -> tuple[int, int]:
         """Workers, and the threads of each."""
-        return crew_size(self.config, self.setting.device)
+        return len(self.devices), max(cpu_threads(self.config) // len(self.devices), 1)
 
     @cached_property
     def crew(self) -> Crew:
         """What trains everything but the supernet; a worker starts when it is first needed."""
-        workers, threads = self.size
-        if workers == 1:
+        _, threads = self.size
+        if self.config.storage is not None:
+            return Cluster(
+                self.config,
+                self.config.study or self.run.path.resolve().name,
+                briefing(self.config, self.traced, self.setting),
+                local=self.devices if self.config.workers != 0 else [],
+                threads=threads,
+                folder=self.run.file("checkpoints"),
+                view=self.view,
+            )
+        if len(self.devices) == 1:
             return Alone(Workplace(self.config, self.traced, self.setting))
-        briefing = {
+        orders = {
             "config": self.config.model_dump(mode="json"),
             "threads": threads,
-            "device": str(self.setting.device),
             "precision": self.setting.precision.name,
             "fingerprint": self.setting.data.fingerprint,
         }
-        return Workers(workers, briefing)
+        return Workers(self.devices, orders)
+
+    def lanes(self, studies: int) -> int:
+        """Trials of a study that may be in hand at once; with a storage as many as there are workers at the time."""
+        return sys.maxsize if self.config.storage is not None else math.ceil(self.size[0] / studies)
 
     @property
     def scored(self) -> bool:

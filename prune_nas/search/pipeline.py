@@ -6,8 +6,6 @@ command again does exactly what is missing.
 
 from __future__ import annotations
 
-import contextlib
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -59,7 +57,7 @@ def search(config: Config, path: Path, view: View) -> None:
         traced = timed(run, traced, device, view)
         job = Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
         estimate.announce(job, view)
-        with contextlib.closing(job.crew):
+        with job.crew:
             job.run_supernet()
             job.run_studies()
             job.run_finals()
@@ -152,7 +150,7 @@ class Search(Experiment):
         config = self.config
         opened_studies = {budget: self.rungs(budget)[0] for budget in config.budgets}
         left = sum(max(config.trials - len(study.trained(s)), 0) for s in opened_studies.values())
-        lanes = math.ceil(self.size[0] / len(opened_studies))
+        lanes = self.lanes(len(opened_studies))
         with self.view.phase("study", left * config.trial_epochs) as bar:
             sources = [self._trials(budget, opened_studies[budget], lanes, bar) for budget in config.budgets]
             self.crew.run(sources, partial(self._epoch, bar))

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -47,21 +49,28 @@ def prepare(config: Config) -> tuple[torch.device, Data, Traced]:
     if config.threads:
         torch.set_num_threads(config.threads)
     recipe_of(config, config.epochs)
-    device = choose_device(config.device)
+    device, *_ = [choose_device(name) for name in config.devices or (config.device,)]
     data = load_data(config)
     traced = trace_model(config, data.input_shape, len(data.classes))
     traced.check(next(iter(data.train.batches(4, device=torch.device("cpu"))))[0])
     return device, data, traced
 
 
-def trace_model(config: Config, shape: tuple[int, ...], classes: int) -> Traced:
-    """The run's network at its base and supernet widths, for images of that shape."""
+def trace_model(
+    config: Config, shape: tuple[int, ...], classes: int, settings: Mapping[str, Any] | None = None
+) -> Traced:
+    """The run's network at its base and supernet widths, for images of that shape.
+
+    `settings` are the content of the run's own file of settings, where that is not at hand.
+    """
+    if settings is None and config.space:
+        settings = read_settings(config.space)
     traced = trace(
         config.model,
         input_shape=shape,
         classes=classes,
         base_width=config.base_width,
-        settings=parse_settings(read_settings(config.space), config.space.name) if config.space else None,
+        settings=None if settings is None else parse_settings(settings, "--space"),
     )
     return traced.scaled(supernet=config.supernet_width)
 
@@ -78,15 +87,25 @@ def on_device(data: Data, device: torch.device) -> Data:
     return replace(data, train=data.train.to(device), val=data.val.to(device))
 
 
-def crew_size(config: Config, device: torch.device) -> tuple[int, int]:
-    """Workers, and the CPU threads of each: as asked for, else a thread a worker up to eight workers on a CPU.
+def cpu_threads(config: Config) -> int:
+    """The CPU threads of all workers together: as asked for, else the cores that this process may use."""
+    return config.threads or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
 
-    On a GPU one process trains at a time unless more are asked for.
+
+def crew_devices(config: Config, device: torch.device) -> list[str]:
+    """The device of each worker, at least one.
+
+    As many workers a device as asked for, in turn over the devices; without a word of either, a thread a worker up to
+    eight workers on a CPU, and one training at a time on a GPU.
     """
-    cores = config.threads or (len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1)
-    usual = min(cores, _MOST_WORKERS) if device.type == "cpu" else 1
-    workers = config.workers or usual
-    return workers, max(cores // workers, 1)
+    devices = config.devices or (str(device),)
+    if config.workers:
+        count = config.workers
+    elif config.trials_per_device is None and not config.devices and device.type == "cpu":
+        count = min(cpu_threads(config), _MOST_WORKERS)
+    else:
+        count = len(devices) * (config.trials_per_device or 1)
+    return [devices[number % len(devices)] for number in range(count)]
 
 
 def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view: View) -> Setting:

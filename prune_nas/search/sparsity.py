@@ -8,7 +8,6 @@ a machine that could skip them.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -60,7 +59,7 @@ def sparsify(config: Config, path: Path, view: View) -> None:
             write_json(run.file(PRIOR), [{"budget": b, **prior.to_dict()} for b, prior in priors.items()])
         job = Sparsity(run, traced, setting_of(run, traced, data, device, view), view, own, priors)
         _announce(job, view)
-        with contextlib.closing(job.crew):
+        with job.crew:
             job.run_supernet()
             job.run_finals()
         _conclude(job)

@@ -1,0 +1,308 @@
+"""The queue of a run in a database: one Optuna study whose waiting trials are trainings.
+
+A trial's user attributes say what is to be trained (`training`, under its `key`), who does it (`worker`), how far it is
+(`epochs`) and what came out (`result`). The result is written before the trial is told, and counts whatever state the
+trial is in: so it survives a worker that was given up too early. Files travel as studies of their own, in pieces of
+base64, named by their SHA-256: Optuna loads the attributes of every trial and those of one study at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, TrialState
+
+from prune_nas.design.files import write_bytes
+from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.search.cluster.storage import TRIES, Storage
+from prune_nas.search.work import Result, Training
+
+_BRIEFING, _STATE = "briefing", "state"
+_OPEN = (TrialState.WAITING, TrialState.RUNNING)
+_PIECE = 3 * 2**20  # bytes of a file an attribute
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+GIVEN_BACK = "given back: its worker was stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """A training as it lies in the queue: without paths, which mean nothing elsewhere.
+
+    `origin` is the digest of the file of weights that it goes on from, None without one; `keeps` says whether its
+    weights are wanted.
+    """
+
+    training: Training
+    origin: str | None
+    keeps: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data."""
+        plain = replace(self.training, checkpoint=Path("-"), origin=None, weights=None)
+        return {"training": plain.to_dict(), "origin": self.origin, "keeps": self.keeps}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Order:
+        """The inverse of `to_dict`.
+
+        Raises:
+            UsageError: it is no order.
+        """
+        try:
+            training = Training.from_dict(data["training"])
+            order = cls(training, data["origin"] and checked(data["origin"]), bool(data["keeps"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(f"the queue holds something that is no training ({error})") from error
+        if not (0 < training.epochs <= 100_000 and 0 <= training.seed < 2**32):
+            raise UsageError(f"the queue asks for {training.epochs} epochs with seed {training.seed}")
+        return order
+
+    @property
+    def key(self) -> str:
+        """What tells it from every other training of its run."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:32]
+
+
+def checked(digest: str) -> str:
+    """A file's digest, before it becomes part of a path.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not _DIGEST.fullmatch(digest):
+        raise ValueError(f"{digest!r} is no SHA-256")
+    return digest
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """All trials of one training: attempts, and a result that came in late."""
+
+    trials: tuple[FrozenTrial, ...]
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """The first result that was written."""
+        return next((t.user_attrs["result"] for t in self.trials if "result" in t.user_attrs), None)
+
+    @property
+    def open(self) -> bool:
+        """Whether somebody does it, or will."""
+        return any(t.state in _OPEN for t in self.trials)
+
+    @property
+    def lost(self) -> int:
+        """Attempts whose worker was lost."""
+        ended = [t for t in self.trials if t.state == TrialState.FAIL]
+        return sum("result" not in t.user_attrs and t.user_attrs.get("note") != GIVEN_BACK for t in ended)
+
+    @property
+    def epochs(self) -> list[dict[str, Any]]:
+        """The epochs of the attempt that came furthest."""
+        return max((t.user_attrs.get("epochs", []) for t in self.trials), key=len)
+
+
+class Queue:
+    """One run's queue."""
+
+    def __init__(self, storage: Storage, study: optuna.Study) -> None:
+        """Use `made` or `found`."""
+        self.study = study
+        self._storage = storage
+
+    @property
+    def name(self) -> str:
+        """The study's name."""
+        return str(self.study.study_name)
+
+    # What a run is ------------------------------------------------------------------------------------------------
+
+    @property
+    def briefing(self) -> dict[str, Any]:
+        """What every worker must know, as its coordinator wrote it.
+
+        Raises:
+            UsageError: the study is not a queue.
+        """
+        briefing = self.study.user_attrs.get(_BRIEFING)
+        if not isinstance(briefing, dict):
+            raise UsageError(f"the study {self.name} is no run of prune-nas; see the name that `search` printed")
+        return briefing
+
+    def brief(self, briefing: Mapping[str, Any]) -> None:
+        """Write what every worker must know, and open the queue."""
+        self.study.set_user_attr(_BRIEFING, dict(briefing))
+        self.study.set_user_attr(_STATE, "open")
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return bool(self.study.user_attrs.get(_STATE) == "done")
+
+    def finish(self) -> None:
+        """Let every worker know that the run has ended."""
+        self.study.set_user_attr(_STATE, "done")
+
+    # Trainings ----------------------------------------------------------------------------------------------------
+
+    def entries(self) -> dict[str, Entry]:
+        """Key -> its trials, oldest first."""
+        found: dict[str, list[FrozenTrial]] = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            if "key" in trial.user_attrs:
+                found.setdefault(trial.user_attrs["key"], []).append(trial)
+        return {key: Entry(tuple(trials)) for key, trials in found.items()}
+
+    def waiting(self) -> bool:
+        """Whether there is something to begin."""
+        return bool(self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
+
+    def outcome(self, key: str) -> dict[str, Any] | None:
+        """The result of a training, None until there is one."""
+        entry = self.entries().get(key)
+        return None if entry is None else entry.outcome
+
+    def add(self, order: Order) -> None:
+        """Put a training at the end, unless somebody does it, or has."""
+        entry = self.entries().get(order.key)
+        if entry is None or not (entry.open or entry.outcome):
+            self.study.enqueue_trial({}, user_attrs={"key": order.key, "order": order.to_dict()})
+
+    def withdraw(self) -> None:
+        """Take out what nobody has begun."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+            self._fail(trial)
+
+    def deliver(self, trial: optuna.Trial, result: Mapping[str, Any], epochs: list[dict[str, Any]]) -> bool:
+        """Write a result; False where the trial was given up before, so that the result became one of its own."""
+        try:
+            trial.set_user_attr("epochs", epochs)
+            trial.set_user_attr("result", dict(result))
+        except UpdateFinishedTrialError:
+            own = trial.user_attrs
+            if self.outcome(own["key"]) is None:
+                self._keep(own, result, epochs, late_of=trial.number)
+            return False
+        return True
+
+    def _keep(
+        self, own: Mapping[str, Any], result: Mapping[str, Any], epochs: list[dict[str, Any]], late_of: int
+    ) -> None:
+        value = result["val_accuracy"]
+        note = f"late: trial {late_of} had been given up"
+        self.study.add_trial(
+            optuna.create_trial(
+                state=TrialState.FAIL if value is None else TrialState.COMPLETE,
+                value=value,
+                user_attrs={**own, "result": dict(result), "epochs": epochs, "note": note, "late_of": late_of},
+            )
+        )
+
+    def give_up_stale(self) -> None:
+        """Have Optuna fail the trials whose workers are silent, and queue them again."""
+        fail_stale_trials(self.study)
+
+    def give_up(self, trial: FrozenTrial) -> None:
+        """Fail a trial whose worker is known to be lost, and queue it again."""
+        if self._fail(trial):
+            entry = self.entries()[trial.user_attrs["key"]]
+            if entry.lost < TRIES and not entry.open and entry.outcome is None:
+                self.study.enqueue_trial({}, user_attrs={k: trial.user_attrs[k] for k in ("key", "order")})
+
+    def _fail(self, trial: FrozenTrial) -> bool:
+        try:
+            self.study.tell(trial.number, state=TrialState.FAIL)
+        except (ValueError, UpdateFinishedTrialError):  # somebody was faster
+            return False
+        return True
+
+    # Files --------------------------------------------------------------------------------------------------------
+
+    def put_file(self, path: Path) -> str:
+        """Keep a file in the database; returns its digest."""
+        content = path.read_bytes()
+        digest = hashlib.sha256(content).hexdigest()
+        study = self._file(digest)
+        if "pieces" not in study.user_attrs:
+            pieces = [content[i : i + _PIECE] for i in range(0, len(content), _PIECE)]
+            for number, piece in enumerate(pieces):
+                study.set_user_attr(str(number), base64.b64encode(piece).decode())
+            study.set_user_attr("pieces", len(pieces))
+        return digest
+
+    def get_file(self, digest: str, path: Path) -> None:
+        """Write a file that lies in the database to `path`.
+
+        Raises:
+            PruneNasError: it is not there whole.
+        """
+        pieces = self._file(checked(digest)).user_attrs
+        content = b"".join(base64.b64decode(pieces.get(str(i), "")) for i in range(int(pieces.get("pieces", 0))))
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}; repeat the command")
+        write_bytes(path, content)
+
+    def drop_files(self, digests: Iterable[str]) -> None:
+        """Take files out of the database."""
+        for digest in digests:
+            study = self._file(digest)
+            optuna.delete_study(study_name=study.study_name, storage=self._storage)
+
+    def _file(self, digest: str) -> optuna.Study:
+        return optuna.create_study(
+            study_name=f"{self.name}/file/{digest}", storage=self._storage, load_if_exists=True, direction="maximize"
+        )
+
+
+def made(storage: Storage, name: str) -> Queue:
+    """The queue called `name`, made if it is not there."""
+    study = optuna.create_study(
+        study_name=name,
+        storage=storage,
+        direction="maximize",
+        load_if_exists=True,
+        sampler=optuna.samplers.RandomSampler(),  # nothing is ever sampled; this one costs nothing
+    )
+    return Queue(storage, study)
+
+
+def found(storage: Storage, name: str) -> Queue | None:
+    """The queue called `name`; None while nobody has made it."""
+    try:
+        return Queue(
+            storage, optuna.load_study(study_name=name, storage=storage, sampler=optuna.samplers.RandomSampler())
+        )
+    except KeyError:
+        return None
+
+
+def result_to_dict(result: Result, weights: str | None) -> dict[str, Any]:
+    """A result as it lies in the queue, with the digest of the trained weights."""
+    return {**asdict(result), "weights": weights}
+
+
+def result_from_dict(data: Mapping[str, Any], worker: str) -> Result:
+    """The inverse, told who did it.
+
+    Raises:
+        PruneNasError: it is none.
+    """
+    try:
+        result = Result(**{**{k: v for k, v in data.items() if k != "weights"}, "worker": worker})
+        numbers = (result.val_accuracy, result.test_accuracy)
+        sound = all(number is None or 0 <= number <= 1 for number in numbers) and result.seconds >= 0
+    except TypeError:
+        sound = False
+    if not sound:
+        raise PruneNasError(f"the queue holds a result that is none: {dict(data)}")
+    return result

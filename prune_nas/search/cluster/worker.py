@@ -1,0 +1,222 @@
+"""A worker: takes trainings from a run's queue, one after another, until the run has ended.
+
+Each training runs under Optuna's `study.optimize`, whose heartbeat tells the others that this process lives. What was
+finished is written before its trial is told; a worker that was given up too early, as one that was suspended, still
+delivers, unless somebody else has.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+
+from prune_nas.errors import MissingError, PruneNasError
+from prune_nas.search.cluster.briefing import Place, workplace
+from prune_nas.search.cluster.queue import GIVEN_BACK, Order, Queue, found, result_to_dict
+from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url, patiently
+from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.training.loop import Epoch
+
+_POLL = 0.5  # seconds between two looks into an empty queue
+_LOOK = 5.0  # seconds between two looks for a study that is not there yet
+_FIRST = 60  # heartbeat until the run's own is known
+
+
+class _NoResultError(Exception):
+    """A training that failed: its trial fails too."""
+
+
+class _SupersededError(Exception):
+    """A training that was given up, and that somebody else has finished."""
+
+
+def work(
+    storage: str,
+    study: str,
+    place: Place,
+    folder: Path,
+    *,
+    say: Callable[[str], None],
+    wait: float = 600.0,
+    most: int | None = None,
+) -> int:
+    """Work for the run `study` until it has ended; returns how many trainings were finished.
+
+    Args:
+        storage: URL of the database.
+        study: the run's name.
+        place: what this machine's operator allows.
+        folder: where checkpoints and files are kept; a training that this machine began goes on from there.
+        say: takes lines for the operator.
+        wait: seconds to wait for the run to be there.
+        most: leave after so many trainings.
+
+    Raises:
+        UsageError: the run cannot be worked for with this machine's code or data.
+        MissingError: there is no such run, or the database stays away.
+        KeyboardInterrupt: the process was told to stop; the training in hand was given back.
+    """
+    url = parse_url(storage)
+    queue = _await(open_storage(url, _FIRST), study, wait, say)
+    brief = queue.briefing
+    place_ = workplace(brief, place)
+    own = found(open_storage(url, int(brief["heartbeat"])), study)
+    assert own is not None  # noqa: S101  (it was there a moment ago)
+    worker = Worker(own, place_, folder, say)
+    say(f"works for {study} on {place_.setting.device} as {worker.name}")
+    while not patiently(lambda: own.done, say) and (most is None or worker.finished < most):
+        if not worker.next():
+            time.sleep(_POLL)
+    return worker.finished
+
+
+def _await(storage: Any, study: str, wait: float, say: Callable[[str], None]) -> Queue:
+    end, told = time.monotonic() + wait, False
+    while (queue := patiently(lambda: found(storage, study), say)) is None or not _briefed(queue):
+        if time.monotonic() > end:
+            raise MissingError(
+                f"there is no run {study} in that database after {wait:.0f} s; start it with: "
+                f"prune-nas search --storage ... --study {study}"
+            )
+        if not told:
+            say(f"waits for the run {study}")
+            told = True
+        time.sleep(min(_LOOK, max(end - time.monotonic(), 0.05)))
+    return queue
+
+
+def _briefed(queue: Queue) -> bool:
+    """Whether the coordinator has written its briefing; a study without one may be another program's."""
+    return bool(queue.study.user_attrs) and queue.briefing is not None
+
+
+class Worker:
+    """One process at work for one queue."""
+
+    def __init__(self, queue: Queue, place: Workplace, folder: Path, say: Callable[[str], None]) -> None:
+        """Bind what every training needs."""
+        self.finished = 0
+        self.name = f"{socket.gethostname()}:{os.getpid()}"
+        self._queue, self._place, self._folder, self._say = queue, place, folder, say
+        self._given_up = False
+
+    def next(self) -> bool:
+        """Do the next training; False where there is none."""
+        try:
+            self._queue.give_up_stale()
+            if not self._queue.waiting():
+                return False
+            self._given_up = False
+            self._queue.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,))
+        except KeyboardInterrupt:
+            self._give_back()
+            raise
+        except AWAY:
+            return False
+        except Exception:
+            if not self._given_up:  # Optuna will not be told of a trial that was given up
+                raise
+        return True
+
+    def _objective(self, trial: optuna.Trial) -> float:
+        self._trial = trial
+        if "key" not in trial.user_attrs:
+            raise optuna.TrialPruned("several workers reached for one training")
+        key = str(trial.user_attrs["key"])
+        if (known := self._queue.outcome(key)) is None:
+            known = self._train(trial, key)
+        else:
+            trial.set_user_attr("result", known)
+        if known["val_accuracy"] is None:
+            raise _NoResultError(known["error"])
+        return float(known["val_accuracy"])
+
+    def _train(self, trial: optuna.Trial, key: str) -> dict[str, Any]:
+        order = Order.from_dict(trial.user_attrs["order"])
+        trial.set_user_attr("worker", {"name": self.name, "host": socket.gethostname(), "pid": os.getpid()})
+        training = self._local(order, key)
+        epochs: list[dict[str, Any]] = []
+
+        def note(epoch: Epoch) -> None:
+            epochs.append(asdict(epoch))
+            self._report(trial, key, epochs)
+            self._say(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+
+        try:
+            result = self._place.perform(training, note)
+            delivered = patiently(lambda: self._deliver(trial, training, result, epochs), self._say)
+        except KeyboardInterrupt:
+            _noted(trial, GIVEN_BACK)
+            raise
+        except _SupersededError:
+            return self._queue.outcome(key) or {}
+        except (PruneNasError, OSError, RuntimeError) as error:
+            _noted(trial, f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}")
+            raise
+        for path in (training.checkpoint, training.weights):
+            if path is not None:
+                path.unlink(missing_ok=True)
+        self.finished += 1
+        return delivered
+
+    def _deliver(
+        self, trial: optuna.Trial, training: Training, result: Result, epochs: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        kept = training.weights is not None and result.val_accuracy is not None
+        digest = self._queue.put_file(training.weights) if kept and training.weights else None
+        plain = {**result_to_dict(result, digest), "worker": self.name}
+        if not self._queue.deliver(trial, plain, epochs):
+            self._given_up = True
+            self._say(f"{training.spoken} had been given up; its result was kept all the same")
+        return plain
+
+    def _report(self, trial: optuna.Trial, key: str, epochs: list[dict[str, Any]]) -> None:
+        """Show how far it is; while the database is away, the next epoch will."""
+        try:
+            trial.set_user_attr("epochs", epochs)
+        except UpdateFinishedTrialError:
+            self._given_up = True
+            if self._queue.outcome(key) is not None:
+                raise _SupersededError from None
+        except AWAY:
+            return
+
+    def _local(self, order: Order, key: str) -> Training:
+        """The training with this machine's paths, its widths checked."""
+        training = order.training
+        self._place.traced.space.check(dict(training.widths))
+        origin = None
+        if order.origin is not None:
+            origin = self._folder / f"{order.origin}.safetensors"
+            if not origin.exists():
+                self._queue.get_file(order.origin, origin)
+        return replace(
+            training,
+            checkpoint=self._folder / f"{key}.checkpoint.safetensors",
+            origin=origin,
+            weights=self._folder / f"{key}.safetensors" if order.keeps else None,
+        )
+
+    def _give_back(self) -> None:
+        trial = getattr(self, "_trial", None)
+        if trial is None or "order" not in trial.user_attrs:
+            return
+        frozen = [t for t in self._queue.study.get_trials(deepcopy=False) if t.number == trial.number]
+        if frozen and frozen[0].user_attrs.get("note") == GIVEN_BACK:
+            self._queue.add(Order.from_dict(frozen[0].user_attrs["order"]))
+
+
+def _noted(trial: optuna.Trial, note: str) -> None:
+    """Say in the trial why it ended, if it has not been given up and the database is there."""
+    try:
+        trial.set_user_attr("note", note)
+    except (UpdateFinishedTrialError, *AWAY):
+        return
