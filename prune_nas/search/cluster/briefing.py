@@ -89,7 +89,7 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
             old, new = there[name], here[name]
             fixed = [k for k in new if k not in CHANGEABLE]
             said += [f"{k}: {old.get(k)!r} there, {new[k]!r} now" for k in fixed if old.get(k) != new[k]]
-        elif there.get(name) != here[name]:
+        elif there.get(name) != here.get(name):
             said.append(f"another {name}")
     return said
 

@@ -28,14 +28,14 @@ from prune_nas.config import Config
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.models.sources import runs_code
 from prune_nas.search.cluster.briefing import differences
-from prune_nas.search.cluster.queue import Entry, Order, Queue, made, result_from_dict
-from prune_nas.search.cluster.storage import TRIES, grace, masked, open_storage, parse_url, patiently
+from prune_nas.search.cluster.queue import Entry, Order, Queue, digest_of, made, result_from_dict
+from prune_nas.search.cluster.storage import TRIES, Storage, grace, masked, open_storage, parse_url, patiently
 from prune_nas.search.crew import OnEpoch, Source
 from prune_nas.search.progress import View
 from prune_nas.search.work import Result, Training
 from prune_nas.training.loop import Epoch
 
-_POLL = 0.5  # seconds between two looks at the queue
+_POLL = (0.05, 1.0)  # seconds between two looks at the queue, longer and longer while nothing happens
 _BACKSTOP = 5.0  # seconds after which a training that nobody does is queued again
 _STARTS = 5  # times that a local worker is started again
 _LONELY = 60.0  # seconds without a worker after which a person is told
@@ -81,6 +81,13 @@ class Cluster:
 
     def __enter__(self) -> Self:
         storage = open_storage(self._url, self._config.heartbeat)
+        patiently(lambda: self._open(storage), self._view.say)
+        self._view.say(
+            f"trains through {masked(self._url)}; on any machine: prune-nas worker --storage URL --study {self._name}"
+        )
+        return self
+
+    def _open(self, storage: Storage) -> None:
         self._queue = made(storage, self._name)
         if self._queue.study.user_attrs and (wrong := differences(self._queue.briefing, self._briefing)):
             raise UsageError(
@@ -89,10 +96,6 @@ class Cluster:
                 + "\nname another with --study"
             )
         self._queue.brief(self._briefing)
-        self._view.say(
-            f"trains through {masked(self._url)}; on any machine: prune-nas worker --storage URL --study {self._name}"
-        )
-        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if kind is None:
@@ -101,40 +104,40 @@ class Cluster:
 
     def _end(self) -> None:
         self._queue.withdraw()
+        self._queue.drop_files()
         self._queue.finish()
 
     def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
         """Do everything that the sources ask for; results are told as they come."""
-        quiet_since = time.monotonic()
+        quiet_since, pause = time.monotonic(), _POLL[0]
         while True:
-            more = patiently(lambda: self._turn(sources, on_epoch), self._view.say)
-            if not self._tasks and not more:
+            before = set(self._tasks)
+            patiently(lambda: self._turn(sources, on_epoch), self._view.say)
+            if not self._tasks:
                 return
+            pause = _POLL[0] if before != set(self._tasks) else min(1.5 * pause, _POLL[1])
             if lost := self._team.keep_up():
                 patiently(partial(self._without, lost), self._view.say)
-            if self._team.size or self._busy():
+            if self._team.size or patiently(self._busy, self._view.say):
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _LONELY:
                 self._view.say(f"no worker is there; start some: prune-nas worker --storage URL --study {self._name}")
                 quiet_since = time.monotonic()
-            time.sleep(_POLL)
+            time.sleep(pause)
 
-    def _turn(self, sources: Sequence[Source], on_epoch: OnEpoch) -> bool:
-        """Take what came in and queue what is wanted; whether something was queued."""
+    def _turn(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
+        """Take what came in and queue what is wanted."""
         if time.monotonic() >= self._stale_at:
             self._queue.give_up_stale()
             self._stale_at = time.monotonic() + self._config.heartbeat
         entries = self._queue.entries()
         for key, task in list(self._tasks.items()):
             self._look(key, task, entries.get(key), on_epoch)
-        ready = sum(t.state == TrialState.WAITING for entry in entries.values() for t in entry.trials)
-        running = sum(t.state == TrialState.RUNNING for entry in entries.values() for t in entry.trials)
-        added = False
+        states = [trial.state for key in self._tasks if key in entries for trial in entries[key].trials]
+        ready, running = states.count(TrialState.WAITING), states.count(TrialState.RUNNING)
         for task in self._asked(sources, max(1, math.ceil(running / 8), self._team.size - running) - ready):
-            self._tasks[task.order.key] = task
-            self._queue.add(task.order)
-            added = True
-        return added
+            self._tasks[task.order.key] = task  # first, so that it is not lost where the database is away
+            self._submit(task)
 
     def _asked(self, sources: Sequence[Source], wanted: int) -> Iterator[_Task]:
         """Up to `wanted` new trainings, from the source with the fewest in hand."""
@@ -145,21 +148,24 @@ class Cluster:
             if training is None:
                 asked.remove(source)
                 continue
-            origin = self._queue.put_file(training.origin) if training.origin is not None else None
-            task = _Task(source, training, Order(training, origin, training.weights is not None))
+            origin = digest_of(training.origin) if training.origin is not None else None
             wanted -= 1
-            yield task
+            yield _Task(source, training, Order(training, origin, training.weights is not None))
+
+    def _submit(self, task: _Task) -> None:
+        if task.training.origin is not None:
+            self._queue.put_file(task.training.origin)
+        self._queue.add(task.order)
 
     def _look(self, key: str, task: _Task, entry: Entry | None, on_epoch: OnEpoch) -> None:
         if entry is None:
-            self._queue.add(task.order)
+            self._submit(task)
             return
         for epoch in entry.epochs[task.epochs :]:
             on_epoch(task.training, Epoch(**epoch))
             task.epochs += 1
         if (outcome := entry.outcome) is not None:
-            self._take(task, outcome)
-            del self._tasks[key]
+            self._take(key, task, outcome)
         elif entry.open:
             task.idle = None
             for trial in entry.trials:
@@ -181,13 +187,15 @@ class Cluster:
         elif time.monotonic() - self._unseen.setdefault(trial.number, time.monotonic()) > grace(self._config.heartbeat):
             self._queue.give_up(trial)
 
-    def _take(self, task: _Task, outcome: dict[str, Any]) -> None:
+    def _take(self, key: str, task: _Task, outcome: dict[str, Any]) -> None:
         target, digest = task.training.weights, outcome.get("weights")
         if target is not None and digest is not None:
             self._queue.get_file(digest, target)
-        task.source.tell(task.training, result_from_dict(outcome, str(outcome.get("worker", ""))))
+        result = result_from_dict(outcome, str(outcome.get("worker", "")))
+        del self._tasks[key]  # nothing is told twice
+        task.source.tell(task.training, result)
         if digest is not None:
-            self._queue.drop_files([digest])
+            self._queue.drop_file(digest)
 
     def _without(self, lost: Sequence[int]) -> None:
         """Give up the trials of local workers that ended: nobody need wait for their silence."""

@@ -12,7 +12,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,11 @@ def checked(digest: str) -> str:
     if not _DIGEST.fullmatch(digest):
         raise ValueError(f"{digest!r} is no SHA-256")
     return digest
+
+
+def digest_of(path: Path) -> str:
+    """What names a file in the database."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +235,7 @@ class Queue:
 
     def put_file(self, path: Path) -> str:
         """Keep a file in the database; returns its digest."""
-        content = path.read_bytes()
-        digest = hashlib.sha256(content).hexdigest()
+        content, digest = path.read_bytes(), digest_of(path)
         study = self._file(digest)
         if "pieces" not in study.user_attrs:
             pieces = [content[i : i + _PIECE] for i in range(0, len(content), _PIECE)]
@@ -252,11 +256,15 @@ class Queue:
             raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}; repeat the command")
         write_bytes(path, content)
 
-    def drop_files(self, digests: Iterable[str]) -> None:
-        """Take files out of the database."""
-        for digest in digests:
-            study = self._file(digest)
-            optuna.delete_study(study_name=study.study_name, storage=self._storage)
+    def drop_file(self, digest: str) -> None:
+        """Take a file out of the database."""
+        self._storage.delete_study(self._file(checked(digest))._study_id)
+
+    def drop_files(self) -> None:
+        """Take all of the run's files out of the database."""
+        for study in self._storage.get_all_studies():
+            if study.study_name.startswith(f"{self.name}/file/"):
+                self._storage.delete_study(study._study_id)
 
     def _file(self, digest: str) -> optuna.Study:
         return optuna.create_study(

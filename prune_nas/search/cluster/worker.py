@@ -25,7 +25,7 @@ from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url, pati
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch
 
-_POLL = 0.5  # seconds between two looks into an empty queue
+_POLL = (0.05, 1.0)  # seconds between two looks into an empty queue, longer and longer
 _LOOK = 5.0  # seconds between two looks for a study that is not there yet
 _FIRST = 60  # heartbeat until the run's own is known
 
@@ -72,9 +72,13 @@ def work(
     assert own is not None  # noqa: S101  (it was there a moment ago)
     worker = Worker(own, place_, folder, say)
     say(f"works for {study} on {place_.setting.device} as {worker.name}")
+    pause = _POLL[0]
     while not patiently(lambda: own.done, say) and (most is None or worker.finished < most):
-        if not worker.next():
-            time.sleep(_POLL)
+        if worker.next():
+            pause = _POLL[0]
+        else:
+            time.sleep(pause)
+            pause = min(1.5 * pause, _POLL[1])
     return worker.finished
 
 
@@ -121,8 +125,9 @@ class Worker:
             raise
         except AWAY:
             return False
-        except Exception:
-            if not self._given_up:  # Optuna will not be told of a trial that was given up
+        except Exception as error:
+            # Optuna will not be told of a trial that was given up, and stumbles itself where the database is away.
+            if not self._given_up and not isinstance(error.__context__, AWAY):
                 raise
         return True
 

@@ -5,15 +5,26 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from prune_nas.config import Config
 from prune_nas.design.records import TrialRow, read_table
+from prune_nas.search.cluster.briefing import briefing
+from prune_nas.search.cluster.coordinator import Cluster
 from prune_nas.search.cluster.queue import GIVEN_BACK, found
 from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url
-from tests.search.tiny import arguments
+from prune_nas.search.progress import View
+from prune_nas.search.setup import prepare
+from prune_nas.search.work import Training, Workplace
+from prune_nas.training.loop import Setting
+from prune_nas.training.precision import Precision
+from tests.search.tiny import SETTINGS, arguments
 
 from .postgres import SECRET
 
@@ -106,13 +117,20 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
     watch = Watch(postgres, "sixty")
     killed, paused = workers[0], workers[1]
 
-    until(lambda: watch.finished() >= 5 and watch.in_hand_of(killed.pid), search)
+    while True:
+        until(lambda: watch.finished() >= 5 and watch.in_hand_of(killed.pid), search)
+        killed.send_signal(signal.SIGSTOP)  # so that it is killed with a training in hand, not just after one
+        if watch.in_hand_of(killed.pid):
+            break
+        killed.send_signal(signal.SIGCONT)
     killed.kill()
-    until(lambda: watch.in_hand_of(paused.pid), search)
-    paused.send_signal(signal.SIGSTOP)
-    held = watch.in_hand_of(paused.pid)
-    if held is not None:
-        until(lambda: watch.trials()[held.number].state.name == "FAIL", search)
+    while True:  # suspended with a training in hand, past the grace period
+        until(lambda: watch.in_hand_of(paused.pid), search)
+        paused.send_signal(signal.SIGSTOP)
+        if held := watch.in_hand_of(paused.pid):
+            break
+        paused.send_signal(signal.SIGCONT)
+    until(lambda: watch.trials()[held.number].state.name == "FAIL", search)
     paused.send_signal(signal.SIGCONT)
     until(lambda: watch.finished() >= 25, search)
     postgres.stop()
@@ -133,31 +151,98 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
     assert len(trained(run)) == trials
 
     # None paid twice but what was interrupted, and the history says so of each.
-    interrupted = [t for t in watch.trials() if t.state.name == "FAIL"]
-    assert {t.user_attrs["worker"]["pid"] for t in interrupted if "worker" in t.user_attrs} <= {w.pid for w in workers}
-    again = Counter(t.user_attrs["key"] for t in interrupted)
-    results = Counter(t.user_attrs["key"] for t in watch.trials() if "result" in t.user_attrs)
-    assert set(results.values()) == {1} or all(key in again for key, count in results.items() if count > 1)
-    assert any("killed" or t for t in interrupted)
-    assert {t.state.name for t in watch.trials()} <= {"COMPLETE", "FAIL", "PRUNED"}
+    history = watch.trials()
+    assert {t.state.name for t in history} <= {"COMPLETE", "FAIL", "PRUNED"}
+    interrupted = [t for t in history if t.state.name == "FAIL"]
+    by = {t.user_attrs["worker"]["pid"] for t in interrupted if "worker" in t.user_attrs}
+    assert {killed.pid, paused.pid} <= by <= {worker.pid for worker in workers}
+    results = Counter(t.user_attrs["key"] for t in history if "result" in t.user_attrs)
+    assert {key for key, count in results.items() if count > 1} <= {t.user_attrs["key"] for t in interrupted}
+    retried = [t for t in history if t.system_attrs.get("retry_history")]
+    assert {t.user_attrs["key"] for t in retried} <= {t.user_attrs["key"] for t in interrupted}
     assert SECRET not in err + said + (run / "run.json").read_text()
     assert watch.queue.done
     assert not [s for s in watch._storage.get_all_studies() if "/file/" in s.study_name]
     assert json.loads((run / "verdict.json").read_text())
 
 
-def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres):
-    run = tmp_path / "given"
-    search = start_search(postgres, run, trials=4, workers=0, **{**QUICK, "trial_epochs": 30})
-    first = start_worker(postgres, "given", tmp_path / "first")
+class Trainings:
+    """A source of one training of each of some seeds."""
+
+    def __init__(self, space, seeds, epochs, folder):
+        names = {seed: f"trial {seed}" for seed in seeds}
+        self.left = [
+            Training("", name, name, space.base, n, epochs, folder / str(n), weights=folder / f"{n}.safetensors")
+            for n, name in names.items()
+        ]
+        self.results = {}
+
+    def ask(self):
+        return self.left.pop(0) if self.left else None
+
+    def tell(self, training, result):
+        self.results[training.seed] = result
+
+
+@pytest.fixture
+def made_cluster(postgres, tmp_path):
+    """Makes a cluster of some name and local workers, and the place that it trains at."""
+
+    def make(name, local=()):
+        names = {k.replace("-", "_"): v for k, v in SETTINGS.items() if k not in ("preset", "budget")}
+        config = Config(**names, budget=("macs=0.4",), storage=postgres.url, heartbeat=BEAT, workers=len(local))
+        device, data, traced = prepare(config)
+        setting = Setting(data, device, Precision("fp32"))
+        view = View(quiet=True)
+        cluster = Cluster(config, name, briefing(config, traced, setting), local, 1, tmp_path / "local", view)
+        return cluster, Workplace(config, traced, setting)
+
+    return make
+
+
+def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres, made_cluster):
+    cluster, place = made_cluster("given")
+    source = Trainings(place.traced.space, range(2), 40, tmp_path)
     watch = Watch(postgres, "given")
-    until(lambda: watch.in_hand_of(first.pid), search, first)
-    first.send_signal(signal.SIGTERM)
-    _, err = first.communicate(timeout=60)
-    assert first.returncode == 130, err
-    second = start_worker(postgres, "given", tmp_path / "second")
-    _, err = search.communicate(timeout=240)
-    assert search.returncode == 0, err
-    _, said = second.communicate(timeout=60)
-    assert second.returncode == 0, said
+    first = start_worker(postgres, "given", tmp_path / "first")
+
+    def stop_the_first():
+        until(lambda: watch.in_hand_of(first.pid), first)
+        first.send_signal(signal.SIGTERM)
+        others.append(start_worker(postgres, "given", tmp_path / "second"))
+
+    others = []
+    with cluster:
+        thread = threading.Thread(target=stop_the_first)
+        thread.start()
+        cluster.run([source], lambda training, epoch: None)
+        thread.join()
+    assert first.wait(60) == 130
+    assert others[0].wait(60) == 0, others[0].stderr.read()
     assert [t.user_attrs.get("note") for t in watch.trials()].count(GIVEN_BACK) == 1
+
+    # The same as here, weights included.
+    for seed, result in source.results.items():
+        own = Trainings(place.traced.space, [seed], 40, tmp_path / "own").ask()
+        here = place.perform(own, lambda epoch: None)
+        assert (here.val_accuracy, here.epochs) == (result.val_accuracy, result.epochs)
+        for name, value in load_file(own.weights).items():
+            assert torch.equal(value, load_file(tmp_path / f"{seed}.safetensors")[name])
+
+
+def test_a_local_worker_that_is_killed_is_replaced(tmp_path, postgres, made_cluster):
+    cluster, place = made_cluster("local", ["cpu"])
+    source = Trainings(place.traced.space, range(2), 40, tmp_path)
+    watch = Watch(postgres, "local")
+    epochs = []
+
+    def on_epoch(training, epoch):
+        epochs.append((training.name, epoch.number))
+        if len(epochs) == 10:
+            running = [t for t in watch.trials() if t.state.name == "RUNNING"]
+            os.kill(running[0].user_attrs["worker"]["pid"], signal.SIGKILL)
+
+    with cluster:
+        cluster.run([source], on_epoch)
+    assert {seed: result.error for seed, result in source.results.items()} == {0: "", 1: ""}
+    assert len(epochs) == len(set(epochs)) == 80

@@ -1,0 +1,253 @@
+"""The queue without machines: SQLite, threads, and a database that is away again and again."""
+
+import random
+import threading
+from dataclasses import replace
+
+import pytest
+from optuna.exceptions import StorageInternalError
+from optuna.trial import TrialState
+
+from prune_nas.config import Config
+from prune_nas.errors import MissingError, PruneNasError, UsageError
+from prune_nas.search.cluster import coordinator, storage
+from prune_nas.search.cluster.queue import Order, made, result_from_dict, result_to_dict
+from prune_nas.search.cluster.storage import Storage, masked, open_storage, parse_url, patiently
+from prune_nas.search.cluster.worker import Worker
+from prune_nas.search.progress import View
+from prune_nas.search.work import Result
+from prune_nas.training.loop import Epoch
+from tests.search.test_study import SPACE, order
+
+
+def training(number, **changes):
+    return replace(order(number, SPACE.widest), seed=number, **changes)
+
+
+@pytest.fixture
+def queue(tmp_path):
+    return made(open_storage(parse_url(f"sqlite:///{tmp_path}/db"), 60), "run")
+
+
+def test_an_order_comes_back_as_it_was_put_in_but_for_its_paths(queue, tmp_path):
+    one = Order(training(3, weights=tmp_path / "w"), None, keeps=True)
+    queue.add(one)
+    (waiting,) = queue.study.get_trials()
+    there = waiting.user_attrs["order"]
+    assert str(tmp_path) not in str(there)
+    assert Order.from_dict(there).to_dict() == one.to_dict()
+    assert Order.from_dict(there).key == one.key == waiting.user_attrs["key"]
+
+
+def test_what_is_in_the_queue_or_finished_is_not_put_in_again(queue):
+    one = Order(training(0), None, keeps=False)
+    queue.add(one)
+    queue.add(one)
+    assert len(queue.study.get_trials()) == 1
+    trial = queue.study.ask()
+    queue.add(one)
+    assert queue.deliver(trial, result_to_dict(Result(0.5, 1, 1.0), None), [])
+    queue.study.tell(trial, 0.5)
+    queue.add(one)
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.COMPLETE]
+
+
+def test_a_late_result_is_kept_once(queue):
+    one = Order(training(0), None, keeps=False)
+    queue.add(one)
+    trial = queue.study.ask()
+    queue.give_up(queue.study.get_trials()[0])
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+    result = result_to_dict(Result(0.5, 1, 1.0), None)
+    assert not queue.deliver(trial, result, [])
+    assert not queue.deliver(trial, result, [])
+    entry = queue.entries()[one.key]
+    assert entry.outcome == result
+    late = [t for t in entry.trials if "late_of" in t.user_attrs]
+    assert [(t.value, t.user_attrs["late_of"]) for t in late] == [(0.5, 0)]
+
+
+def test_a_training_is_put_in_again_until_it_was_lost_three_times(queue):
+    one = Order(training(0), None, keeps=False)
+    queue.add(one)
+    for _ in range(storage.TRIES):
+        queue.study.ask()
+        running = [t for t in queue.study.get_trials() if t.state == TrialState.RUNNING]
+        queue.give_up(running[0])
+    entry = queue.entries()[one.key]
+    assert entry.lost == storage.TRIES
+    assert not entry.open
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 1000])
+def test_a_file_travels_whole(queue, tmp_path, size, monkeypatch):
+    monkeypatch.setattr("prune_nas.search.cluster.queue._PIECE", 100)
+    content = random.Random(size).randbytes(size)
+    (tmp_path / "file").write_bytes(content)
+    digest = queue.put_file(tmp_path / "file")
+    assert queue.put_file(tmp_path / "file") == digest
+    queue.get_file(digest, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+    queue.drop_file(digest)
+    if size:
+        with pytest.raises(PruneNasError, match="no whole file"):
+            queue.get_file(digest, tmp_path / "copy")
+    queue.drop_files()
+    assert [s.study_name for s in queue._storage.get_all_studies()] == ["run"]
+
+
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "", "a" * 63, "A" * 64, "a" * 64 + "/x"])
+def test_a_file_whose_name_is_no_digest_is_refused(queue, tmp_path, digest):
+    with pytest.raises(ValueError, match="SHA-256"):
+        queue.get_file(digest, tmp_path / "copy")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"origin": "../../secret"},
+        {"training": None},
+        {"training": {}},
+        {"training": {**Order(training(0), None, keeps=False).to_dict()["training"], "epochs": 10**9}},
+        {"training": {**Order(training(0), None, keeps=False).to_dict()["training"], "epochs": -1}},
+        {"training": {**Order(training(0), None, keeps=False).to_dict()["training"], "code": "import os"}},
+        {"training": {**Order(training(0), None, keeps=False).to_dict()["training"], "widths": {"a": "b"}}},
+    ],
+)
+def test_what_is_no_training_is_refused(change):
+    plain = Order(training(0), None, keeps=False).to_dict()
+    with pytest.raises(UsageError, match="the queue"):
+        Order.from_dict({**plain, **change})
+
+
+@pytest.mark.parametrize("change", [{"val_accuracy": 1.5}, {"val_accuracy": float("nan")}, {"seconds": -1}, {"x": 1}])
+def test_what_is_no_result_is_refused(change):
+    plain = result_to_dict(Result(0.5, 1, 1.0), None)
+    assert result_from_dict(plain, "me") == Result(0.5, 1, 1.0, worker="me")
+    with pytest.raises(PruneNasError, match="a result that is none"):
+        result_from_dict({**plain, **change}, "me")
+
+
+def test_a_password_is_never_shown():
+    url = parse_url("postgresql://me:pa55@host/db?password=pa55&sslkey=pa55")
+    assert masked(url) == "postgresql+psycopg://me:***@host/db"
+    with pytest.raises(UsageError) as error:
+        parse_url("my pa55 is no url")
+    assert "pa55" not in str(error.value)
+    with pytest.raises(MissingError) as unreachable:
+        open_storage(parse_url("postgresql://me:pa55@127.0.0.1:1/db"), 60)
+    assert "pa55" not in str(unreachable.value)
+    assert "127.0.0.1:1/db" in str(unreachable.value)
+    config = Config(model="m", dataset="d", storage="postgresql://me:pa55@host/db")
+    assert "pa55" not in str(config) + repr(config) + config.model_dump_json()
+
+
+def test_only_databases_that_hand_out_a_training_once_are_taken():
+    with pytest.raises(UsageError, match="mysql"):
+        parse_url("mysql://me@host/db")
+    sqlite = parse_url("sqlite:////tmp/x.db")
+    assert coordinator._checked(sqlite, 1) == sqlite
+    for workers in (0, 2):
+        with pytest.raises(UsageError, match="--workers 1"):
+            coordinator._checked(sqlite, workers)
+
+
+def test_a_call_is_repeated_while_the_database_is_away(monkeypatch):
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    left, said = [StorageInternalError] * 5, []
+
+    def call():
+        if left:
+            raise left.pop()
+        return 7
+
+    assert patiently(call, said.append) == 7
+    assert said == ["the database is away; waiting for it"]
+    left += [StorageInternalError] * 5
+    with pytest.raises(MissingError, match="repeat the command"):
+        patiently(call, said.append, patience=-1)
+
+
+class Flaky(Storage):
+    """A database that is away at one in ten calls."""
+
+    chance = random.Random(3)
+    calls = (
+        *("get_all_trials", "_get_trials", "get_trial", "create_new_trial", "set_trial_user_attr"),
+        *("set_trial_state_values", "get_study_user_attrs", "create_new_study", "delete_study", "get_all_studies"),
+    )
+
+    def __getattribute__(self, name):
+        if name in Flaky.calls and Flaky.chance.random() < 0.1:
+            raise StorageInternalError("away")
+        return super().__getattribute__(name)
+
+
+class FakePlace:
+    """Trains nothing."""
+
+    class traced:  # noqa: N801
+        space = SPACE
+
+    def __init__(self):
+        self.done = []
+
+    def perform(self, training, on_epoch):
+        self.done.append(training.seed)
+        for number in range(1, 4):
+            on_epoch(Epoch(number, 1.0, 0.1 * number, 0.1))
+        if training.weights:
+            training.weights.parent.mkdir(exist_ok=True)
+            training.weights.write_bytes(b"weights %d" % training.seed)
+        return Result(0.3, 3, 0.3)
+
+
+class Asks:
+    def __init__(self, trainings):
+        self.left, self.told = list(trainings), []
+
+    def ask(self):
+        return self.left.pop(0) if self.left else None
+
+    def tell(self, training, result):
+        self.told.append((training.seed, result.val_accuracy, result.error))
+
+
+def test_nothing_is_lost_or_told_twice_though_the_database_is_away_again_and_again(tmp_path, monkeypatch):
+    url, sleep = f"sqlite:///{tmp_path}/db", storage.time.sleep
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: sleep(0.001))
+    monkeypatch.setattr(coordinator, "_BACKSTOP", 0.05)
+    open_storage(parse_url(url), 1)  # tables first
+    monkeypatch.setattr(coordinator, "open_storage", lambda url, beat: flaky())
+    monkeypatch.setattr(coordinator, "_checked", lambda url, local: url)
+    monkeypatch.setattr(coordinator, "grace", lambda beat: 0.2)
+
+    def flaky():
+        return Flaky(url, heartbeat_interval=1, grace_period=1, engine_kwargs={"connect_args": {"timeout": 30}})
+
+    (tmp_path / "origin").write_bytes(b"kept weights")
+    trainings = [
+        training(n, weights=tmp_path / f"{n}.weights", origin=tmp_path / "origin" if n % 2 else None) for n in range(8)
+    ]
+    source, epochs, place, stop = Asks(trainings), [], FakePlace(), threading.Event()
+    config = Config(model="m", dataset="d", storage=url, heartbeat=1, workers=0)
+    cluster = coordinator.Cluster(config, "run", {"config": {}}, [], 1, tmp_path, View(quiet=True))
+
+    def serve():
+        own = patiently(lambda: made(flaky(), "run"), print)
+        worker = Worker(own, place, tmp_path / "worker", lambda text: None)
+        while not stop.is_set():
+            worker.next()
+            storage.time.sleep(0)
+
+    with cluster:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        cluster.run([source], lambda training, epoch: epochs.append((training.seed, epoch.number)))
+        stop.set()
+        thread.join()
+    assert sorted(source.told) == [(n, 0.3, "") for n in range(8)]
+    assert sorted(epochs) == [(n, e) for n in range(8) for e in (1, 2, 3)]
+    assert [(tmp_path / f"{n}.weights").read_bytes() for n in range(8)] == [b"weights %d" % n for n in range(8)]
+    names = [s.study_name for s in open_storage(parse_url(url), 1).get_all_studies()]
+    assert names == ["run"]
