@@ -127,7 +127,10 @@ def compare(
     from prune_nas.report.run_data import RunData
     from prune_nas.search.compare import compare as work
     from prune_nas.search.progress import View
+    from prune_nas.search.together import follows
 
+    if follows(settings):
+        return
     path = run or Path("artifacts/runs") / settings.run_name
     work(settings, path, View(quiet=quiet))
     data = RunData(path)

@@ -104,10 +104,13 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     from prune_nas.search.pipeline import search
     from prune_nas.search.progress import View
     from prune_nas.search.sparsity import sparsify
+    from prune_nas.search.together import follows
 
     automatic = "standard" if flags["device"] not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
     settings = resolve(flags, file=config, automatic=automatic)
     path = run or Path("artifacts/runs") / settings.run_name
+    if follows(settings):
+        return
     work = sparsify if settings.prunes_weights else search
     work(settings, path, View(quiet=quiet))
     report_run(path, figures=True, json_=json_)

@@ -37,7 +37,7 @@ from prune_nas.search.plan import announce, check
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened, read_json
 from prune_nas.search.setup import prepare, recipe_of, setting_of
-from prune_nas.search.supernet import load_weights, save_weights
+from prune_nas.search.weights import load_weights, save_weights
 from prune_nas.search.work import Result
 from prune_nas.training import recipe as recipes
 

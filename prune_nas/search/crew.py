@@ -25,7 +25,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from prune_nas.errors import PruneNasError
-from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.search.work import Performer, Result, Training
 from prune_nas.training.loop import Epoch
 
 OnEpoch = Callable[[Training, Epoch], None]
@@ -57,23 +57,25 @@ class Crew(Protocol):
 
 
 class Alone:
-    """This process does one training after another."""
+    """This process does one training after another, alone or with those of its team."""
 
-    def __init__(self, workplace: Workplace) -> None:
-        """Work at `workplace`."""
-        self._workplace = workplace
+    def __init__(self, performer: Performer) -> None:
+        """Have `performer` do them."""
+        self._performer = performer
 
     def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
         """Do everything that the sources ask for, source by source."""
         for source in sources:
             while (training := source.ask()) is not None:
-                source.tell(training, self._workplace.perform(training, lambda e, t=training: on_epoch(t, e)))  # type: ignore[misc]
+                source.tell(training, self._performer.perform(training, lambda e, t=training: on_epoch(t, e)))  # type: ignore[misc]
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error: object) -> None:
-        """Nobody is to be let go."""
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        """Let those of the team go; where this process fails, they end with it."""
+        if kind is None:
+            self._performer.close()
 
 
 @dataclass(slots=True)

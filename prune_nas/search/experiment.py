@@ -27,8 +27,10 @@ from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scoring import Scoring
 from prune_nas.search.setup import cpu_threads, crew_devices, recipe_of
-from prune_nas.search.work import Result, Training, Workplace
+from prune_nas.search.together import Together
+from prune_nas.search.work import Performer, Result, Training, Workplace
 from prune_nas.training.loop import Epoch, Setting
+from prune_nas.training.team import team
 
 
 class Ending(Source, Protocol):
@@ -119,9 +121,17 @@ class Experiment(ABC):
         return len(self.devices), max(cpu_threads(self.config) // len(self.devices), 1)
 
     @cached_property
+    def here(self) -> Performer:
+        """This process as one that trains, with its team if it has one: for the supernet, and all else if alone."""
+        place = Workplace(self.config, self.traced, self.setting)
+        return Together(place) if team().size > 1 else place
+
+    @cached_property
     def crew(self) -> Crew:
         """What trains everything but the supernet; a worker starts when it is first needed."""
         _, threads = self.size
+        if team().size > 1:
+            return Alone(self.here)
         if self.config.storage is not None:
             return Cluster(
                 self.config,
@@ -133,7 +143,7 @@ class Experiment(ABC):
                 view=self.view,
             )
         if len(self.devices) == 1:
-            return Alone(Workplace(self.config, self.traced, self.setting))
+            return Alone(self.here)
         orders = {
             "config": self.config.model_dump(mode="json"),
             "threads": threads,
@@ -156,7 +166,7 @@ class Experiment(ABC):
     def scoring(self) -> Scoring:
         """The supernet and what its scores give; only asked where the run is `scored`."""
         return Scoring(
-            self.run, self.traced, self.setting, self.view, self.limits, partial(self._curve, "", "supernet")
+            self.run, self.traced, self.setting, self.view, self.limits, self.here, partial(self._curve, "", "supernet")
         )
 
     # Finals -------------------------------------------------------------------------------------------------------

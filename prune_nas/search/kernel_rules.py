@@ -17,7 +17,7 @@ from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
 from prune_nas.search.prior import published, remark, spent_by
 from prune_nas.search.rundir import read_json
-from prune_nas.search.supernet import load_weights
+from prune_nas.search.weights import load_weights
 from prune_nas.training.data import outline
 
 _EVEN = 0.1  # below this non-uniformity a rule is an even one but for noise

@@ -33,8 +33,8 @@ from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import opened
 from prune_nas.search.setup import prepare, setting_of
-from prune_nas.search.supernet import save_weights
 from prune_nas.search.timing import Conditions, conditions_of, timed
+from prune_nas.search.weights import save_weights
 from prune_nas.search.work import Result, Training
 
 

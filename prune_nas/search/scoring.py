@@ -12,14 +12,17 @@ from prune_nas.design.budget import Limits
 from prune_nas.design.diagnosis import cuts, diagnose
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.selection import Selection, select
+from prune_nas.errors import PruneNasError
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
+from prune_nas.pruning.penalties import Pressure
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scores import load_scores, save_scores
 from prune_nas.search.setup import recipe_of
-from prune_nas.search.supernet import load_weights, save_weights, train_supernet
+from prune_nas.search.weights import load_weights
+from prune_nas.search.work import Performer, Training
 from prune_nas.training.loop import Epoch, Setting
 
 
@@ -35,6 +38,7 @@ class Scoring:
     setting: Setting
     view: View
     limits: Mapping[str, Limits]
+    performer: Performer
     curve: Callable[[Epoch], None]
 
     @property
@@ -81,29 +85,33 @@ class Scoring:
 
     def _train(self) -> None:
         config, run = self.run.config, self.run
+        training = Training(
+            budget="",
+            name="supernet",
+            spoken="supernet",
+            widths=self.traced.space.widest,
+            seed=config.seed,
+            epochs=config.supernet_epochs,
+            checkpoint=run.checkpoint("supernet"),
+            pressure=Pressure(config.penalty, self.strength),
+            weights=run.checkpoint("supernet weights"),
+        )
         with self.view.phase("supernet", config.supernet_epochs) as bar:
-            network, epochs = train_supernet(
-                self.traced,
-                self.setting,
-                recipe_of(config, config.supernet_epochs),
-                penalty=config.penalty,
-                strength=self.strength,
-                seed=config.seed,
-                checkpoint=run.checkpoint("supernet"),
-                on_epoch=lambda epoch: self._epoch(bar, epoch),
-            )
+            result = self.performer.perform(training, lambda epoch: self._epoch(bar, epoch))
+        if result.val_accuracy is None:
+            raise PruneNasError(f"the supernet: {result.error}")
         widest = self.traced.space.cost(self.traced.space.widest).macs
         run.note(
             supernet={
                 "penalty": config.penalty,
                 "strength": self.strength,
-                "epochs": len(epochs),
-                "val_accuracy": epochs[-1].val_accuracy,
-                "train_macs": train_macs(widest, len(self.setting.data.train), len(epochs)),
-                "seconds": round(sum(epoch.seconds for epoch in epochs), 3),
+                "epochs": result.epochs,
+                "val_accuracy": result.val_accuracy,
+                "train_macs": train_macs(widest, len(self.setting.data.train), result.epochs),
+                "seconds": result.seconds,
             }
         )
-        save_weights(run.file("supernet.safetensors"), network)
+        run.checkpoint("supernet weights").replace(run.file("supernet.safetensors"))  # once its cost is noted
 
     def _epoch(self, bar: Bar, epoch: Epoch) -> None:
         self.curve(epoch)

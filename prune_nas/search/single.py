@@ -13,7 +13,7 @@ from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.specs import read_spec, trace_spec
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.progress import View
-from prune_nas.search.supernet import save_weights
+from prune_nas.search.weights import save_weights
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, accuracy, train
 from prune_nas.training.precision import choose, choose_device

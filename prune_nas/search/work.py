@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.penalties import Pressure
 from prune_nas.pruning.scaling import SCALINGS, Scaling
 from prune_nas.search.setup import recipe_of
-from prune_nas.search.supernet import load_weights, save_weights
+from prune_nas.search.weights import load_weights, save_weights
 from prune_nas.training.data import ImageSet
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Penalty, Setting, accuracy, train
 from prune_nas.training.recipe import Recipe
@@ -82,6 +82,16 @@ class Result:
     diverged: bool = False
 
 
+class Performer(Protocol):
+    """What does one training after another."""
+
+    def perform(self, training: Training, on_epoch: Callable[[Epoch], None]) -> Result:
+        """Train to the end, or from the last checkpoint to the end; divergence and full memory are results too."""
+
+    def close(self) -> None:
+        """Nothing more will be asked."""
+
+
 class Workplace:
     """A process's own network, data, device and precision; the test split is read when needed."""
 
@@ -126,6 +136,9 @@ class Workplace:
             round(sum(epoch.seconds for epoch in epochs), 3),
             accuracy(network, self.test, self.setting) if training.tests else None,
         )
+
+    def close(self) -> None:
+        """Nothing is to be let go."""
 
     def _penalty(self, training: Training, recipe: Recipe) -> Penalty | None:
         """The training's sparsity penalty, if it has one."""

@@ -12,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,6 +26,7 @@ from prune_nas.errors import PruneNasError
 from prune_nas.training.data import Data, ImageSet
 from prune_nas.training.precision import Precision, synchronise
 from prune_nas.training.recipe import Recipe
+from prune_nas.training.team import team, together, total
 
 _EVALUATION_BATCH = 500
 _SEED_STRIDE = 1_000_003  # a prime above any number of epochs, so that (seed, epoch) pairs never share a stream
@@ -91,19 +93,21 @@ def fit(
     if checkpoint is not None:
         done = _restore(checkpoint, network, optimiser, _identity(recipe, seed))
     yield from done
-    for number in range(len(done) + 1, recipe.epochs + 1):
-        start = time.perf_counter()
-        loss = _epoch(network, setting, recipe, optimiser, scaler, seed, number, penalty)
-        synchronise(device)
-        seconds = time.perf_counter() - start
-        if not math.isfinite(loss):
-            raise DivergedError(
-                f"training diverged in epoch {number}: the loss is {loss}; lower --lr or use --precision fp32"
-            )
-        done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
-        if checkpoint is not None:
-            _save(checkpoint, network, optimiser, done, _identity(recipe, seed))
-        yield done[-1]
+    penalise = None if penalty is None else partial(penalty, network)
+    with together(network) as runs:
+        for number in range(len(done) + 1, recipe.epochs + 1):
+            start = time.perf_counter()
+            loss = _epoch(runs, setting, recipe, optimiser, scaler, seed, number, penalise)
+            synchronise(device)
+            seconds = time.perf_counter() - start
+            if not math.isfinite(loss):
+                raise DivergedError(
+                    f"training diverged in epoch {number}: the loss is {loss}; lower --lr or use --precision fp32"
+                )
+            done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
+            if checkpoint is not None and team().rank == 0:
+                _save(checkpoint, network, optimiser, done, _identity(recipe, seed))
+            yield done[-1]
 
 
 def train(
@@ -130,7 +134,7 @@ def train(
                 epochs.append(epoch)
                 on_epoch(epoch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or team().size > 1:  # one of a team cannot begin again by itself
                 raise
             continue
         return network, epochs
@@ -145,24 +149,24 @@ def accuracy(network: nn.Module, images: ImageSet, setting: Setting) -> float:
     """The share of `images` that the network classifies right, in [0, 1]; leaves the network in training mode."""
     network.eval()
     right = torch.zeros((), dtype=torch.int64, device=setting.device)
-    for x, y in images.batches(_EVALUATION_BATCH, device=setting.device):
+    for x, y in images.batches(_EVALUATION_BATCH, device=setting.device, share=team()):
         with setting.precision.autocast(setting.device):
             right += (network(x).argmax(1) == y).sum()
     network.train()
-    return right.item() / len(images)
+    return total(right).item() / len(images)
 
 
 def _epoch(
-    network: nn.Module,
+    runs: nn.Module,
     setting: Setting,
     recipe: Recipe,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     seed: int,
     number: int,
-    penalty: Penalty | None,
+    penalise: Callable[[float], None] | None,
 ) -> float:
-    network.train()
+    runs.train()
     data, device = setting.data, setting.device
     stream = seed * _SEED_STRIDE + number
     batches = data.train.batches(
@@ -171,28 +175,30 @@ def _epoch(
         generator=torch.Generator().manual_seed(stream),
         augmentation=data.augmentation,
         drop_last=True,
+        share=team(),
     )
     steps = max(len(data.train) // recipe.batch, 1)
-    total = torch.zeros((), device=device)
+    whole = min(recipe.batch, len(data.train)) / team().size
+    losses = torch.zeros((), device=device)
     count = 0
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream)  # for layers that draw from the global generator, such as dropout
+        torch.manual_seed(stream + team().rank)  # for layers that draw from the global generator, such as dropout
         for x, y in batches:
             lr = recipe.lr_at(((number - 1) * steps + count) / (recipe.epochs * steps))
             for group in optimiser.param_groups:
                 group["lr"] = lr
             optimiser.zero_grad(set_to_none=True)
             with setting.precision.autocast(device):
-                loss = F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(runs(x), y, label_smoothing=recipe.label_smoothing) * (len(y) / whole)
             scaler.scale(loss).backward()
-            if penalty is not None:
+            if penalise is not None:
                 scaler.unscale_(optimiser)
-                penalty(network, lr)
+                penalise(lr)
             scaler.step(optimiser)
             scaler.update()
-            total += loss.detach()
+            losses += loss.detach()
             count += 1
-    return total.item() / count
+    return total(losses).item() / (count * team().size)
 
 
 def _optimiser(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

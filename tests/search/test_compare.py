@@ -15,7 +15,7 @@ from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.records import Curve, Expense, Final, read_table
 from prune_nas.design.space import Space
 from prune_nas.search.finals import weights_of
-from prune_nas.search.supernet import load_weights
+from prune_nas.search.weights import load_weights
 
 CASES = ("l1-norm=0.5", "thinet=0.5", "slimming=0.5", "sss=0.3", "magnitude=0.8")
 SETTINGS = {

@@ -1,6 +1,8 @@
 """Several workers: real processes, killed and cut off as they are where people use them."""
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -9,10 +11,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
-from prune_nas.design.records import Curve, TrialRow, read_table
+from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
 from prune_nas.search.crew import Alone, Workers
-from prune_nas.search.setup import crew_size
+from prune_nas.search.setup import crew_devices
 from tests.search.test_resume import outcome, waits_for
 from tests.search.tiny import arguments
 
@@ -56,7 +59,8 @@ def test_two_workers_do_a_whole_search(searched_by_two):
     assert list((searched_by_two / "checkpoints").iterdir()) == []
 
 
-@pytest.mark.parametrize("phase", ["study", pytest.param("finals", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["study", "finals"])
 def test_the_parent_killed_takes_its_workers_along_and_the_search_ends_the_same(tmp_path, searched_by_two, phase):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
@@ -108,17 +112,16 @@ def briefing():
 
     names = {k.replace("-", "_"): v for k, v in SETTINGS.items() if k not in ("preset", "budget")}
     config = Config(**names, budget=("macs=0.4",))
-    return {"config": config.model_dump(mode="json"), "threads": 1, "device": "cpu", "precision": "fp32",
-            "fingerprint": ""}  # fmt: skip
+    return {"config": config.model_dump(mode="json"), "threads": 1, "precision": "fp32", "fingerprint": ""}
 
 
 def test_a_training_whose_worker_dies_three_times_has_failed(monkeypatch):
     from tests.search.test_study import SPACE, order
 
     monkeypatch.setattr(sys, "executable", "/bin/false")  # a worker that ends at once, as one that memory kills
-    crew, source = Workers(2, briefing()), Once(order(0, SPACE.widest))
-    crew.run([source], lambda training, epoch: None)
-    crew.close()
+    source = Once(order(0, SPACE.widest))
+    with Workers(["cpu", "cpu"], briefing()) as crew:
+        crew.run([source], lambda training, epoch: None)
     assert source.result.val_accuracy is None
     assert "ended 3 times" in source.result.error
 
@@ -127,10 +130,8 @@ def test_what_goes_wrong_in_a_worker_is_said_by_the_parent():
     from prune_nas.errors import PruneNasError
     from tests.search.test_study import SPACE, order
 
-    crew = Workers(1, briefing())
-    with pytest.raises(PruneNasError, match="data set changed") as caught:
+    with Workers(["cpu"], briefing()) as crew, pytest.raises(PruneNasError, match="data set changed") as caught:
         crew.run([Once(order(0, SPACE.widest))], lambda training, epoch: None)
-    crew.close()
     assert caught.value.exit_code == 2
 
 
@@ -141,11 +142,86 @@ def test_how_many_workers(monkeypatch):
 
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     plain = Config(model="m", dataset="d", threads=6)
-    assert crew_size(plain, cpu) == (6, 1)
-    assert crew_size(plain.model_copy(update={"threads": 64}), cpu) == (8, 8)
-    assert crew_size(plain, gpu) == (1, 6)
-    assert crew_size(Config(model="m", dataset="d", threads=6, workers="4"), cpu) == (4, 1)
-    assert crew_size(Config(model="m", dataset="d", threads=1, workers="auto"), cpu) == (1, 1)
+    assert crew_devices(plain, cpu) == ["cpu"] * 6
+    assert crew_devices(plain.model_copy(update={"threads": 64}), cpu) == ["cpu"] * 8
+    assert crew_devices(plain, gpu) == ["cuda"]
+    assert crew_devices(Config(model="m", dataset="d", threads=6, workers="4"), cpu) == ["cpu"] * 4
+    assert crew_devices(Config(model="m", dataset="d", threads=1, workers="auto"), cpu) == ["cpu"]
+    two = ("cuda:0", "cuda:1")
+    assert crew_devices(plain.model_copy(update={"devices": two}), gpu) == ["cuda:0", "cuda:1"]
+    each = plain.model_copy(update={"devices": two, "trials_per_device": 2})
+    assert crew_devices(each, gpu) == ["cuda:0", "cuda:1", "cuda:0", "cuda:1"]
+    assert crew_devices(plain.model_copy(update={"devices": two, "workers": 3}), gpu) == ["cuda:0", "cuda:1", "cuda:0"]
+    assert crew_devices(plain.model_copy(update={"trials_per_device": 3}), gpu) == ["cuda"] * 3
+
+
+def test_who_trains_must_be_said_without_contradiction():
+    from prune_nas.config import Config
+    from prune_nas.errors import UsageError
+
+    with pytest.raises(UsageError, match="need a --storage"):
+        Config(model="m", dataset="d", workers=0)
+    with pytest.raises(UsageError, match="leave --device cuda out"):
+        Config(model="m", dataset="d", devices=("cpu",), device="cuda")
+
+
+def readable(run):
+    """Every file of a run, read as its readers do; whatever a kill left must be whole."""
+    kinds = {"trials.csv": TrialRow, "curves.csv": Curve, "finals.csv": Final, "ledger.csv": Expense}
+    for path in run.rglob("*"):
+        if path.name.startswith(".") or not path.is_file():  # the lock, and what a cut-off write left beside its file
+            continue
+        if path.suffix == ".json":
+            json.loads(path.read_text())
+        elif path.name in kinds:
+            read_table(path, kinds[path.name])
+        elif path.suffix == ".safetensors":
+            load_file(path)
+        elif path.suffix == ".journal":
+            assert [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def disturbed(run, command, kills, seed):
+    """Kill the search, or one of its workers, so many times at random moments, and let it end."""
+    chance, lasted = random.Random(seed), 12.0
+    for _ in range(kills):
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        time.sleep(chance.uniform(0, lasted))
+        workers = children(process.pid)
+        victim = chance.choice([process.pid, process.pid, *workers])
+        if process.poll() is not None:  # it ended before its time: begin earlier from now on
+            lasted /= 2
+            continue
+        os.kill(victim, signal.SIGKILL)
+        if victim != process.pid:
+            time.sleep(chance.uniform(0, 3))
+            process.kill()
+        process.wait()
+        while any(map(alive, workers)):
+            time.sleep(0.05)
+        readable(run)
+    subprocess.run(command, check=True, capture_output=True)
+    readable(run)
+
+
+def test_killed_at_random_moments_it_ends_the_same(tmp_path, searched_by_two):
+    run = tmp_path / "run"
+    disturbed(run, [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)], kills=2, seed=0)
+    assert outcome(run) == outcome(searched_by_two)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_thirty_kills_lose_nothing_and_repeat_nothing(tmp_path):
+    settings = {**TWO, "trials": 20, "sampler": "random"}
+    run, alone = tmp_path / "run", tmp_path / "alone"
+    disturbed(run, [sys.executable, "-m", "prune_nas", *arguments(run, **settings)], kills=30, seed=1)
+    command = [sys.executable, "-m", "prune_nas", *arguments(alone, **{**settings, "workers": 1})]
+    subprocess.run(command, check=True, capture_output=True)
+    assert outcome(run) == outcome(alone)
+    epochs = Counter((r.budget, r.trial, r.epoch) for r in read_table(run / "curves.csv", Curve))
+    assert set(epochs.values()) == {1}
+    assert sum(row.state == "COMPLETE" for row in read_table(run / "trials.csv", TrialRow)) >= 20
 
 
 def test_alone_asks_each_source_until_it_has_no_more():

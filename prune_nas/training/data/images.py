@@ -51,6 +51,7 @@ class Images:
         generator: torch.Generator | None = None,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> Batches:
         """One epoch; all its random numbers are drawn by this call.
 
@@ -60,6 +61,7 @@ class Images:
             generator: a generator on the CPU that shuffles and augments; None for the images in order.
             augmentation: crops and flips; needs a generator.
             drop_last: leave out a last batch that is not full, unless it is the only one.
+            share: (i, n) for the images i, i + n, i + 2n and so on of each batch, as one of n processes takes them.
 
         Returns:
             An iterator over images, float32 (B, C, H, W) in channels_last memory format, and labels, int64 (B,).
@@ -68,12 +70,12 @@ class Images:
             ValueError: an augmentation without a generator.
         """
         plan = plan_epoch(len(self), generator, augmentation)
-        return self.to(device)._gather(plan.to(device), batch_size, augmentation, drop_last)
+        return self.to(device)._gather(_pieces(plan.to(device), batch_size, drop_last, share), augmentation)
 
-    def _gather(self, plan: Tensor, batch_size: int, augmentation: Augmentation | None, drop_last: bool) -> Batches:
+    def _gather(self, pieces: Iterator[Tensor], augmentation: Augmentation | None) -> Batches:
         pixels = self.pixels.permute(0, 2, 3, 1).contiguous()  # (N, H, W, C): a view if the format is channels_last
         finish = _Finish(self.normalisation, augmentation, pixels.shape[1], pixels.shape[2], pixels.device)
-        for draws in _pieces(plan, batch_size, drop_last):
+        for draws in pieces:
             yield finish(pixels.index_select(0, draws[0]), draws[1:]), self.labels.index_select(0, draws[0])
 
 
@@ -114,6 +116,7 @@ class FolderImages:
         generator: torch.Generator | None = None,
         augmentation: Augmentation | None = None,
         drop_last: bool = False,
+        share: tuple[int, int] = (0, 1),
     ) -> Batches:
         """As `Images.batches`, image for image and draw for draw.
 
@@ -122,25 +125,23 @@ class FolderImages:
             UsageError: while iterating, if a file is not an image that can be read.
         """
         plan = plan_epoch(len(self), generator, augmentation)
-        return self._read(plan, batch_size, torch.device(device), augmentation, drop_last)
+        pieces = list(_pieces(plan, batch_size, drop_last, share))
+        return self._read(pieces, torch.device(device), augmentation)
 
-    def _read(
-        self, plan: Tensor, batch_size: int, device: torch.device, augmentation: Augmentation | None, drop_last: bool
-    ) -> Batches:
+    def _read(self, pieces: Sequence[Tensor], device: torch.device, augmentation: Augmentation | None) -> Batches:
         finish = _Finish(self.normalisation, augmentation, self.image_size, self.image_size, device)
         loader = DataLoader(
             _Decoded(self.paths, self.image_size),
-            batch_size=batch_size,
-            drop_last=drop_last and len(self) >= batch_size,
-            sampler=plan[0].tolist(),
+            batch_sampler=[piece[0].tolist() for piece in pieces],
             num_workers=self.workers,
             collate_fn=_together,
             generator=torch.Generator(),  # its own: a loader without one draws from the global generator
         )
         labels = self.labels.to(device)
-        for pixels, draws in zip(loader, _pieces(plan.to(device), batch_size, drop_last), strict=True):
+        for pixels, piece in zip(loader, pieces, strict=True):
             if isinstance(pixels, UsageError):
                 raise pixels
+            draws = piece.to(device)
             yield finish(pixels.to(device), draws[1:]), labels.index_select(0, draws[0])
 
 
@@ -198,8 +199,9 @@ class _Finish:
         return torch.addcmul(self.bias, flat, self.scale).view(pixels.shape).permute(0, 3, 1, 2)
 
 
-def _pieces(plan: Tensor, batch_size: int, drop_last: bool) -> Iterator[Tensor]:
-    """The columns of `plan`, `batch_size` at a time."""
+def _pieces(plan: Tensor, batch_size: int, drop_last: bool, share: tuple[int, int]) -> Iterator[Tensor]:
+    """The columns of `plan`, `batch_size` at a time, and of those every n-th where another n - 1 take the rest."""
     count = plan.shape[1]
     end = count - count % batch_size if drop_last and count >= batch_size else count
-    return (plan[:, start : start + batch_size] for start in range(0, end, batch_size))
+    first, every = share
+    return (plan[:, start : start + batch_size][:, first::every] for start in range(0, end, batch_size))

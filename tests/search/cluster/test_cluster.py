@@ -30,7 +30,7 @@ from .postgres import SECRET
 
 BEAT = 1  # seconds; four beats missed, and a worker counts as lost
 QUICK = {
-    "supernet_epochs": 1, "trial_epochs": 3, "finalists": 0, "seeds": 1, "epochs": 1, "arms": "found,uniform",
+    "supernet_epochs": 1, "trial_epochs": 2, "finalists": 0, "seeds": 1, "epochs": 1, "arms": "found,uniform",
     "sampler": "random",
 }  # fmt: skip
 
@@ -202,7 +202,7 @@ def made_cluster(postgres, tmp_path):
 
 def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres, made_cluster):
     cluster, place = made_cluster("given")
-    source = Trainings(place.traced.space, range(2), 40, tmp_path)
+    source = Trainings(place.traced.space, range(2), 20, tmp_path)
     watch = Watch(postgres, "given")
     first = start_worker(postgres, "given", tmp_path / "first")
 
@@ -223,7 +223,7 @@ def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres,
 
     # The same as here, weights included.
     for seed, result in source.results.items():
-        own = Trainings(place.traced.space, [seed], 40, tmp_path / "own").ask()
+        own = Trainings(place.traced.space, [seed], 20, tmp_path / "own").ask()
         here = place.perform(own, lambda epoch: None)
         assert (here.val_accuracy, here.epochs) == (result.val_accuracy, result.epochs)
         for name, value in load_file(own.weights).items():
@@ -232,7 +232,7 @@ def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres,
 
 def test_a_local_worker_that_is_killed_is_replaced(tmp_path, postgres, made_cluster):
     cluster, place = made_cluster("local", ["cpu"])
-    source = Trainings(place.traced.space, range(2), 40, tmp_path)
+    source = Trainings(place.traced.space, range(2), 20, tmp_path)
     watch = Watch(postgres, "local")
     epochs = []
 
@@ -245,4 +245,4 @@ def test_a_local_worker_that_is_killed_is_replaced(tmp_path, postgres, made_clus
     with cluster:
         cluster.run([source], on_epoch)
     assert {seed: result.error for seed, result in source.results.items()} == {0: "", 1: ""}
-    assert len(epochs) == len(set(epochs)) == 80
+    assert len(epochs) == len(set(epochs)) == 40
