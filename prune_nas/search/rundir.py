@@ -24,6 +24,7 @@ from prune_nas.errors import PruneNasError, UsageError
 
 PHASES = ("supernet", "study", "finals")
 _LOCK = ".lock"
+_OVER_A_NETWORK = ("nfs", "cifs", "smb", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "9p", "afs", "fuse.sshfs")
 _PACKAGES = ("prune-nas", "torch", "torchvision", "optuna", "numpy", "scipy", "pandas")
 
 
@@ -83,6 +84,27 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
         yield _load(path, config) if (path / "run.json").exists() else _create(path, config)
     finally:
         lock.release()
+
+
+def network_file_system(path: Path, mounts: str | None = None) -> str | None:
+    """The kind of network file system that a path lies on; None for a disk of this machine's, or where none can tell.
+
+    Args:
+        path: that exists.
+        mounts: the content of /proc/mounts.
+    """
+    if mounts is None:
+        try:
+            mounts = Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return None
+    here, kinds = path.resolve(), {}
+    for line in mounts.splitlines():
+        _, place, kind, *_ = [*line.split(" "), "", "", ""]
+        if here.is_relative_to(place.replace("\\040", " ") or "?"):
+            kinds[len(place)] = kind
+    kind = kinds[max(kinds)] if kinds else ""
+    return kind if kind.startswith(_OVER_A_NETWORK) else None
 
 
 def read_json(path: Path) -> Any:

@@ -19,7 +19,7 @@ from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.search.progress import View
-from prune_nas.search.rundir import Run, read_json
+from prune_nas.search.rundir import Run, network_file_system, read_json
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision, choose, choose_device
@@ -113,6 +113,11 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
 
     A run that chose a lower precision by itself and goes on where that is far slower changes over, and says so.
     """
+    if kind := network_file_system(run.path):
+        view.say(
+            f"{run.path} lies on a network file system ({kind}), whose locks may not hold: work on it with one command "
+            "at a time, and let other machines help through --storage, not through this folder"
+        )
     data = on_device(data, device)
     batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
     recorded = run.record.get("precision")
