@@ -93,6 +93,7 @@ class Config(BaseModel):
     trials_per_device: Positive | None = None
     threads: Positive | None = None
     data_dir: Path | None = None
+    cache_images: bool = False
     storage: Annotated[SecretStr | None, Field(exclude=True)] = None
     study: str | None = None
     heartbeat: Positive = 30
@@ -210,6 +211,7 @@ CHANGEABLE = (
     "trials_per_device",
     "threads",
     "data_dir",
+    "cache_images",
     "storage",
     "study",
     "heartbeat",

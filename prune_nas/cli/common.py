@@ -24,6 +24,10 @@ app = typer.Typer(
 Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]
+CacheImages = Annotated[
+    bool | None,
+    typer.Option("--cache-images", help="Decode a folder that is too large for memory once, not in every epoch."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

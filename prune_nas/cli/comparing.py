@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 
 from prune_nas.cli.common import (
+    CacheImages,
     DataDir,
     Dataset,
     Device,
@@ -87,6 +88,7 @@ def compare(
     storage: Storage = None,
     study: Study = None,
     data_dir: DataDir = None,
+    cache_images: CacheImages = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
     gpu_macs: Annotated[
         float | None, typer.Option(min=1.0, help="Macs a second of your GPU, for the estimate of --dry-run.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from prune_nas.cli.common import (
+    CacheImages,
     DataDir,
     Dataset,
     Device,
@@ -35,6 +36,7 @@ def search(
     run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
     data_dir: DataDir = None,
+    cache_images: CacheImages = None,
     device: Device = None,
     devices: Devices = None,
     trials_per_device: TrialsPerDevice = None,

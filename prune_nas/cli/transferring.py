@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from prune_nas.cli.common import (
+    CacheImages,
     DataDir,
     Dataset,
     Device,
@@ -78,6 +79,7 @@ def transfer(
     storage: Storage = None,
     study: Study = None,
     data_dir: DataDir = None,
+    cache_images: CacheImages = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -100,6 +102,7 @@ def transfer(
         "epochs": epochs,
         "seed": seed,
         "data_dir": data_dir,
+        "cache_images": cache_images,
         "seeds": seeds,
         "schedules": schedules,
         "arms": arms,

@@ -1,4 +1,4 @@
-"""Writing a file so that a reader, or a crash, sees the old one or the new one and never half of either."""
+"""Files of JSON and others: written so that a reader, or a crash, sees the old or the new one and never half of either."""
 
 from __future__ import annotations
 
@@ -37,3 +37,19 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """`write_bytes` for readable JSON; NaN is refused, since no JSON reader need take it."""
     write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def parse_json(text: str) -> Any:
+    """The value in a JSON text from anywhere, hostile ones included.
+
+    Raises:
+        ValueError: it is not JSON: NaN is none, nor is what nests deeper than anything of ours.
+    """
+    try:
+        return json.loads(text, parse_constant=_refuse)
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
+
+
+def _refuse(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from prune_nas.design.files import parse_json
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Widths
 from prune_nas.errors import MissingError, UsageError
@@ -43,8 +43,8 @@ def read_spec(path: Path) -> dict[str, Any]:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return parse_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:
         raise UsageError(f"{path} is not a spec: it is no JSON ({error})") from None
 
 

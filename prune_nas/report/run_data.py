@@ -5,7 +5,6 @@ Any file but `run.json` may be missing in a run that is under way; it then reads
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
+from prune_nas.design.files import parse_json
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError
@@ -158,7 +158,7 @@ def _json(path: Path, kind: type[Any]) -> Any:
     if not path.exists():
         return None
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise UsageError(f"{path} is not readable JSON ({error})") from error
     if not isinstance(value, kind):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import platform
 import subprocess
@@ -18,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from prune_nas.config import Config
-from prune_nas.design.files import write_json
+from prune_nas.design.files import parse_json, write_json
 from prune_nas.design.records import SCHEMA
 from prune_nas.errors import PruneNasError, UsageError
 
@@ -114,10 +113,10 @@ def read_json(path: Path) -> Any:
         PruneNasError: the file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise PruneNasError(f"{path} is missing; run the search again to have it written") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise PruneNasError(f"{path} is damaged ({error}); delete it and run the search again") from None
 
 

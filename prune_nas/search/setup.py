@@ -37,6 +37,7 @@ def load_data(config: Config) -> Data:
         train_size=config.train_size,
         val_size=config.val_size,
         image_size=config.image_size,
+        cache_images=config.cache_images,
     )
 
 

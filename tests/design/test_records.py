@@ -45,3 +45,9 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
 def test_json_refuses_what_no_reader_need_take(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", float("nan"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', "[Infinity]", "", "{", "\0", "9" * 5000])
+def test_what_is_no_json_is_one_kind_of_error(text):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_json(text)

@@ -8,18 +8,14 @@ names its network, but never has it imported (`runs_code`).
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import sys
-import traceback
 from collections.abc import Callable
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
 from prune_nas.errors import MissingError, UsageError, unknown
+from prune_nas.imports import imported, said
 
 LIBRARIES = ("torchvision", "timm")
 _OFF = {"aux_logits": False, "init_weights": False}  # heads used in training alone, and minutes of initialisation
@@ -52,8 +48,7 @@ def make(model: str, classes: int, base_width: float) -> tuple[nn.Module, float]
         return _torchvision(name, classes), base_width
     if place == "timm":
         return _timm(name, classes), base_width
-    module = _file(Path(place)) if place.endswith(".py") else _module(place)
-    return call(_attribute(module, name, place), model, classes, base_width)
+    return call(imported(place, name, "makes a network"), model, classes, base_width)
 
 
 def call(function: Callable[..., Any], name: str, classes: int, base_width: float) -> tuple[nn.Module, float]:
@@ -77,7 +72,7 @@ def call(function: Callable[..., Any], name: str, classes: int, base_width: floa
         network = function(**given)
     except Exception as error:
         spoken = ", ".join(f"{key}={value}" for key, value in given.items())
-        raise UsageError(f"{name}({spoken}) raised {_said(error)}") from error
+        raise UsageError(f"{name}({spoken}) raised {said(error)}") from error
     if not isinstance(network, nn.Module):
         raise UsageError(f"{name} must return a torch.nn.Module; got {type(network).__name__}")
     return network, 1.0 if "base_width" in takes else base_width
@@ -106,58 +101,3 @@ def _timm(name: str, classes: int) -> nn.Module:
         raise unknown("timm network", name, timm.list_models())
     network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes)
     return network
-
-
-def _module(place: str) -> ModuleType:
-    try:
-        return importlib.import_module(place)
-    except ModuleNotFoundError as error:
-        if error.name != place and not place.startswith(f"{error.name}."):
-            raise UsageError(f"importing {place} raised {_said(error)}") from error
-        raise UsageError(
-            f"there is no Python package {place!r}; name an installed package.module:callable, "
-            "a path/file.py:callable, torchvision:NAME or timm:NAME"
-        ) from None
-    except Exception as error:
-        raise UsageError(f"importing {place} raised {_said(error)}") from error
-
-
-def _file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UsageError(
-            f"there is no file {path}; name a Python file and what makes the network: path/file.py:callable"
-        )
-    name = f"_prune_nas_user_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"{path} cannot be imported as Python")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and the like look their module up
-    sys.path.insert(0, str(path.resolve().parent))  # as `python path/file.py` would
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UsageError(f"importing {path} raised {_said(error)}") from error
-    finally:
-        sys.path.remove(str(path.resolve().parent))
-    return module
-
-
-def _attribute(module: ModuleType, name: str, place: str) -> Callable[..., Any]:
-    found = getattr(module, name, None)
-    if found is None:
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown(f"callable in {place}", name, public)
-    if not callable(found):
-        raise UsageError(f"{place}:{name} must be a class or function that makes a network; got {type(found).__name__}")
-    made: Callable[..., Any] = found
-    return made
-
-
-def _said(error: BaseException) -> str:
-    """The error in a line, with the line of code that raised it."""
-    frames = traceback.extract_tb(error.__traceback__)
-    text = (str(error).strip().splitlines() or [""])[0]
-    if isinstance(error, SyntaxError):
-        return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
-    return f"{type(error).__name__}: {text} ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})"

@@ -22,6 +22,7 @@ from prune_nas.nets.settings import read_settings
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.setup import load_data, on_device, trace_model
 from prune_nas.search.work import Workplace
+from prune_nas.training.data import runs_code as data_runs_code
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision, choose_device
 
@@ -115,6 +116,11 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
         raise UsageError(
             f"the run's network is Python code, {config.model}; if you trust it and it is here, say so with --model "
             f"{config.model}"
+        )
+    if data_runs_code(config.dataset) and place.dataset is None:
+        raise UsageError(
+            f"the run's data set is Python code, {config.dataset}; if you trust it and it is here, say so with "
+            f"--dataset {config.dataset}"
         )
     config = config.model_copy(
         update={"model": place.model or config.model, "dataset": place.dataset or config.dataset}

@@ -33,6 +33,7 @@ from prune_nas.search.cluster.storage import TRIES, Storage, grace, masked, open
 from prune_nas.search.crew import OnEpoch, Source
 from prune_nas.search.progress import View
 from prune_nas.search.work import Result, Training
+from prune_nas.training.data import runs_code as data_runs_code
 from prune_nas.training.loop import Epoch
 
 _POLL = (0.05, 1.0)  # seconds between two looks at the queue, longer and longer while nothing happens
@@ -223,6 +224,8 @@ class _Team:
                          "--dir", str(folder), "--leash", "--quiet"]  # fmt: skip
         if runs_code(config.model):
             self._command += ["--model", config.model]
+        if data_runs_code(config.dataset):
+            self._command += ["--dataset", config.dataset]
         if config.data_dir is not None:
             self._command += ["--data-dir", str(config.data_dir)]
 

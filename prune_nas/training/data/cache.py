@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from prune_nas.design.files import write_bytes
+from prune_nas.training.data.decode import decode
+from prune_nas.training.data.download import Progress
 from prune_nas.training.data.source import Arrays, cache_dir
+
+_CHUNK = 1024  # images that are decoded between two words on the progress
 
 
 def cached(key: str, files: Iterable[Path], build: Callable[[], Arrays]) -> Arrays:
@@ -61,3 +70,47 @@ def _read(path: Path, source: str) -> Arrays | None:
     except (OSError, SafetensorError):
         return None
     return Arrays(pixels.astype(np.uint8, copy=False), labels.astype(np.int64, copy=False))
+
+
+def mapped(key: str, files: Sequence[Path], size: int, progress: Progress) -> NDArray[np.uint8]:
+    """Decode files once into a file of pixels, and map that into memory.
+
+    Unlike `cached`, nothing but one chunk is ever held in memory, and a full disk is an error: this was asked for.
+
+    Args:
+        key: names the set, its place, the split and the image size.
+        files: the images; their paths, sizes and times of change say whether the file is still theirs.
+        size: height and width in pixels.
+        progress: told the bytes that are decoded and those there will be.
+
+    Returns:
+        (N, size, size, 3), read from the disk as it is needed.
+
+    Raises:
+        UsageError: an image cannot be read.
+        OSError: the cache has no room.
+    """
+    folder, shape = cache_dir() / "decoded", (len(files), size, size, 3)
+    path = folder / f"{key}-{fingerprint(files)[:16]}.npy"
+    with contextlib.suppress(OSError, ValueError, EOFError):
+        kept = np.load(path, mmap_mode="r", allow_pickle=False)
+        if kept.shape == shape and kept.dtype == np.uint8:
+            return cast("NDArray[np.uint8]", kept)
+    folder.mkdir(parents=True, exist_ok=True)
+    part = folder / f".{path.name}.{os.getpid()}"
+    try:
+        with part.open("wb") as file, ThreadPoolExecutor() as pool:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for start in range(0, len(files), _CHUNK):
+                names = map(str, files[start : start + _CHUNK])
+                for image in pool.map(partial(decode, size=size), names):
+                    file.write(image.tobytes())
+                progress(min(start + _CHUNK, len(files)) * size * size * 3, len(files) * size * size * 3)
+            file.flush()
+            os.fsync(file.fileno())
+        for old in folder.glob(f"{key}-*.npy"):
+            old.unlink(missing_ok=True)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+    return cast("NDArray[np.uint8]", np.load(path, mmap_mode="r", allow_pickle=False))

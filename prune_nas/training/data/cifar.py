@@ -19,7 +19,7 @@ from prune_nas.errors import MissingError, UsageError
 from prune_nas.training.data.augment import Augmentation, Normalisation
 from prune_nas.training.data.cache import cached, place
 from prune_nas.training.data.decode import resize
-from prune_nas.training.data.download import Progress, fetch, md5_of
+from prune_nas.training.data.download import fetch, md5_of, show_progress
 from prune_nas.training.data.folder import open_folder
 from prune_nas.training.data.images import Images
 from prune_nas.training.data.source import Arrays, Source, cache_dir
@@ -48,7 +48,7 @@ class Kind:
     classes: tuple[str, ...]
 
 
-def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool, progress: Progress) -> Source:
+def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool) -> Source:
     """Find `cifar10` or `cifar100` in a folder, then in the cache, then on the network.
 
     Raises:
@@ -69,7 +69,7 @@ def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool, pr
     if not download:
         raise MissingError(f"{name} was not found in {data_dir} and downloads are off. {by_hand}")
     try:
-        fetch(kind.urls, archive, kind.archive_md5, progress=progress)
+        fetch(kind.urls, archive, kind.archive_md5, progress=show_progress)
     except (MissingError, OSError) as error:
         raise MissingError(f"{error}. {by_hand}") from error
     return _official(kind, archive, partial(_from_archive, kind, archive), image_size)

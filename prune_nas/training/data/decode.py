@@ -22,11 +22,15 @@ def decode(path: str, size: int) -> NDArray[np.uint8]:
     try:
         with Image.open(path) as file:
             file.draft("RGB", (size, size))  # lets a JPEG be decoded at a fraction of its size; others ignore it
-            picture = _eight_bits(file).convert("RGB")
+            return square(file, size)
     # Pillow answers damaged files with errors of many kinds, SyntaxError and struct.error among them.
     except Exception as error:
         raise UsageError(f"{path} is not an image that can be read ({error}); replace or remove it") from error
-    return np.array(_centre(picture, size), dtype=np.uint8)
+
+
+def square(picture: Image.Image, size: int) -> NDArray[np.uint8]:
+    """A picture with its short side scaled to `size` and its centre cut out: (size, size, 3), RGB."""
+    return np.array(_centre(_eight_bits(picture).convert("RGB"), size), dtype=np.uint8)
 
 
 def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

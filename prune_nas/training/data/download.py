@@ -64,7 +64,7 @@ def show_progress(done: int, total: int) -> None:
     """Keep one line on a terminal's stderr up to date; a log file is spared."""
     if sys.stderr.isatty():
         share = f" of {total / 1e6:.0f}" if total else ""
-        sys.stderr.write(f"\rdownloading: {done / 1e6:.0f}{share} MB" + ("\n" if done == total else ""))
+        sys.stderr.write(f"\rfetching or decoding: {done / 1e6:.0f}{share} MB" + ("\n" if done == total else ""))
         sys.stderr.flush()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -12,18 +14,20 @@ import torch
 
 from prune_nas.errors import UsageError
 from prune_nas.training.data.augment import Augmentation
-from prune_nas.training.data.cache import cached, place
+from prune_nas.training.data.cache import cached, mapped, place
 from prune_nas.training.data.decode import decode
-from prune_nas.training.data.images import FolderImages, ImageSet
+from prune_nas.training.data.download import show_progress
+from prune_nas.training.data.images import Decoded, FolderImages, ImageSet
 from prune_nas.training.data.source import Arrays, Source
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 MEMORY_LIMIT = 1 << 30  # bytes of one decoded split; a larger one is decoded anew in every epoch
 
 
-def open_folder(root: Path, *, name: str, image_size: int) -> Source:
+def open_folder(root: Path, *, name: str, image_size: int, cache_images: bool = False) -> Source:
     """Find the splits and classes of a folder; no image is read.
 
+    A split that is too large for memory is decoded in every epoch, or, with `cache_images`, once into the cache.
     `test/` is the test set and `val/` the validation set. With only one of the two, that one is the test set and
     validation is cut from `train/`.
 
@@ -45,13 +49,15 @@ def open_folder(root: Path, *, name: str, image_size: int) -> Source:
     return Source(
         name=name,
         classes=classes,
-        read=partial(_read, root, splits, classes, image_size),
+        read=partial(_read, root, splits, classes, image_size, cache_images),
         augmentation=Augmentation(padding=image_size // 8),
         has_val="val" in splits,
     )
 
 
-def _read(root: Path, splits: dict[str, Path], classes: tuple[str, ...], image_size: int, split: str) -> ImageSet:
+def _read(
+    root: Path, splits: dict[str, Path], classes: tuple[str, ...], image_size: int, cache_images: bool, split: str
+) -> ImageSet:
     """Every image of one split, in the order of the classes' and the files' names."""
     files: list[Path] = []
     labels: list[int] = []
@@ -62,7 +68,14 @@ def _read(root: Path, splits: dict[str, Path], classes: tuple[str, ...], image_s
         files += found
         labels += [label] * len(found)
     if len(files) * image_size**2 * 3 > MEMORY_LIMIT:
-        return FolderImages(str(root), tuple(map(str, files)), torch.tensor(labels), image_size)
+        images = FolderImages(str(root), tuple(map(str, files)), torch.tensor(labels), image_size)
+        if not cache_images:
+            return images
+        pixels = mapped(f"folder-{place(splits[split])}-{image_size}", files, image_size, show_progress)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that the file may not be written to, which nobody does
+            rows = Decoded(torch.from_numpy(pixels), torch.arange(len(files)))
+        return dataclasses.replace(images, decoded=rows)
     key = f"folder-{place(splits[split])}-{image_size}"
     return cached(key, files, partial(_decode_all, files, labels, image_size)).images()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self, TypeAlias, final
 
@@ -81,6 +81,25 @@ class Images:
 
 @final
 @dataclass(frozen=True, eq=False)
+class Decoded:
+    """Decoded images in a file that is mapped into memory: the system reads what a batch needs."""
+
+    pixels: Tensor
+    """uint8 (M, H, W, C)."""
+    rows: Tensor
+    """int64 (N,): where each image of the set is among them."""
+
+    def subset(self, indices: Tensor) -> Self:
+        """Those of some images."""
+        return dataclasses.replace(self, rows=self.rows[indices])
+
+    def take(self, indices: Tensor) -> Tensor:
+        """uint8 (B, H, W, C)."""
+        return self.pixels[self.rows[indices]]
+
+
+@final
+@dataclass(frozen=True, eq=False)
 class FolderImages:
     """A set too large for memory: files that worker processes decode again in every epoch."""
 
@@ -91,6 +110,8 @@ class FolderImages:
     """int64 (N,), on the CPU."""
     image_size: int
     normalisation: Normalisation = UNIT
+    decoded: Decoded | None = field(default=None, repr=False)
+    """The pixels, where they were asked to be decoded once: then nothing is decoded in an epoch."""
     workers: int = min(8, os.cpu_count() or 1)
 
     def __len__(self) -> int:
@@ -105,7 +126,10 @@ class FolderImages:
         """The images at int64 `indices`, in their order."""
         indices = indices.to(self.labels.device)
         return dataclasses.replace(
-            self, paths=tuple(self.paths[i] for i in indices.tolist()), labels=self.labels[indices]
+            self,
+            paths=tuple(self.paths[i] for i in indices.tolist()),
+            labels=self.labels[indices],
+            decoded=None if self.decoded is None else self.decoded.subset(indices),
         )
 
     def batches(
@@ -130,26 +154,32 @@ class FolderImages:
 
     def _read(self, pieces: Sequence[Tensor], device: torch.device, augmentation: Augmentation | None) -> Batches:
         finish = _Finish(self.normalisation, augmentation, self.image_size, self.image_size, device)
-        loader = DataLoader(
-            _Decoded(self.paths, self.image_size),
+        if self.decoded is not None:
+            batches: Iterable[Tensor | UsageError] = (self.decoded.take(piece[0]) for piece in pieces)
+        else:
+            batches = self._decode(pieces)
+        labels = self.labels.to(device)
+        for pixels, piece in zip(batches, pieces, strict=True):
+            if isinstance(pixels, UsageError):
+                raise pixels
+            draws = piece.to(device)
+            yield finish(pixels.to(device), draws[1:]), labels.index_select(0, draws[0])
+
+    def _decode(self, pieces: Sequence[Tensor]) -> Iterable[Tensor | UsageError]:
+        return DataLoader(
+            _Decoding(self.paths, self.image_size),
             batch_sampler=[piece[0].tolist() for piece in pieces],
             num_workers=self.workers,
             collate_fn=_together,
             generator=torch.Generator(),  # its own: a loader without one draws from the global generator
         )
-        labels = self.labels.to(device)
-        for pixels, piece in zip(loader, pieces, strict=True):
-            if isinstance(pixels, UsageError):
-                raise pixels
-            draws = piece.to(device)
-            yield finish(pixels.to(device), draws[1:]), labels.index_select(0, draws[0])
 
 
 ImageSet: TypeAlias = Images | FolderImages
 
 
 @final
-class _Decoded(Dataset[Tensor | UsageError]):
+class _Decoding(Dataset[Tensor | UsageError]):
     """uint8 (size, size, 3) for each path, or what is wrong with it.
 
     An error raised in a worker would come back with the worker's traceback in its message.

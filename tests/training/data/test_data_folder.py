@@ -199,3 +199,59 @@ def test_a_set_on_the_disk_may_be_moved(make_folder, tmp_path, monkeypatch):
     assert load("folder:moved").fingerprint == first
     (moved / "train" / "cat" / "000.png").rename(moved / "train" / "cat" / "zzz.png")
     assert load(f"folder:{moved}").fingerprint != first
+
+
+def test_a_large_folder_is_decoded_once_when_asked(make_folder, cache, monkeypatch):
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 100)
+    root = make_folder(train=TWO, test=TWO)
+    each = load(f"folder:{root}", image_size=16)
+    once = load(f"folder:{root}", image_size=16, cache_images=True)
+    assert once.fingerprint == each.fingerprint
+    assert len(once.open_test()) == 30
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("decoded again")
+
+    def batches(data):
+        return list(data.train.batches(5, generator=torch.Generator().manual_seed(3), augmentation=data.augmentation))
+
+    before = batches(each)
+    monkeypatch.setattr("prune_nas.training.data.images.decode", forbidden)
+    monkeypatch.setattr("prune_nas.training.data.cache.decode", forbidden)
+    again = load(f"folder:{root}", image_size=16, cache_images=True)
+    for (x, y), (x1, y1), (x2, y2) in zip(before, batches(once), batches(again), strict=True):
+        assert torch.equal(x, x1)
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y1)
+        assert torch.equal(y, y2)
+    assert len(again.open_test()) == 30
+
+
+@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", bytes(3000)])
+def test_a_damaged_file_of_decoded_images_is_made_anew(make_folder, cache, monkeypatch, damage):
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 100)
+    root = make_folder(train=TWO, test=TWO)
+    first = load(f"folder:{root}", image_size=16, cache_images=True)
+    (kept,) = (cache / "decoded").glob("*.npy")
+    size = kept.stat().st_size
+    kept.unlink()  # the first set still maps it
+    kept.write_bytes(damage)
+    second = load(f"folder:{root}", image_size=16, cache_images=True)
+    assert kept.stat().st_size == size
+    assert torch.equal(next(first.train.batches(9))[0], next(second.train.batches(9))[0])
+    assert [path.name for path in (cache / "decoded").glob(".*")] == []
+
+
+def test_the_shares_of_several_processes_are_the_whole_batch(make_folder, monkeypatch):
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 100)
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}", image_size=16)
+
+    def batches(share):
+        generator = torch.Generator().manual_seed(3)
+        return data.train.batches(5, generator=generator, augmentation=data.augmentation, share=share)
+
+    for (x, y), (x0, y0), (x1, y1) in zip(batches((0, 1)), batches((0, 2)), batches((1, 2)), strict=True):
+        assert torch.equal(x[0::2], x0)
+        assert torch.equal(x[1::2], x1)
+        assert torch.equal(y[0::2], y0)
+        assert torch.equal(y[1::2], y1)

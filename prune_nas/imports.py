@@ -1,0 +1,84 @@
+"""Python code that a person named on the command line: `package.module:callable` or `path/file.py:callable`.
+
+Importing is running, so nothing that was read from a file or a database may come here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from prune_nas.errors import UsageError, unknown
+
+
+def imported(place: str, name: str, does: str) -> Callable[..., Any]:
+    """The callable `name` of a package's module, or of a Python file.
+
+    Args:
+        place: the module's name, or the path of a file that ends in .py.
+        name: of a class or function in it.
+        does: what it must do, for messages, as in "makes a network".
+
+    Raises:
+        UsageError: there is none, it is not callable, or importing it raises.
+    """
+    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    return _attribute(module, name, place, does)
+
+
+def _module(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name != place and not place.startswith(f"{error.name}."):
+            raise UsageError(f"importing {place} raised {said(error)}") from error
+        raise UsageError(
+            f"there is no Python package {place!r}; name an installed package.module:callable or path/file.py:callable"
+        ) from None
+    except Exception as error:
+        raise UsageError(f"importing {place} raised {said(error)}") from error
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}; name a Python file and the callable in it: path/file.py:callable")
+    name = f"_prune_nas_user_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UsageError(f"{path} cannot be imported as Python")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and the like look their module up
+    sys.path.insert(0, str(path.resolve().parent))  # as `python path/file.py` would
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"importing {path} raised {said(error)}") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
+    return module
+
+
+def _attribute(module: ModuleType, name: str, place: str, does: str) -> Callable[..., Any]:
+    found = getattr(module, name, None)
+    if found is None:
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise unknown(f"callable in {place}", name, public)
+    if not callable(found):
+        raise UsageError(f"{place}:{name} must be a class or function that {does}; got {type(found).__name__}")
+    made: Callable[..., Any] = found
+    return made
+
+
+def said(error: BaseException) -> str:
+    """The error in a line, with the line of code that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    text = (str(error).strip().splitlines() or [""])[0]
+    if isinstance(error, SyntaxError):
+        return f"SyntaxError: {error.msg} ({error.filename}:{error.lineno})"
+    return f"{type(error).__name__}: {text} ({frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})"

@@ -1,0 +1,69 @@
+"""Data sets in Python code of one's own: `package.module:callable` or `path/file.py:callable`.
+
+The callable returns (train, test): two sequences of (image, label) with images as Pillow's or uint8 (H, W) or (H, W, 3)
+arrays and labels from 0, as torchvision's data sets are; `train.classes`, where there is one, names the classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from prune_nas.errors import UsageError
+from prune_nas.imports import imported, said
+from prune_nas.training.data.augment import Augmentation
+from prune_nas.training.data.decode import square
+from prune_nas.training.data.images import Images
+from prune_nas.training.data.source import Arrays, Source
+
+
+def open_custom(name: str, *, image_size: int) -> Source:
+    """What the callable returns, every image scaled and cut to a square.
+
+    Raises:
+        UsageError: there is no such callable, it raises, or returns something else.
+    """
+    place, _, function = name.rpartition(":")
+    made = imported(place, function, "makes a data set")
+    try:
+        train, test = made()
+        classes = getattr(train, "classes", None) or [str(n) for n in range(1 + max(int(y) for _, y in _items(train)))]
+        names = tuple(map(str, classes))
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"{name}() must return (train, test), sequences of (image, label); it gave {said(error)}"
+        ) from error
+    return Source(
+        name=name,
+        classes=names,
+        read=partial(_read, {"train": train, "test": test}, name, len(names), image_size),
+        augmentation=Augmentation(padding=image_size // 8),
+    )
+
+
+def _items(images: Sequence[Any]) -> Any:
+    return (images[index] for index in range(len(images)))
+
+
+def _read(splits: dict[str, Sequence[Any]], name: str, classes: int, size: int, split: str) -> Images:
+    images = splits[split]
+    pixels = np.empty((len(images), size, size, 3), np.uint8)
+    labels = np.empty(len(images), np.int64)
+    for index, (image, label) in enumerate(_items(images)):
+        labels[index] = int(label)
+        if not 0 <= labels[index] < classes:
+            raise UsageError(f"{name}: {split} image {index} has label {label}; there are {classes} classes, from 0")
+        try:
+            picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
+            pixels[index] = square(picture, size)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"{name}: {split} image {index} must be Pillow's or a uint8 array of (H, W) or (H, W, 3) ({error})"
+            ) from error
+    return Arrays(pixels, labels).images()

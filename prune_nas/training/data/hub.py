@@ -1,0 +1,78 @@
+"""Data sets of the Hugging Face hub: `hf:NAME` or `hf:NAME:CONFIG`, decoded once into the cache."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from prune_nas.errors import MissingError, UsageError
+from prune_nas.training.data.augment import Augmentation
+from prune_nas.training.data.decode import square
+from prune_nas.training.data.images import Images
+from prune_nas.training.data.source import Arrays, Source
+
+_TESTS = ("test", "validation", "valid", "val")  # the first of these that there is
+
+
+def open_hub(name: str, *, image_size: int, download: bool) -> Source:
+    """The set with its `train` split, and its `test` split or, without one, its validation split as the test images.
+
+    Raises:
+        UsageError: there is no such set, or it has no images with classes.
+        MissingError: `datasets` is not installed, or nothing may be downloaded.
+    """
+    if not download:
+        raise MissingError(f"{name} comes from the hub, and downloads are off")
+    splits = _load(name)
+    test = next((split for split in _TESTS if split in splits), None)
+    if "train" not in splits or test is None:
+        raise UsageError(f"{name} must have the splits train and test (or validation); it has {', '.join(splits)}")
+    image, label, classes = _columns(name, splits["train"].features)
+    rows = {"train": splits["train"], "test": splits[test]}
+    if test == "test" and "validation" in splits:
+        rows["val"] = splits["validation"]
+    return Source(
+        name=name,
+        classes=classes,
+        read=partial(_read, rows, image, label, image_size),
+        augmentation=Augmentation(padding=image_size // 8),
+        has_val="val" in rows,
+    )
+
+
+def _load(name: str) -> Mapping[str, Any]:
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError:
+        raise MissingError(f"{name} needs the package datasets: pip install 'prune-nas[hf]'") from None
+    place, _, config = name.removeprefix("hf:").partition(":")
+    try:
+        loaded: Mapping[str, Any] = library.load_dataset(place, config or None)
+    except Exception as error:  # of many kinds: no network, no such set, no such configuration
+        raise UsageError(f"{name} cannot be loaded ({type(error).__name__}: {str(error).splitlines()[0]})") from error
+    return loaded
+
+
+def _columns(name: str, features: Mapping[str, Any]) -> tuple[str, str, tuple[str, ...]]:
+    """The columns of images and labels, and the classes; of several kinds of labels the one with most classes."""
+    images = [column for column, kind in features.items() if type(kind).__name__ == "Image"]
+    labels = {column: kind for column, kind in features.items() if type(kind).__name__ == "ClassLabel"}
+    if len(images) != 1 or not labels:
+        raise UsageError(f"{name} must have one column of images and one of class labels; it has {', '.join(features)}")
+    label = max(labels, key=lambda column: labels[column].num_classes)
+    return images[0], label, tuple(labels[label].names)
+
+
+def _read(rows: Mapping[str, Any], image: str, label: str, size: int, split: str) -> Images:
+    part = rows[split]
+    labels = np.array(part[label], np.int64)
+    if len(labels) and labels.min() < 0:
+        raise UsageError(f"the {split} images of this set have no labels (-1), so that nothing can be measured on them")
+    pixels = np.empty((len(labels), size, size, 3), np.uint8)
+    for index in range(len(labels)):
+        pixels[index] = square(part[index][image], size)
+    return Arrays(pixels, labels).images()
