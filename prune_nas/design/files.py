@@ -1,4 +1,4 @@
-"""Files of JSON and others: written so that a reader, or a crash, sees the old or the new one and never half of either."""
+"""Files written so that a reader, or a crash, sees the old one or the new one and never half of either; JSON read."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import os
 import tempfile
 from pathlib import Path
 from typing import Any
+
+
+_LONGEST = 30  # digits of a whole number
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -43,12 +46,18 @@ def parse_json(text: str) -> Any:
     """The value in a JSON text from anywhere, hostile ones included.
 
     Raises:
-        ValueError: it is not JSON: NaN is none, nor is what nests deeper than anything of ours.
+        ValueError: it is not JSON (NaN is none), or it nests deeper or has longer numbers than anything of ours.
     """
     try:
-        return json.loads(text, parse_constant=_refuse)
+        return json.loads(text, parse_constant=_refuse, parse_int=_short)
     except RecursionError:
         raise ValueError("it nests too deeply") from None
+
+
+def _short(digits: str) -> int:
+    if len(digits) > _LONGEST:
+        raise ValueError(f"it holds a number of {len(digits)} digits")
+    return int(digits)
 
 
 def _refuse(name: str) -> Any:

@@ -1,6 +1,6 @@
 import pytest
 
-from prune_nas.design.files import write_bytes, write_json
+from prune_nas.design.files import parse_json, write_bytes, write_json
 from prune_nas.design.records import Curve, TrialRow, read_table, write_table
 from prune_nas.errors import PruneNasError
 
@@ -47,7 +47,7 @@ def test_json_refuses_what_no_reader_need_take(tmp_path):
         write_json(tmp_path / "x.json", float("nan"))
 
 
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', "[Infinity]", "", "{", "\0", "9" * 5000])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": NaN}', "[Infinity]", "", "{", "\0", "9" * 31, "-" + "9" * 5000])
 def test_what_is_no_json_is_one_kind_of_error(text):
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
