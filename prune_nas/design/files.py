@@ -8,7 +8,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-
 _LONGEST = 30  # digits of a whole number
 
 
