@@ -99,7 +99,7 @@ def main() -> None:
     torch.set_num_threads(2)
     lines = [
         f"VGG-16, {IMAGES} images of CIFAR-10, batch 128, fp32, {TRAININGS} trainings of {EPOCHS} epochs a round, "
-        f"n = {given.rounds} rounds in turns; {machine()['cpu']}, {machine()['cores']} cores, torch {torch.__version__}",
+        f"n = {given.rounds} rounds; {machine()['cpu']}, {machine()['cores']} cores; torch {torch.__version__}",
         "",
         "| width | way | images/s | s a training beyond its epochs | ratio |",
         "|---|---|---|---|---|",

@@ -30,6 +30,7 @@ from prune_nas.search.work import Result, Training
 _BRIEFING, _STATE = "briefing", "state"
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 _PIECE = 3 * 2**20  # bytes of a file an attribute
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 GIVEN_BACK = "given back: its worker was stopped"
 
@@ -300,13 +301,14 @@ def result_to_dict(result: Result, weights: str | None) -> dict[str, Any]:
 
 
 def result_from_dict(data: Mapping[str, Any], worker: str) -> Result:
-    """The inverse, told who did it.
+    """The inverse, told who did it: a name that is none, as a spreadsheet's formula, is left out.
 
     Raises:
         PruneNasError: it is none.
     """
+    who = worker if _NAME.fullmatch(worker) else ""
     try:
-        result = Result(**{**{k: v for k, v in data.items() if k != "weights"}, "worker": worker})
+        result = Result(**{**{k: v for k, v in data.items() if k != "weights"}, "worker": who})
         numbers = (result.val_accuracy, result.test_accuracy)
         sound = all(number is None or 0 <= number <= 1 for number in numbers) and result.seconds >= 0
     except TypeError:

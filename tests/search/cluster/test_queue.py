@@ -123,7 +123,8 @@ def test_what_is_no_training_is_refused(change):
 @pytest.mark.parametrize("change", [{"val_accuracy": 1.5}, {"val_accuracy": float("nan")}, {"seconds": -1}, {"x": 1}])
 def test_what_is_no_result_is_refused(change):
     plain = result_to_dict(Result(0.5, 1, 1.0), None)
-    assert result_from_dict(plain, "me") == Result(0.5, 1, 1.0, worker="me")
+    assert result_from_dict(plain, "host.example:7") == Result(0.5, 1, 1.0, worker="host.example:7")
+    assert result_from_dict(plain, '=HYPERLINK("x")').worker == ""
     with pytest.raises(PruneNasError, match="a result that is none"):
         result_from_dict({**plain, **change}, "me")
 
