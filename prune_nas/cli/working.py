@@ -12,7 +12,7 @@ import typer
 from prune_nas.cli.common import DataDir, Quiet, app
 
 
-@app.command(epilog="Example: PRUNE_NAS_STORAGE=postgresql://me@db/nas prune-nas worker --study vgg16-cifar10")
+@app.command(epilog="Example: prune-nas worker --storage postgresql://me@db/nas --study vgg16-cifar10")
 def worker(
     study: Annotated[str, typer.Option(help="The run's name, as its command printed it.")],
     storage: Annotated[
@@ -80,5 +80,6 @@ def _stop(number: int, frame: object) -> None:
 
 
 def _until_let_go() -> None:
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 1024):  # not through a buffer, whose lock would be held at this process's end
+        pass
     os.kill(os.getpid(), signal.SIGTERM)
