@@ -79,6 +79,7 @@ def test_the_parent_killed_takes_its_workers_along_and_the_search_ends_the_same(
     assert outcome(run) == outcome(searched_by_two)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, searched_by_two):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
@@ -206,7 +207,17 @@ def disturbed(run, command, kills, seed):
 
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, searched_by_two):
     run = tmp_path / "run"
-    disturbed(run, [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)], kills=2, seed=0)
+    command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not waits_for(run, "study"):
+        assert process.poll() is None, "it ended before a worker could be killed"
+        time.sleep(0.02)
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    time.sleep(2)
+    process.kill()
+    process.wait()
+    readable(run)
+    disturbed(run, command, kills=1, seed=0)
     assert outcome(run) == outcome(searched_by_two)
 
 
