@@ -155,8 +155,6 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _somebody_trains(self) -> Self:
-        if self.workers == 0 and self.storage is None:
-            raise UsageError("--workers 0 leaves the work to other machines, which need a --storage to find it in")
         if self.devices and self.device not in ("auto", self.devices[0]):
             raise UsageError(f"--devices says where to train; leave --device {self.device} out")
         return self
@@ -293,6 +291,8 @@ def resolve(
         given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
     if "penalty" not in given and any("weights" in str(text) for text in given.get("budget", ())):
         given["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
+    if str(given.get("workers", "")) == "0" and given.get("storage") is None:
+        raise UsageError("--workers 0 leaves the work to other machines, which need a --storage to find it in")
     try:
         return Config(**{**PRESETS[preset], **given, "preset": preset})
     except ValidationError as error:

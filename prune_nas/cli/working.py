@@ -67,6 +67,7 @@ def worker(
             say=view.say,
             wait=wait,
             most=trainings,
+            leashed=leash,
         )
     except KeyboardInterrupt:
         if not leash:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
-from prune_nas.errors import PruneNasError
+from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.training.data import Data, ImageSet
 from prune_nas.training.precision import Precision, synchronise
 from prune_nas.training.recipe import Recipe
@@ -93,6 +93,8 @@ def fit(
     if checkpoint is not None:
         done = _restore(checkpoint, network, optimiser, _identity(recipe, seed))
     yield from done
+    if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
+        raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
     penalise = None if penalty is None else partial(penalty, network)
     with together(network) as runs:
         for number in range(len(done) + 1, recipe.epochs + 1):
@@ -134,8 +136,10 @@ def train(
                 epochs.append(epoch)
                 on_epoch(epoch)
         except (torch.OutOfMemoryError, RuntimeError) as error:
-            if not is_out_of_memory(error) or team().size > 1:  # one of a team cannot begin again by itself
+            if not is_out_of_memory(error):
                 raise
+            if team().size > 1:  # one of a team cannot begin again by itself; its end is the others'
+                raise PruneNasError(f"out of memory at batch {recipe.batch}; use a smaller --batch") from error
             continue
         return network, epochs
     raise OutOfMemoryError(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -20,6 +20,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
+
+from prune_nas.errors import UsageError
 
 _WAIT = timedelta(days=7)  # the others wait while the first one draws, measures latencies or is asked for more
 
@@ -81,8 +83,9 @@ def together(network: nn.Module) -> Iterator[nn.Module]:
         yield network
         return
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
-    for norm in norms:
-        norm.forward = partial(_whole_batch, norm)  # type: ignore[method-assign]
+    forwards = [_forward(norm) for norm in norms]
+    for norm, forward in zip(norms, forwards, strict=True):
+        norm.forward = forward  # type: ignore[method-assign,assignment]
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # the name that replaces broadcast_buffers came with 2.14
@@ -95,6 +98,20 @@ def together(network: nn.Module) -> Iterator[nn.Module]:
     finally:
         for norm in norms:
             del norm.forward
+
+
+def _forward(norm: _BatchNorm) -> Callable[[Tensor], Tensor]:
+    """What the module does, with the statistics of the whole batch.
+
+    Raises:
+        UsageError: it does something of its own that is not known here.
+    """
+    if type(norm).forward is _BatchNorm.forward:
+        return partial(_whole_batch, norm)
+    parts: Any = norm
+    if any(kind.__name__ == "BatchNormAct2d" for kind in type(norm).__mro__):  # timm's, with its activation
+        return lambda x: parts.act(parts.drop(_whole_batch(norm, x)))
+    raise UsageError(f"{type(norm).__name__} has a forward of its own; train such a network in one process")
 
 
 def _whole_batch(norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
@@ -69,7 +70,7 @@ def code_digest() -> str:
 def briefing(config: Config, traced: Traced, setting: Setting) -> dict[str, Any]:
     """What the workers of a run must know, as plain data: nothing in it names a path of this machine but the data's."""
     own = {name: value for name, value in config.model_dump(mode="json").items() if name not in _LEFT_OUT}
-    return {
+    made = {
         "schema": SCHEMA,
         "version": version("prune-nas"),
         "code": code_digest(),
@@ -80,6 +81,7 @@ def briefing(config: Config, traced: Traced, setting: Setting) -> dict[str, Any]
         "precision": setting.precision.name,
         "heartbeat": config.heartbeat,
     }
+    return dict(json.loads(json.dumps(made)))  # as it comes back from the database, so that the two can be compared
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
@@ -132,12 +134,18 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
     if data.fingerprint != brief["fingerprint"]:
         raise UsageError(
             f"{config.dataset} is other data here (fingerprint {data.fingerprint}) than in the run "
-            f"({brief['fingerprint']}); give this machine the same files with --data-dir"
+            f"({brief['fingerprint']}); give this machine the same files (--data-dir, or --dataset folder:DIR)"
         )
     traced = trace_model(config, data.input_shape, len(data.classes), brief.get("settings"))
     if replace(traced.space, model=there.model, latency=(), base_latency=None) != there:
         raise UsageError(f"{config.model} has another space here than in the run; install the same code of it")
     return Workplace(config, traced, Setting(on_device(data, device), device, Precision(str(brief["precision"]))))
+
+
+def place_of(study: str, brief: Mapping[str, Any]) -> str:
+    """The name of a folder for one run's files: a training of another run must never go on from them."""
+    what = json.dumps([study, *(brief.get(name) for name in (*_IDENTITY, "precision"))], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:16]
 
 
 def _space(space: Space) -> dict[str, Any]:

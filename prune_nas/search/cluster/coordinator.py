@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,14 +28,13 @@ from sqlalchemy.engine import URL
 from prune_nas.config import Config
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.models.sources import runs_code
-from prune_nas.search.cluster.briefing import differences
+from prune_nas.search.cluster.briefing import differences, place_of
 from prune_nas.search.cluster.queue import Entry, Order, Queue, digest_of, made, result_from_dict
 from prune_nas.search.cluster.storage import TRIES, Storage, grace, masked, open_storage, parse_url, patiently
 from prune_nas.search.crew import OnEpoch, Source
 from prune_nas.search.progress import View
 from prune_nas.search.work import Result, Training
 from prune_nas.training.data import runs_code as data_runs_code
-from prune_nas.training.loop import Epoch
 
 _POLL = (0.05, 1.0)  # seconds between two looks at the queue, longer and longer while nothing happens
 _BACKSTOP = 5.0  # seconds after which a training that nobody does is queued again
@@ -47,6 +47,7 @@ class _Task:
     source: Source
     training: Training
     order: Order
+    after: int = -1
     epochs: int = 0
     idle: float | None = None
 
@@ -74,6 +75,7 @@ class Cluster:
         self._secret = config.storage.get_secret_value()
         self._url = _checked(parse_url(self._secret), len(local))
         self._config, self._name, self._briefing, self._view = config, name, briefing, view
+        self._folder = folder / place_of(name, briefing)
         self._team = _Team(config, name, self._secret, local, threads, folder)
         self._tasks: dict[str, _Task] = {}
         self._unseen: dict[int, float] = {}
@@ -102,6 +104,8 @@ class Cluster:
         if kind is None:
             patiently(self._end, self._view.say)
         self._team.dismiss()
+        if kind is None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self) -> None:
         self._queue.withdraw()
@@ -138,6 +142,7 @@ class Cluster:
         ready, running = states.count(TrialState.WAITING), states.count(TrialState.RUNNING)
         for task in self._asked(sources, max(1, math.ceil(running / 8), self._team.size - running) - ready):
             self._tasks[task.order.key] = task  # first, so that it is not lost where the database is away
+            task.after = self._queue.spent(task.order)
             self._submit(task)
 
     def _asked(self, sources: Sequence[Source], wanted: int) -> Iterator[_Task]:
@@ -156,14 +161,15 @@ class Cluster:
     def _submit(self, task: _Task) -> None:
         if task.training.origin is not None:
             self._queue.put_file(task.training.origin)
-        self._queue.add(task.order)
+        self._queue.add(task.order, task.after)
 
     def _look(self, key: str, task: _Task, entry: Entry | None, on_epoch: OnEpoch) -> None:
+        entry = entry and entry.since(task.after)
         if entry is None:
             self._submit(task)
             return
         for epoch in entry.epochs[task.epochs :]:
-            on_epoch(task.training, Epoch(**epoch))
+            on_epoch(task.training, epoch)
             task.epochs += 1
         if (outcome := entry.outcome) is not None:
             self._take(key, task, outcome)
@@ -179,7 +185,7 @@ class Cluster:
         elif task.idle is None:
             task.idle = time.monotonic()
         elif time.monotonic() - task.idle > _BACKSTOP:
-            self._queue.add(task.order)
+            self._queue.add(task.order, task.after)
 
     def _began(self, trial: FrozenTrial) -> None:
         """Give up a trial that was taken and never begun: Optuna calls only those stale that gave a sign of life."""
@@ -191,19 +197,21 @@ class Cluster:
     def _take(self, key: str, task: _Task, outcome: dict[str, Any]) -> None:
         target, digest = task.training.weights, outcome.get("weights")
         if target is not None and digest is not None:
-            self._queue.get_file(digest, target)
+            self._queue.get_file(str(digest), target)
         result = result_from_dict(outcome, str(outcome.get("worker", "")))
         del self._tasks[key]  # nothing is told twice
         task.source.tell(task.training, result)
         if digest is not None:
-            self._queue.drop_file(digest)
+            self._queue.drop_file(str(digest))
 
     def _without(self, lost: Sequence[int]) -> None:
         """Give up the trials of local workers that ended: nobody need wait for their silence."""
         host = socket.gethostname()
         for entry in self._queue.entries().values():
             for trial in entry.trials:
-                by = trial.user_attrs.get("worker", {})
+                by = trial.user_attrs.get("worker")
+                if not isinstance(by, dict):
+                    continue
                 if trial.state == TrialState.RUNNING and by.get("host") == host and by.get("pid") in lost:
                     self._queue.give_up(trial)
 

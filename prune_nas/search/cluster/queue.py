@@ -9,6 +9,7 @@ base64, named by their SHA-256: Optuna loads the attributes of every trial and t
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import re
@@ -26,10 +27,13 @@ from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.search.cluster.storage import TRIES, Storage
 from prune_nas.search.work import Result, Training
+from prune_nas.training.loop import Epoch
 
 _BRIEFING, _STATE = "briefing", "state"
 _OPEN = (TrialState.WAITING, TrialState.RUNNING)
 _PIECE = 3 * 2**20  # bytes of a file an attribute
+_MOST_PIECES = 10_000
+_OF_EPOCH = ("train_loss", "val_accuracy", "seconds")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 GIVEN_BACK = "given back: its worker was stopped"
@@ -53,19 +57,22 @@ class Order:
         return {"training": plain.to_dict(), "origin": self.origin, "keeps": self.keeps}
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Order:
+    def from_dict(cls, data: Mapping[str, Any], key: str | None = None) -> Order:
         """The inverse of `to_dict`.
 
         Raises:
-            UsageError: it is no order.
+            UsageError: it is no order, or not that of `key`, which becomes part of paths.
         """
         try:
             training = Training.from_dict(data["training"])
             order = cls(training, data["origin"] and checked(data["origin"]), bool(data["keeps"]))
+            sound = 0 < training.epochs <= 100_000 and 0 <= training.seed < 2**32
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UsageError(f"the queue holds something that is no training ({error})") from error
-        if not (0 < training.epochs <= 100_000 and 0 <= training.seed < 2**32):
+        if not sound:
             raise UsageError(f"the queue asks for {training.epochs} epochs with seed {training.seed}")
+        if key is not None and order.key != key:
+            raise UsageError("the queue holds a training under a key that is not its own")
         return order
 
     @property
@@ -99,7 +106,8 @@ class Entry:
     @property
     def outcome(self) -> dict[str, Any] | None:
         """The first result that was written."""
-        return next((t.user_attrs["result"] for t in self.trials if "result" in t.user_attrs), None)
+        results = (t.user_attrs.get("result") for t in self.trials)
+        return next((result for result in results if isinstance(result, dict)), None)
 
     @property
     def open(self) -> bool:
@@ -113,9 +121,20 @@ class Entry:
         return sum("result" not in t.user_attrs and t.user_attrs.get("note") != GIVEN_BACK for t in ended)
 
     @property
-    def epochs(self) -> list[dict[str, Any]]:
-        """The epochs of the attempt that came furthest."""
-        return max((t.user_attrs.get("epochs", []) for t in self.trials), key=len)
+    def epochs(self) -> list[Epoch]:
+        """The epochs of the attempt that came furthest; none where they are not what a worker writes."""
+        written = [t.user_attrs.get("epochs", []) for t in self.trials]
+        furthest = max((one for one in written if isinstance(one, list)), key=len, default=[])
+        try:
+            found = [Epoch(int(e["number"]), *(float(e[k]) for k in _OF_EPOCH)) for e in furthest]
+        except (KeyError, TypeError, ValueError):
+            return []
+        return found
+
+    def since(self, number: int) -> Entry | None:
+        """The trials after that number; None where there is none."""
+        later = tuple(trial for trial in self.trials if trial.number > number)
+        return Entry(later) if later else None
 
 
 class Queue:
@@ -178,16 +197,34 @@ class Queue:
         entry = self.entries().get(key)
         return None if entry is None else entry.outcome
 
-    def add(self, order: Order) -> None:
-        """Put a training at the end, unless somebody does it, or has."""
+    def spent(self, order: Order) -> int:
+        """The number of a training's last trial whose result is of no use to who asks anew; -1 without one.
+
+        It failed, and not as it would again; or its weights are wanted and were fetched and deleted before.
+        """
         entry = self.entries().get(order.key)
+        results = {} if entry is None else {t.number: t.user_attrs.get("result") for t in entry.trials}
+        return max((number for number, result in results.items() if self._useless(result, order.keeps)), default=-1)
+
+    def _useless(self, result: Any, keeps: bool) -> bool:
+        if not isinstance(result, dict):
+            return False
+        if result.get("val_accuracy") is None:
+            return not result.get("diverged")
+        return keeps and not self.has_file(str(result.get("weights")))
+
+    def add(self, order: Order, after: int = -1) -> None:
+        """Put a training at the end, unless somebody does it, or has, in a trial after that number."""
+        entry = self.entries().get(order.key)
+        entry = entry and entry.since(after)
         if entry is None or not (entry.open or entry.outcome):
             self.study.enqueue_trial({}, user_attrs={"key": order.key, "order": order.to_dict()})
 
     def withdraw(self) -> None:
         """Take out what nobody has begun."""
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
-            self._fail(trial)
+            with contextlib.suppress(UpdateFinishedTrialError):  # a worker was faster
+                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
     def deliver(self, trial: optuna.Trial, result: Mapping[str, Any], epochs: list[dict[str, Any]]) -> bool:
         """Write a result; False where the trial was given up before, so that the result became one of its own."""
@@ -251,11 +288,18 @@ class Queue:
         Raises:
             PruneNasError: it is not there whole.
         """
-        pieces = self._file(checked(digest)).user_attrs
-        content = b"".join(base64.b64decode(pieces.get(str(i), "")) for i in range(int(pieces.get("pieces", 0))))
+        content, name = b"", self._name(checked(digest))
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            pieces = optuna.load_study(study_name=name, storage=self._storage).user_attrs
+            count = pieces["pieces"] if 0 <= pieces["pieces"] <= _MOST_PIECES else 0
+            content = b"".join(base64.b64decode(pieces[str(number)]) for number in range(count))
         if hashlib.sha256(content).hexdigest() != digest:
             raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}; repeat the command")
         write_bytes(path, content)
+
+    def has_file(self, digest: str) -> bool:
+        """Whether a file lies in the database."""
+        return self._name(digest) in optuna.get_all_study_names(storage=self._storage)
 
     def drop_file(self, digest: str) -> None:
         """Take a file out of the database."""
@@ -263,14 +307,18 @@ class Queue:
 
     def drop_files(self) -> None:
         """Take all of the run's files out of the database."""
-        for study in self._storage.get_all_studies():
-            if study.study_name.startswith(f"{self.name}/file/"):
-                self._storage.delete_study(study._study_id)
+        for name in optuna.get_all_study_names(storage=self._storage):
+            if name.startswith(self._name("")):
+                with contextlib.suppress(KeyError):  # another command's coordinator was faster
+                    optuna.delete_study(study_name=name, storage=self._storage)
 
     def _file(self, digest: str) -> optuna.Study:
         return optuna.create_study(
-            study_name=f"{self.name}/file/{digest}", storage=self._storage, load_if_exists=True, direction="maximize"
+            study_name=self._name(digest), storage=self._storage, load_if_exists=True, direction="maximize"
         )
+
+    def _name(self, digest: str) -> str:
+        return f"{self.name}/file/{digest}"
 
 
 def made(storage: Storage, name: str) -> Queue:
@@ -311,8 +359,9 @@ def result_from_dict(data: Mapping[str, Any], worker: str) -> Result:
         result = Result(**{**{k: v for k, v in data.items() if k != "weights"}, "worker": who})
         numbers = (result.val_accuracy, result.test_accuracy)
         sound = all(number is None or 0 <= number <= 1 for number in numbers) and result.seconds >= 0
-    except TypeError:
+        sound = sound and isinstance(result.epochs, int) and isinstance(result.error, str)
+    except (AttributeError, TypeError):
         sound = False
     if not sound:
-        raise PruneNasError(f"the queue holds a result that is none: {dict(data)}")
+        raise PruneNasError(f"the queue holds a result that is none: {str(data)[:300]}")
     return result

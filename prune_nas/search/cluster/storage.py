@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import math
 import time
 import warnings
 from collections.abc import Callable
@@ -10,7 +12,8 @@ from typing import TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
-from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -25,18 +28,65 @@ TRIES = 3
 _PATIENCE = 900.0  # seconds that a database may be away
 _BEATS = 4  # heartbeats that may be missed before a worker counts as lost
 
+_PATIENT = {
+    "postgresql": {
+        "connect_args": {
+            "connect_timeout": 10,  # a host that is gone without a word is noticed within a minute
+            "keepalives_idle": 20,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 60_000,
+        }
+    }
+}
+
 T = TypeVar("T")
 
 
 class Storage(RDBStorage):
-    """Optuna's, whose heartbeat outlives a restart of the database: its thread would end at the first failure."""
+    """Optuna's, which outlives an outage of the database.
+
+    Optuna's heartbeat ends at its first failure; and when the database is back, nobody's silence means anything until
+    everybody has had the time for a sign of life.
+    """
+
+    _down: float | None = None
+    _back = -math.inf
 
     def record_heartbeat(self, trial_id: int) -> None:
         """Record one beat, or leave it to the next."""
+        with contextlib.suppress(*AWAY):
+            self._watched(lambda: super(Storage, self).record_heartbeat(trial_id))
+
+    def _get_stale_trial_ids(self, study_id: int) -> list[int]:
+        found: list[int] = self._watched(lambda: super(Storage, self)._get_stale_trial_ids(study_id))
+        return found if time.monotonic() - self._back > (self.grace_period or 0) else []
+
+    def _watched(self, call: Callable[[], T]) -> T:
+        """What `call` returns; notes how long the database was away."""
         try:
-            super().record_heartbeat(trial_id)
+            result = call()
         except AWAY:
-            return
+            self._down = time.monotonic() if self._down is None else self._down
+            raise
+        if self._down is not None and time.monotonic() - self._down > (self.heartbeat_interval or 0):
+            self._back = time.monotonic()
+        self._down = None
+        return result
+
+
+def _again(study: optuna.Study, lost: FrozenTrial) -> None:
+    """Queue a lost trial again, as Optuna's own callback does, but without what its worker wrote into it."""
+    history = [*lost.system_attrs.get("retry_history", []), lost.number]
+    if len(history) >= TRIES or "result" in lost.user_attrs or "order" not in lost.user_attrs:
+        return
+    study.add_trial(
+        optuna.create_trial(
+            state=TrialState.WAITING,
+            user_attrs={name: lost.user_attrs[name] for name in ("key", "order")},
+            system_attrs={"fixed_params": {}, "failed_trial": history[0], "retry_history": history},
+        )
+    )
 
 
 def parse_url(text: str) -> URL:
@@ -48,8 +98,13 @@ def parse_url(text: str) -> URL:
     """
     try:
         url = make_url(text)
-    except ArgumentError:
-        raise UsageError("--storage must be like postgresql://user:password@host/database; got no such URL") from None
+    except (ArgumentError, ValueError):  # which may quote a part of the password
+        raise UsageError(
+            "--storage must be like postgresql://user:password@host/database, special characters percent-encoded; got "
+            "no such URL"
+        ) from None
+    if "@" in (url.host or ""):
+        raise UsageError("--storage: percent-encode the @ in the password, as %40")
     kind = url.get_backend_name()
     if kind in ("postgresql", "postgres"):
         if importlib.util.find_spec("psycopg") is None:
@@ -85,10 +140,10 @@ def open_storage(url: URL, heartbeat: int) -> Storage:
     try:
         return Storage(
             url.render_as_string(hide_password=False),
-            engine_kwargs={"pool_pre_ping": True},
+            engine_kwargs={"pool_pre_ping": True, **_PATIENT.get(url.get_backend_name(), {})},
             heartbeat_interval=heartbeat,
             grace_period=grace(heartbeat),
-            heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(max_retry=TRIES - 1),
+            heartbeat_stale_trial_callback=_again,
         )
     except (*AWAY, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

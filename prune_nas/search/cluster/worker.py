@@ -7,7 +7,9 @@ delivers, unless somebody else has.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import socket
 import time
 from collections.abc import Callable
@@ -18,8 +20,8 @@ from typing import Any
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 
-from prune_nas.errors import MissingError, PruneNasError
-from prune_nas.search.cluster.briefing import Place, workplace
+from prune_nas.errors import MissingError, PruneNasError, UsageError
+from prune_nas.search.cluster.briefing import Place, place_of, workplace
 from prune_nas.search.cluster.queue import GIVEN_BACK, Order, Queue, found, result_to_dict
 from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url, patiently
 from prune_nas.search.work import Result, Training, Workplace
@@ -47,6 +49,7 @@ def work(
     say: Callable[[str], None],
     wait: float = 600.0,
     most: int | None = None,
+    leashed: bool = False,
 ) -> int:
     """Work for the run `study` until it has ended; returns how many trainings were finished.
 
@@ -58,6 +61,7 @@ def work(
         say: takes lines for the operator.
         wait: seconds to wait for the run to be there.
         most: leave after so many trainings.
+        leashed: whether the run's own process started this one, and is the only one to do so.
 
     Raises:
         UsageError: the run cannot be worked for with this machine's code or data.
@@ -65,12 +69,15 @@ def work(
         KeyboardInterrupt: the process was told to stop; the training in hand was given back.
     """
     url = parse_url(storage)
+    if url.get_backend_name() == "sqlite" and not leashed:
+        raise UsageError("SQLite cannot hand out trainings to several workers; use a postgresql:// storage")
     queue = _await(open_storage(url, _FIRST), study, wait, say)
     brief = queue.briefing
     place_ = workplace(brief, place)
-    own = found(open_storage(url, int(brief["heartbeat"])), study)
+    beat = brief.get("heartbeat")
+    own = found(open_storage(url, beat if isinstance(beat, int) and 0 < beat < 3600 else _FIRST), study)
     assert own is not None  # noqa: S101  (it was there a moment ago)
-    worker = Worker(own, place_, folder, say)
+    worker = Worker(own, place_, folder / place_of(study, brief), say)
     say(f"works for {study} on {place_.setting.device} as {worker.name}")
     pause = _POLL[0]
     while not patiently(lambda: own.done, say) and (most is None or worker.finished < most):
@@ -79,6 +86,8 @@ def work(
         else:
             time.sleep(pause)
             pause = min(1.5 * pause, _POLL[1])
+    if patiently(lambda: own.done, say):
+        worker.clear()
     return worker.finished
 
 
@@ -110,7 +119,9 @@ class Worker:
         self.finished = 0
         self.name = f"{socket.gethostname()}:{os.getpid()}"
         self._queue, self._place, self._folder, self._say = queue, place, folder, say
-        self._given_up = False
+        self._given_up = self._stopped = False
+        self._trial: optuna.Trial | None = None
+        self._own: Exception | None = None
 
     def next(self) -> bool:
         """Do the next training; False where there is none."""
@@ -121,33 +132,64 @@ class Worker:
             self._given_up = False
             self._queue.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,))
         except KeyboardInterrupt:
-            self._give_back()
-            raise
+            self._stopped = True
         except AWAY:
-            return False
+            return self._go_on(False)
         except Exception as error:
             # Optuna will not be told of a trial that was given up, and stumbles itself where the database is away.
-            if not self._given_up and not isinstance(error.__context__, AWAY):
+            if error is self._own and not isinstance(error, UpdateFinishedTrialError):
                 raise
-        return True
+        return self._go_on(True)
+
+    def clear(self) -> None:
+        """Remove the run's files from this machine."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _go_on(self, did: bool) -> bool:
+        """`did`; or, where the process was told to stop, whatever Optuna made of that, give back and stop.
+
+        Raises:
+            KeyboardInterrupt: it was.
+        """
+        if self._stopped:
+            with contextlib.suppress(*AWAY):
+                self._give_back()
+            raise KeyboardInterrupt
+        return did
 
     def _objective(self, trial: optuna.Trial) -> float:
-        self._trial = trial
+        self._trial, self._own = trial, None
+        try:
+            return self._value(trial)
+        except KeyboardInterrupt:
+            self._stopped = True
+            raise
+        except Exception as error:
+            self._own = error
+            raise
+
+    def _value(self, trial: optuna.Trial) -> float:
         if "key" not in trial.user_attrs:
             raise optuna.TrialPruned("several workers reached for one training")
         key = str(trial.user_attrs["key"])
-        if (known := self._queue.outcome(key)) is None:
+        if (known := patiently(lambda: self._queue.outcome(key), self._say)) is None:
             known = self._train(trial, key)
         else:
-            trial.set_user_attr("result", known)
+            patiently(lambda: trial.set_user_attr("result", known), self._say)
         if known["val_accuracy"] is None:
             raise _NoResultError(known["error"])
         return float(known["val_accuracy"])
 
     def _train(self, trial: optuna.Trial, key: str) -> dict[str, Any]:
-        order = Order.from_dict(trial.user_attrs["order"])
-        trial.set_user_attr("worker", {"name": self.name, "host": socket.gethostname(), "pid": os.getpid()})
-        training = self._local(order, key)
+        try:
+            order = Order.from_dict(trial.user_attrs["order"], key)
+            self._place.traced.space.check(dict(order.training.widths))
+        except UsageError as error:
+            _noted(trial, str(error))
+            raise _NoResultError(str(error)) from error
+        me = {"name": self.name, "host": socket.gethostname(), "pid": os.getpid()}
+        patiently(lambda: trial.set_user_attr("worker", me), self._say)
+        training = patiently(lambda: self._local(order, key), self._say)
         epochs: list[dict[str, Any]] = []
 
         def note(epoch: Epoch) -> None:
@@ -175,8 +217,9 @@ class Worker:
     def _deliver(
         self, trial: optuna.Trial, training: Training, result: Result, epochs: list[dict[str, Any]]
     ) -> dict[str, Any]:
-        kept = training.weights is not None and result.val_accuracy is not None
-        digest = self._queue.put_file(training.weights) if kept and training.weights else None
+        kept = training.weights if result.val_accuracy is not None else None
+        wanted = kept is not None and self._queue.outcome(trial.user_attrs["key"]) is None
+        digest = self._queue.put_file(kept) if kept is not None and wanted else None
         plain = {**result_to_dict(result, digest), "worker": self.name}
         if not self._queue.deliver(trial, plain, epochs):
             self._given_up = True
@@ -196,9 +239,7 @@ class Worker:
 
     def _local(self, order: Order, key: str) -> Training:
         """The training with this machine's paths, its widths checked."""
-        training = order.training
-        self._place.traced.space.check(dict(training.widths))
-        origin = None
+        training, origin = order.training, None
         if order.origin is not None:
             origin = self._folder / f"{order.origin}.safetensors"
             if not origin.exists():
@@ -211,7 +252,7 @@ class Worker:
         )
 
     def _give_back(self) -> None:
-        trial = getattr(self, "_trial", None)
+        trial = self._trial
         if trial is None or "order" not in trial.user_attrs:
             return
         frozen = [t for t in self._queue.study.get_trials(deepcopy=False) if t.number == trial.number]

@@ -47,12 +47,16 @@ def cached(key: str, files: Iterable[Path], build: Callable[[], Arrays]) -> Arra
 
 
 def fingerprint(files: Iterable[Path], root: Path | None = None) -> str:
-    """The sha256 of the files' paths (below `root`), sizes in bytes and times of change, without opening them."""
+    """The sha256 of the files' paths and sizes in bytes, without opening them.
+
+    With a `root`, paths are those below it, and a copy elsewhere has the same; without, times of change count, too.
+    """
     digest = hashlib.sha256()
     for file in files:
         status = file.stat()
         name = file.relative_to(root).as_posix() if root else file
-        digest.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode(errors="surrogateescape"))
+        changed = "" if root else status.st_mtime_ns
+        digest.update(f"{name}\0{status.st_size}\0{changed}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
 
@@ -108,9 +112,10 @@ def mapped(key: str, files: Sequence[Path], size: int, progress: Progress) -> ND
                 progress(min(start + _CHUNK, len(files)) * size * size * 3, len(files) * size * size * 3)
             file.flush()
             os.fsync(file.fileno())
-        for old in folder.glob(f"{key}-*.npy"):
-            old.unlink(missing_ok=True)
         part.replace(path)
+        for old in folder.glob(f"{key}-*.npy"):
+            if old != path:
+                old.unlink(missing_ok=True)
     finally:
         part.unlink(missing_ok=True)
     return cast("NDArray[np.uint8]", np.load(path, mmap_mode="r", allow_pickle=False))

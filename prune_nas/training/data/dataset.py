@@ -20,6 +20,7 @@ from prune_nas.training.data.images import FolderImages, Images, ImageSet
 from prune_nas.training.data.source import Source
 from prune_nas.training.data.split import stratified, train_and_val
 
+_OPENED = 100  # files of such a set whose content counts for its fingerprint; of the others names and sizes do
 _SAMPLE = 1000  # images decoded to measure the mean and deviation of a set that does not fit in memory
 
 
@@ -38,7 +39,8 @@ class Data:
     """Of a channel, in units of [0, 1]."""
     augmentation: Augmentation
     fingerprint: str
-    """16 hex digits that change with any pixel or label of train and val."""
+    """16 hex digits that change with any pixel or label of train and val; where they are too many for memory, with any
+    file's name or size, and with the content of some."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
     read_test: Callable[[], ImageSet] = field(repr=False)
@@ -123,6 +125,8 @@ def _fingerprint(train: ImageSet, val: ImageSet) -> str:
         digest.update(_bytes(images.labels))
         if isinstance(images, FolderImages):
             digest.update(fingerprint(map(Path, images.paths), Path(images.root)).encode())
+            for path in images.paths[:: -(-len(images) // _OPENED)]:
+                digest.update(Path(path).read_bytes())
         else:
             digest.update(_bytes(images.pixels.permute(0, 2, 3, 1)))
     return digest.hexdigest()[:16]

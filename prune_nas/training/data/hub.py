@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: `hf:NAME` or `hf:NAME:CONFIG`, decoded once into the cache."""
+"""Data sets of the Hugging Face hub: `hf:NAME` or `hf:NAME:CONFIG`, kept by its library and decoded into memory."""
 
 from __future__ import annotations
 
@@ -33,6 +33,9 @@ def open_hub(name: str, *, image_size: int, download: bool) -> Source:
         raise UsageError(f"{name} must have the splits train and test (or validation); it has {', '.join(splits)}")
     image, label, classes = _columns(name, splits["train"].features)
     rows = {"train": splits["train"], "test": splits[test]}
+    for split in ("train", test):
+        if min(splits[split][label], default=-1) < 0:
+            raise UsageError(f"the {split} images of {name} have no labels, so that nothing can be measured on them")
     if test == "test" and "validation" in splits:
         rows["val"] = splits["validation"]
     return Source(
@@ -70,8 +73,6 @@ def _columns(name: str, features: Mapping[str, Any]) -> tuple[str, str, tuple[st
 def _read(rows: Mapping[str, Any], image: str, label: str, size: int, split: str) -> Images:
     part = rows[split]
     labels = np.array(part[label], np.int64)
-    if len(labels) and labels.min() < 0:
-        raise UsageError(f"the {split} images of this set have no labels (-1), so that nothing can be measured on them")
     pixels = np.empty((len(labels), size, size, 3), np.uint8)
     for index in range(len(labels)):
         pixels[index] = square(part[index][image], size)

@@ -1,10 +1,12 @@
 """What a worker demands of its machine before it trains anything."""
 
+import json
+
 import pytest
 
 from prune_nas.config import Config
 from prune_nas.errors import UsageError
-from prune_nas.search.cluster.briefing import Place, briefing, differences, workplace
+from prune_nas.search.cluster.briefing import Place, briefing, differences, place_of, workplace
 from prune_nas.search.setup import prepare
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision
@@ -25,7 +27,7 @@ def plain():
 
 def test_a_worker_makes_the_run_s_own_workplace(plain):
     place = workplace(plain, Place(threads=1))
-    assert place.traced.space.to_dict() == plain["space"]
+    assert json.loads(json.dumps(place.traced.space.to_dict())) == plain["space"]
     assert place.setting.data.fingerprint == plain["fingerprint"]
     assert place.config.trials == 4
 
@@ -74,3 +76,20 @@ def test_one_run_s_briefing_differs_from_another_s_in_words(plain):
     assert differences(plain, brief(trials=9, seeds=1)) == []
     assert differences(plain, {**plain, "config": {**plain["config"], "epochs": 3}}) == ["epochs: 2 there, 3 now"]
     assert differences({}, plain)
+
+
+def test_a_briefing_comes_back_from_a_database_as_it_was_put_in(plain):
+    assert json.loads(json.dumps(plain)) == plain
+    assert differences(json.loads(json.dumps(plain)), plain) == []
+
+
+def test_runs_that_could_be_confused_have_folders_of_their_own(plain):
+    other = {**plain, "config": {**plain["config"], "train_size": 150}}
+    places = {
+        place_of("a", plain),
+        place_of("b", plain),
+        place_of("a", other),
+        place_of("a", {**plain, "fingerprint": ""}),
+    }
+    assert len(places) == 4
+    assert place_of("a", json.loads(json.dumps(plain))) == place_of("a", plain)

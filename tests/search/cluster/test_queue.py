@@ -137,6 +137,14 @@ def test_a_password_is_never_shown():
     assert "pa55" not in str(error.value)
     with pytest.raises(MissingError) as unreachable:
         open_storage(parse_url("postgresql://me:pa55@127.0.0.1:1/db"), 60)
+    for careless in (
+        "postgresql://me:p@55@host/db",
+        "postgresql://me:p@x:55@host/db",
+        "postgresql://me@host:port55/db",
+    ):
+        with pytest.raises(UsageError) as wrong:
+            parse_url(careless)
+        assert "55" not in str(wrong.value)
     assert "pa55" not in str(unreachable.value)
     assert "127.0.0.1:1/db" in str(unreachable.value)
     config = Config(model="m", dataset="d", storage="postgresql://me:pa55@host/db")
@@ -252,3 +260,137 @@ def test_nothing_is_lost_or_told_twice_though_the_database_is_away_again_and_aga
     assert [(tmp_path / f"{n}.weights").read_bytes() for n in range(8)] == [b"weights %d" % n for n in range(8)]
     names = [s.study_name for s in open_storage(parse_url(url), 1).get_all_studies()]
     assert names == ["run"]
+
+
+def test_a_run_s_own_command_finds_its_study_again_and_another_s_is_refused(tmp_path):
+    url = f"sqlite:///{tmp_path}/db"
+    config = Config(model="m", dataset="d", storage=url, heartbeat=1, workers=1)
+    brief = {"schema": 1, "config": {"epochs": 2, "budget": ["macs=0.4"]}, "space": {"slots": []}}
+
+    def cluster(**changes):
+        return coordinator.Cluster(config, "run", {**brief, **changes}, [], 1, tmp_path, View(quiet=True))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(coordinator, "_checked", lambda url, local: url)
+        for _ in range(2):
+            with cluster():
+                pass
+        with pytest.raises(UsageError, match="epochs: 2 there, 3 now"), cluster(config={"epochs": 3}):
+            pass
+
+
+def test_a_key_that_is_not_the_order_s_own_touches_no_file(queue, tmp_path):
+    victim = tmp_path / "victim.safetensors"
+    victim.write_bytes(b"precious")
+    one = Order(training(0, weights=tmp_path / "w"), None, keeps=True)
+    queue.study.enqueue_trial({}, user_attrs={"key": str(tmp_path / "victim"), "order": one.to_dict()})
+    Worker(queue, FakePlace(), tmp_path / "worker", lambda text: None).next()
+    assert victim.read_bytes() == b"precious"
+    (trial,) = queue.study.get_trials()
+    assert (trial.state, "not its own" in trial.user_attrs["note"]) == (TrialState.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    "order_", [None, 7, [], {"training": []}, {"training": {"epochs": "5"}, "origin": 3, "keeps": 1}]
+)
+def test_an_order_of_the_wrong_kind_fails_and_the_worker_goes_on(queue, tmp_path, order_):
+    queue.study.enqueue_trial({}, user_attrs={"key": "k", "order": order_})
+    assert Worker(queue, FakePlace(), tmp_path / "worker", lambda text: None).next()
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL]
+
+
+def test_epochs_and_results_of_the_wrong_kind_count_as_none(queue):
+    for number, wrong in enumerate([7, "x", [1], [{"number": "x"}], [{"number": 1}]]):
+        one = Order(training(number), None, keeps=False)
+        queue.add(one)
+        trial = queue.study.ask()
+        trial.set_user_attr("epochs", wrong)
+        trial.set_user_attr("result", "done")
+        entry = queue.entries()[one.key]
+        assert (entry.epochs, entry.outcome) == ([], None)
+    for wrong in ([], "x", {"epochs": "x"}, None):
+        with pytest.raises(PruneNasError):
+            result_from_dict(wrong, "me")
+
+
+def test_who_asks_anew_gets_a_new_training_where_the_old_result_is_of_no_use(queue, tmp_path):
+    one = Order(training(0), None, keeps=False)
+    for result in (Result(None, 1, 1.0, error="out of memory"), Result(None, 1, 1.0, diverged=True)):
+        queue.add(one, queue.spent(one))
+        trial = queue.study.ask()
+        assert queue.deliver(trial, result_to_dict(result, None), [])
+        queue.study.tell(trial, state=TrialState.FAIL)
+    queue.add(one, queue.spent(one))  # what diverged would do so again
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL, TrialState.FAIL]
+    entry = queue.entries()[one.key].since(queue.spent(one))
+    assert entry.outcome["diverged"]
+    kept = Order(training(1), None, keeps=True)
+    queue.add(kept)
+    trial = queue.study.ask()
+    (tmp_path / "w").write_bytes(b"w")
+    digest = queue.put_file(tmp_path / "w")
+    assert queue.deliver(trial, result_to_dict(Result(0.5, 1, 1.0), digest), [])
+    queue.study.tell(trial, 0.5)
+    assert queue.spent(kept) == -1
+    queue.drop_file(digest)
+    assert queue.spent(kept) == trial.number
+
+
+def test_a_lost_training_is_queued_again_without_what_its_worker_wrote(queue):
+    one = Order(training(0), None, keeps=False)
+    queue.add(one)
+    trial = queue.study.ask()
+    trial.set_user_attr("worker", {"pid": 1})
+    storage._again(queue.study, queue.study.get_trials()[0])
+    again = queue.study.get_trials()[1]
+    assert (again.state, set(again.user_attrs)) == (TrialState.WAITING, {"key", "order"})
+    assert again.system_attrs["retry_history"] == [0]
+
+
+def test_nobody_is_called_silent_just_after_the_database_was_away(tmp_path, monkeypatch):
+    store = open_storage(parse_url(f"sqlite:///{tmp_path}/db"), 1)
+    now = [1000.0]
+    monkeypatch.setattr(storage.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(storage.RDBStorage, "_get_stale_trial_ids", lambda self, study: [7])
+    assert store._get_stale_trial_ids(0) == [7]
+
+    def away(self, study):
+        raise StorageInternalError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(storage.RDBStorage, "_get_stale_trial_ids", away)
+        for _ in range(2):
+            with pytest.raises(StorageInternalError):
+                store._get_stale_trial_ids(0)
+            now[0] += 100
+    assert store._get_stale_trial_ids(0) == []
+    now[0] += storage.grace(1) + 1
+    assert store._get_stale_trial_ids(0) == [7]
+
+
+@pytest.mark.parametrize("moment", ["in hand", "given up", "away"])
+def test_a_worker_told_to_stop_stops_whatever_optuna_makes_of_it(queue, tmp_path, monkeypatch, moment):
+    queue.add(Order(training(0), None, keeps=False))
+    place = FakePlace()
+
+    def away(*args):
+        raise StorageInternalError
+
+    def perform(training, on_epoch):
+        if moment == "given up":
+            queue.study.tell(0, state=TrialState.FAIL)
+        if moment == "away":
+            monkeypatch.setattr(storage.RDBStorage, "get_trial", away)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(place, "perform", perform)
+    with pytest.raises(KeyboardInterrupt):
+        Worker(queue, place, tmp_path / "worker", lambda text: None).next()
+    if moment == "in hand":
+        assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
+
+
+def test_what_nobody_began_is_taken_out_at_the_end(queue):
+    queue.add(Order(training(0), None, keeps=False))
+    queue.withdraw()
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL]
