@@ -4,6 +4,7 @@ Progress and messages go to stderr, results to stdout. Commands import what they
 `--help`, `plot`, `report` and `status` start without torch.
 """
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -30,7 +31,14 @@ app.registered_commands.sort(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with its exit code."""
-    sys.exit(run(arguments))
+    code = run(arguments)
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        # A thread of torch.distributed that lets go of its last tensor while Python ends aborts the process, one time
+        # in some tens, and destroy_process_group does not end those threads.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -53,6 +53,11 @@ def parse_json(text: str) -> Any:
         raise ValueError("it nests too deeply") from None
 
 
+def is_formula(text: str) -> bool:
+    """Whether a spreadsheet would compute a cell of a CSV file that holds this text, instead of showing it."""
+    return text.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
 def _short(digits: str) -> int:
     if len(digits) > _LONGEST:
         raise ValueError(f"it holds a number of {len(digits)} digits")

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_type_hints
 
-from prune_nas.design.files import write_text
+from prune_nas.design.files import is_formula, write_text
 from prune_nas.errors import PruneNasError
 
 SCHEMA = 1
@@ -122,6 +122,8 @@ def read_table(path: Path, kind: type[Row]) -> list[Row]:
 def _cell(text: str | None, hint: Any) -> Any:
     if text is None:
         raise ValueError("the line ends early")
+    if hint is str and is_formula(text):
+        raise ValueError(f"{text!r} would be a formula to a spreadsheet")
     if isinstance(hint, UnionType):  # float | None
         return None if text == "" else get_args(hint)[0](text)
     return hint(text)

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from prune_nas.design.files import is_formula
 from prune_nas.errors import UsageError, unknown
 
 DEFAULT_FLOOR = 4
@@ -140,6 +141,15 @@ class Slot:
     layers: tuple[str, ...]
     shuffled: bool = False
     groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Refuse a name that is none.
+
+        Raises:
+            UsageError: a spreadsheet would take it for a formula in `widths.csv`.
+        """
+        if is_formula(self.name):
+            raise UsageError(f"the slot {self.name!r} would be a formula to a spreadsheet; name the layer otherwise")
 
     @property
     def kind(self) -> str:

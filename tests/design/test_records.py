@@ -1,7 +1,7 @@
 import pytest
 
 from prune_nas.design.files import parse_json, write_bytes, write_json
-from prune_nas.design.records import Curve, TrialRow, read_table, write_table
+from prune_nas.design.records import Curve, Expense, TrialRow, read_table, write_table
 from prune_nas.errors import PruneNasError
 
 TRIAL = TrialRow("macs=0.2,params=0.05", 3, "FAIL", None, 10, 5, 6, 1.5, "", '{"a":1,"b":2}', 0)
@@ -26,6 +26,15 @@ def test_a_damaged_table_names_its_line(tmp_path, text):
     path.write_text(text)
     with pytest.raises(PruneNasError, match="line 2"):
         read_table(path, Curve)
+
+
+@pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(A1)", "\tx"])
+def test_a_name_that_a_spreadsheet_would_compute_is_refused(tmp_path, name):
+    path = tmp_path / "ledger.csv"
+    write_table(path, Expense, [Expense("macs=0.4", "finals", "found", 1, 2, 3.0)])
+    path.write_text(path.read_text().replace("found", name))
+    with pytest.raises(PruneNasError, match="would be a formula"):
+        read_table(path, Expense)
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

@@ -222,6 +222,18 @@ def test_nothing_is_clipped(run, kind):
             assert box.width == 0 or (box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1)
 
 
+@pytest.mark.parametrize("width", [3.0, 5.3, 8.0])
+def test_a_note_is_no_wider_than_its_figure(width):
+    figure = style.figure(width, 2.0)
+    figure.subplots()
+    style.note(figure, "kept of the weights at each place of 3x3 kernels, %; below each map the stage's mean")
+    with style.styled():
+        figure.draw_without_rendering()
+        (box,) = (text.get_window_extent() for text in figure.texts)
+    assert box.x0 >= 0
+    assert box.x1 <= figure.bbox.x1
+
+
 def test_pdf(run):
     (drawing,) = make(run, ["accuracy"])[0]
     assert io.BytesIO(style.render(drawing.figure, "pdf")).read(4) == b"%PDF"

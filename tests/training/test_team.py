@@ -9,18 +9,20 @@ import time
 
 import pytest
 import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 from torch import nn
 
+from prune_nas.errors import UsageError
 from prune_nas.training.data import load
 from prune_nas.training.loop import Setting, accuracy, fit
 from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import recipe
-from prune_nas.training.team import ALONE, join, team
+from prune_nas.training.team import ALONE, _forward, join, team
 
 # What each process of the team runs; `{}` is a folder.
 SCRIPT = """
-import json, sys, torch
+import json, os, sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from tests.training.test_team import epochs_of, network
@@ -30,6 +32,7 @@ folder, checkpoint = Path(sys.argv[1]), sys.argv[2] == "kept"
 mine = join()
 torch.set_num_threads(1)
 net = network()
+(folder / f"pid{mine.rank}").write_text(str(os.getpid()))
 note = lambda epoch: (folder / f"epoch{epoch.number}").touch()
 done, right = epochs_of(net, folder / "checkpoint" if checkpoint else None, note)
 if mine.rank == 0:
@@ -38,6 +41,7 @@ if mine.rank == 0:
     (folder / "out.json").write_text(json.dumps([done, right]))
 else:
     assert receive() == {"words": "wörds"}
+os._exit(0)  # as the command line does
 """
 
 
@@ -94,18 +98,51 @@ def test_two_processes_train_as_one(tmp_path):
     same(tmp_path)
 
 
-def test_two_processes_killed_go_on_as_one_would(tmp_path):
+@pytest.mark.parametrize("whom", ["torchrun", "rank"])
+def test_two_processes_killed_go_on_as_one_would(tmp_path, whom):
     process = two(tmp_path, "kept")
     while not (tmp_path / "epoch2").exists():
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)  # torchrun takes both along; SIGKILL would leave them
+    if whom == "torchrun":
+        process.send_signal(signal.SIGTERM)  # it takes both along; SIGKILL would leave them
+    else:
+        os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
     process.wait(60)
     assert not (tmp_path / "out.json").exists()
     again = two(tmp_path, "kept")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     same(tmp_path)
+
+
+@pytest.fixture
+def team_of_one():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("team_of_one")
+def test_a_layer_that_does_more_than_batchnorm_keeps_what_it_adds():
+    layers = pytest.importorskip("timm.layers")
+    norm = layers.BatchNormAct2d(4)
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.uniform_(-1, 1)
+    x = torch.randn(6, 4, 5, 5)
+    torch.testing.assert_close(_forward(norm)(x), norm(x), check_stride=False)  # a team of one: the whole batch is x
+    norm.eval()
+    torch.testing.assert_close(_forward(norm)(x), norm(x))
+
+
+def test_a_batchnorm_with_a_forward_of_its_own_is_refused():
+    class Doubled(nn.BatchNorm2d):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    with pytest.raises(UsageError, match="Doubled has a forward of its own"):
+        _forward(Doubled(4))
 
 
 def test_who_was_not_started_by_torchrun_is_alone(monkeypatch):

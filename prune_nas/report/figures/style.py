@@ -6,6 +6,7 @@ Figures are made without pyplot, so there is no global state and nothing to clos
 from __future__ import annotations
 
 import io
+import textwrap
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -16,6 +17,8 @@ from matplotlib.figure import Figure
 BLACK, GREY, LIGHT = "#000000", "#6b6b6b", "#d0d0d0"
 ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
 BLUE, VERMILION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+
+_LETTERS_PER_INCH = 13  # of 9 pt text, on the safe side
 
 RC: Any = {  # Any, since the type of its keys changes with matplotlib's version
     "font.family": "DejaVu Sans",
@@ -79,8 +82,9 @@ def figure(width: float, height: float) -> Figure:
 
 
 def note(figure: Figure, text: str) -> None:
-    """A remark under the axes: what the reader must know to read the figure."""
-    figure.supxlabel(text, fontsize=9, color=GREY, x=0.01, ha="left")
+    """A remark under the axes, in lines as long as the figure is wide: what the reader must know to read it."""
+    lines = textwrap.wrap(text, int(_LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.supxlabel("\n".join(lines), fontsize=9, color=GREY, x=0.01, ha="left")
 
 
 def grid(axes: Axes) -> None:

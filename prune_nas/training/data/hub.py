@@ -15,6 +15,7 @@ from prune_nas.training.data.decode import square
 from prune_nas.training.data.images import Images
 from prune_nas.training.data.source import Arrays, Source
 
+_MEMORY_LIMIT = 8 << 30  # bytes of one decoded split
 _TESTS = ("test", "validation", "valid", "val")  # the first of these that there is
 
 
@@ -73,6 +74,12 @@ def _columns(name: str, features: Mapping[str, Any]) -> tuple[str, str, tuple[st
 def _read(rows: Mapping[str, Any], image: str, label: str, size: int, split: str) -> Images:
     part = rows[split]
     labels = np.array(part[label], np.int64)
+    if (size_in_memory := len(labels) * size**2 * 3) > _MEMORY_LIMIT:
+        raise UsageError(
+            f"the {split} images of a hub's set are kept in memory, and these would take {size_in_memory / 2**30:.1f} "
+            f"GiB of at most {_MEMORY_LIMIT >> 30}; take a smaller --image-size, or save them as class folders and use "
+            "folder:DIR with --cache-images"
+        )
     pixels = np.empty((len(labels), size, size, 3), np.uint8)
     for index in range(len(labels)):
         pixels[index] = square(part[index][image], size)

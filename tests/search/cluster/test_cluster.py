@@ -166,6 +166,30 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
     assert json.loads((run / "verdict.json").read_text())
 
 
+def test_the_command_killed_twice_and_repeated_takes_what_its_worker_did_meanwhile(tmp_path, postgres):
+    run, trials = tmp_path / "repeated", 12
+    search = start_search(postgres, run, trials=trials, workers=0, **QUICK)
+    worker = start_worker(postgres, "repeated", tmp_path / "worker")
+    watch = Watch(postgres, "repeated")
+    for done in (3, 8):
+        until(lambda done=done: watch.finished() >= done, search, worker)
+        search.kill()
+        search.wait()
+        search = start_search(postgres, run, trials=trials, workers=0, **QUICK)
+    _, err = search.communicate(timeout=120)
+    assert search.returncode == 0, err
+    _, said = worker.communicate(timeout=60)
+    assert worker.returncode == 0, said
+
+    alone = tmp_path / "alone"
+    subprocess.run(
+        [sys.executable, "-m", "prune_nas", *arguments(alone, trials=trials, **QUICK)], check=True, capture_output=True
+    )
+    assert trained(run) == trained(alone)
+    results = Counter(t.user_attrs["key"] for t in watch.trials() if "result" in t.user_attrs)
+    assert set(results.values()) == {1}
+
+
 class Trainings:
     """A source of one training of each of some seeds."""
 

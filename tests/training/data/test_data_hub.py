@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 
 from prune_nas.errors import MissingError, UsageError
-from prune_nas.training.data import load
+from prune_nas.training.data import hub, load
 
 datasets = pytest.importorskip("datasets")
 
@@ -43,6 +43,13 @@ def test_validation_is_used_as_such_beside_a_test_split_and_as_the_test_split_wi
     on_the_hub(train=part(30), validation=part(9))
     data = load("hf:somebody/some", image_size=8, val_size=3)
     assert (len(data.train), len(data.val), len(data.open_test())) == (27, 3, 9)
+
+
+def test_a_set_that_would_fill_the_memory_is_refused_with_what_to_do(on_the_hub, monkeypatch):
+    on_the_hub(train=part(30), test=part(6))
+    monkeypatch.setattr(hub, "_MEMORY_LIMIT", 30 * 8 * 8 * 3 - 1)
+    with pytest.raises(UsageError, match=r"folder:DIR with --cache-images"):
+        load("hf:somebody/some", image_size=8)
 
 
 def test_what_cannot_be_used_is_said(on_the_hub, monkeypatch):
