@@ -104,6 +104,7 @@ class Ground:
     ) -> tuple[nn.Module, float]:
         """The trained network and its accuracy on validation; counted."""
         self.spent += train_macs(macs, self.images, schedule.epochs)
+        self.passes(macs, len(self.setting.data.val))
         network, epochs = train(build, setting or self.setting, schedule, seed=seed, penalty=penalty)
         return network, epochs[-1].val_accuracy
 
@@ -306,7 +307,7 @@ def fastnas(ground: Ground, end: str) -> Net:
     )
     network = trained.to(memory_format=torch.contiguous_format)
     images = ground.setting.data.val
-    few = images.subset(torch.arange(min(1000, len(images))))
+    few = images.subset(torch.arange(min(500, len(images))))
 
     def score(model: nn.Module) -> float:
         ground.passes(ground.base_macs, len(few))  # an upper bound: its subnets are smaller
@@ -316,9 +317,12 @@ def fastnas(ground: Ground, end: str) -> Net:
         return right / len(few)
 
     config = mtp.fastnas.FastNASConfig()
-    config["nn.Conv2d"]["*"]["channel_divisor"] = 4
-    config["nn.BatchNorm2d"]["*"]["feature_divisor"] = 4
-    loader = [(x.contiguous(), y) for x, y in ground.setting.data.train.subset(torch.arange(1280)).batches(64)]
+    config["nn.Conv2d"]["*"]["channel_divisor"] = 8
+    config["nn.BatchNorm2d"]["*"]["feature_divisor"] = 8
+    loader = [
+        (x.contiguous(), y)
+        for x, y in ground.setting.data.train.subset(torch.arange(min(1280, ground.images))).batches(64)
+    ]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         found, _ = mtp.prune(
             model=network,
