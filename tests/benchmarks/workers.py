@@ -21,10 +21,11 @@ from prune_nas.config import Config
 from prune_nas.design.files import write_text
 from prune_nas.search.crew import Alone, Crew, Workers
 from prune_nas.search.rundir import machine
-from prune_nas.search.setup import on_device, prepare, recipe_of
+from prune_nas.search.setup import on_device, prepare
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Setting
 from prune_nas.training.precision import Precision
+from prune_nas.training.recipe import recipe
 
 IMAGES, EPOCHS, TRAININGS = 1280, 2, 4
 
@@ -98,8 +99,9 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(2)
     lines = [
-        f"VGG-16, {IMAGES} images of CIFAR-10, batch {recipe_of(Config(model='vgg16', dataset='cifar10'), 1).batch}, fp32, {TRAININGS} trainings of {EPOCHS} epochs a round, "
-        f"n = {given.rounds} rounds; {machine()['cpu']}, {machine()['cores']} cores; torch {torch.__version__}",
+        f"VGG-16, {IMAGES} images of CIFAR-10, batch {recipe('fast').batch}, fp32, {TRAININGS} trainings of {EPOCHS} "
+        f"epochs a round, n = {given.rounds} rounds; {machine()['cpu']}, {machine()['cores']} cores; "
+        f"torch {torch.__version__}",
         "",
         "| width | way | images/s | s a training beyond its epochs | ratio |",
         "|---|---|---|---|---|",
