@@ -29,7 +29,7 @@ FROM_SUPERNET = ("pruned", "guided", "inherited")  # the arms that need a supern
 ENVIRONMENT = "PRUNE_NAS_"
 
 Positive = Annotated[int, Field(ge=1)]
-Factor = Annotated[float, Field(gt=0)]
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Config(BaseModel):
@@ -44,7 +44,7 @@ class Config(BaseModel):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
     base_width: Factor = 1.0
-    supernet_width: Annotated[float, Field(ge=1)] = 1.0
+    supernet_width: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     space: Path | None = None
 
     image_size: Positive = 32
@@ -62,7 +62,7 @@ class Config(BaseModel):
     rule: str | None = None
 
     penalty: str = "l1"
-    strength: Annotated[float, Field(ge=0)] | None = None
+    strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     selection: Literal["per-cost", "threshold"] = "per-cost"
     supernet_epochs: Positive = 20
     trial_epochs: Positive = 6
@@ -75,9 +75,9 @@ class Config(BaseModel):
     latency_batch: Positive = 1
     latency_threads: Positive | None = None
 
-    sss_strength: Annotated[float, Field(ge=0)] | None = None
+    sss_strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     fine_tune_epochs: Positive | None = None
-    scratch_b_cap: Annotated[float, Field(ge=1)] | None = None
+    scratch_b_cap: Annotated[float, Field(ge=1, allow_inf_nan=False)] | None = None
     scratch_b_tuning: bool = False
 
     # What a later call on the same run may change: how much is asked for, and where it runs.

@@ -41,7 +41,7 @@ def _module(place: str) -> ModuleType:
         raise UsageError(
             f"there is no Python package {place!r}; name an installed package.module:callable or path/file.py:callable"
         ) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"importing {place} raised {said(error)}") from error
 
 
@@ -57,7 +57,7 @@ def _file(path: Path) -> ModuleType:
     sys.path.insert(0, str(path.resolve().parent))  # as `python path/file.py` would
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"importing {path} raised {said(error)}") from error
     finally:
         sys.path.remove(str(path.resolve().parent))

@@ -57,7 +57,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; free some space or name another place, then repeat", 1)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's on a CPU
+            return _fail(
+                "the memory does not suffice for that; take a smaller --base-width, --batch or --image-size", 1
+            )
         traceback.print_exc()
         return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
     return 0

@@ -136,7 +136,7 @@ def _parse_bound(part: str, text: str) -> Bound:
     except ValueError:
         raise UsageError(f"cannot read the number {number!r} in budget {text!r}; {_HINT}") from None
     if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"budget {text!r}: {kind} must be above 0; got {number}{unit}")
+        raise UsageError(f"budget {text!r}: {kind} must be a finite number above 0; got {number}{unit}")
     fraction = unit == "" and value <= 1
     if unit not in UNITS[kind] and not fraction:
         known = ", ".join(filter(None, UNITS[kind]))

@@ -106,7 +106,8 @@ def refused(words: Sequence[str], folder: Path) -> str:
     if TELLTALE in err:
         return "WRONG: a password in its message"
     last = [line for line in err.strip().splitlines() if line.startswith("prune-nas:")]
-    message = " ".join((last[-1] if last else err.strip() or "no word").split())
+    lines = err.strip().splitlines()
+    message = " ".join(" ".join(lines[lines.index(last[-1]) :] if last else lines or ["no word"]).split())
     return f"exit {code}: {message.replace(str(folder), 'DIR')[:260]}"
 
 

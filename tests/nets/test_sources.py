@@ -72,6 +72,7 @@ def test_what_is_wrong_with_a_callable_is_said(user, callable_, message):
     [
         ("import nonsense_xyz", "ModuleNotFoundError: No module named 'nonsense_xyz' .*net.py:1"),
         ("def f(:", r"SyntaxError: .* \(.*net.py:1\)"),
+        ("raise SystemExit(9)", r"SystemExit: 9 \(.*net.py:1: raise"),
         ("x = 1 / 0", r"ZeroDivisionError: division by zero \(.*net.py:1: x = 1 / 0\)"),
     ],
 )

@@ -70,7 +70,7 @@ def call(function: Callable[..., Any], name: str, classes: int, base_width: floa
         given["num_classes"] = classes  # the name that the libraries' own builders take
     try:
         network = function(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         spoken = ", ".join(f"{key}={value}" for key, value in given.items())
         raise UsageError(f"{name}({spoken}) raised {said(error)}") from error
     if not isinstance(network, nn.Module):

@@ -35,7 +35,7 @@ def open_custom(name: str, *, image_size: int) -> Source:
         names = tuple(map(str, classes))
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
             f"{name}() must return (train, test), sequences of (image, label); it gave {said(error)}"
         ) from error
