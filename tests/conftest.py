@@ -38,7 +38,7 @@ def _searched(tmp_path_factory):
     from tests.search.tiny import arguments
 
     run = tmp_path_factory.mktemp("runs") / "searched"
-    assert main(arguments(run, arms="found,uniform,inherited")) == 0
+    assert main(arguments(run, figures=True, arms="found,uniform,inherited")) == 0
     return run
 
 

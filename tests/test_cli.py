@@ -164,7 +164,7 @@ def test_status_counts_what_is_done(searched, cli):
 def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):
     code, _, err = cli("plot", searched, "--kind", "widths", "--format", "pdf", "--out", tmp_path / "f")
     assert code == 0, err
-    assert [p.name for p in (tmp_path / "f").iterdir()] == ["widths-1.pdf"]
+    assert {p.name for p in (tmp_path / "f").iterdir()} == {"widths-1.pdf", "widths-1.csv"}
     code, _, err = cli("plot", searched, "--kind", "width")
     assert code == 2
     assert "did you mean widths" in err

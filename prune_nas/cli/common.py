@@ -67,14 +67,13 @@ def print_listing(items: dict[str, Any], *, json_: bool) -> None:
         typer.echo(f"{name:<{wide}}  {text}")
 
 
-def report_run(path: Path, *, figures: bool, json_: bool) -> None:
-    """Write a run's report, with its `figures` as files if asked for, and print its table and verdicts."""
-    from prune_nas.report.html import write_all, write_report
+def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool) -> None:
+    """Have `write` make a page of the run's `RunData` and return its path; print the run's table and verdicts."""
     from prune_nas.report.run_data import RunData
     from prune_nas.report.tables import rich_results
 
     data = RunData(path)
-    page = write_all(data) if figures else write_report(path)
+    page = write(data)
     if json_:
         print_json(data.verdicts)
         return

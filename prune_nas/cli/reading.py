@@ -13,14 +13,23 @@ def plot(
     run: RunDir,
     kind: Annotated[list[str] | None, typer.Option("--kind", "-k", help="Which figures [default: all].")] = None,
     format_: Annotated[list[str] | None, typer.Option("--format", "-f", help="svg, png or pdf.")] = None,
+    theme: Annotated[str, typer.Option(help="light or dark; an SVG turns dark by itself on a dark page.")] = "light",
+    compare: Annotated[
+        list[Path] | None, typer.Option(help="Another run, drawn over this one; may be repeated.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/figures].")] = None,
 ) -> None:
-    """Draw a run's figures from its tables."""
+    """Draw a run's figures from its tables, each with its data as CSV beside it."""
     from prune_nas.report.figures import draw
     from prune_nas.report.run_data import RunData
 
     for path in draw(
-        RunData(run), kinds=kind or None, formats=tuple(format_ or ("svg", "png")), out=out or run / "figures"
+        RunData(run),
+        kinds=kind or None,
+        formats=tuple(format_ or ("svg", "png")),
+        out=out or run / "figures",
+        theme=theme,
+        beside=[RunData(other) for other in compare or ()],
     ):
         typer.echo(path)
 
@@ -28,7 +37,9 @@ def plot(
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
 def report(run: RunDir, json_: Json = False) -> None:
     """Write a run's report.html anew and print its results."""
-    report_run(run, figures=False, json_=json_)
+    from prune_nas.report.html import write_report
+
+    report_run(run, write_report, json_=json_)
 
 
 @app.command(epilog="Example: prune-nas status artifacts/runs/my-run")

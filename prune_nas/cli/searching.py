@@ -1,5 +1,6 @@
 """The commands that train."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,16 +87,21 @@ def search(
     randoms: Annotated[int | None, typer.Option(help="Random shapes a budget.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
     arms: Annotated[str | None, typer.Option(help="Arms of the finals, with commas [default: all].")] = None,
+    figures: Annotated[
+        bool, typer.Option("--figures/--no-figures", help="Draw them at the end; `plot` and `report` can later.")
+    ] = True,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Search widths under a budget and compare them with every fair rival; the same command again resumes."""
-    flags = {k: v for k, v in locals().items() if k not in ("run", "config", "quiet", "json_")}
-    perform(flags, run=run, config=config, quiet=quiet, json_=json_)
+    flags = {k: v for k, v in locals().items() if k not in ("run", "config", "figures", "quiet", "json_")}
+    perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
 
 
-def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, quiet: bool, json_: bool) -> None:
-    """Search with these settings, draw the figures, write the report, and print the results."""
+def perform(
+    flags: dict[str, Any], *, run: Path | None, config: Path | None, figures: bool = True, quiet: bool, json_: bool
+) -> None:
+    """Search with these settings, draw the figures if asked for, write the report, and print the results."""
     for name in ("schedules", "arms", "devices"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
     flags["budget"] = tuple(flags["budget"] or ())
@@ -103,6 +109,7 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
     import torch
 
     from prune_nas.config import resolve
+    from prune_nas.report.html import write_all, write_report
     from prune_nas.search.pipeline import search
     from prune_nas.search.progress import View
     from prune_nas.search.sparsity import sparsify
@@ -115,7 +122,7 @@ def perform(flags: dict[str, Any], *, run: Path | None, config: Path | None, qui
         return
     work = sparsify if settings.prunes_weights else search
     work(settings, path, View(quiet=quiet))
-    report_run(path, figures=True, json_=json_)
+    report_run(path, write_all if figures else partial(write_report, figures=False), json_=json_)
 
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")

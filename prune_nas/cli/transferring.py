@@ -181,13 +181,13 @@ def _plan(
 ) -> None:
     """Single weights: print and draw what a source's rules leave of a network."""
     from prune_nas.design.budget import Budget
-    from prune_nas.report.figures.kernels import kernels
+    from prune_nas.report.figures.kernels import kernels, places
     from prune_nas.search.kernel_rules import plan
 
     wanted = Budget.parse(asked) if asked else None
     found = plan(source, model, dataset, [Budget.parse(text) for text in budgets], asked=wanted, **of_model)
     if figure is not None:
-        save_figure(figure, lambda: kernels([(each.budget, each.prior.rule) for each in found]))
+        save_figure(figure, lambda: kernels(places([(each.budget, each.prior.rule) for each in found])))
     if json_:
         print_json([each.to_dict() for each in found])
         return

@@ -41,14 +41,9 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(path: Path) -> Path:
-    """Write `report.html` into the run directory `path`.
-
-    Raises:
-        UsageError: `path` is not a run directory.
-    """
-    run = RunData(path)
-    return _write(run, make(run))
+def write_report(run: RunData, *, figures: bool = True) -> Path:
+    """Write `report.html` into the run's directory, with its figures or without; returns the page's path."""
+    return _write(run, make(run) if figures else ([], ["left out; `prune-nas report` draws them"]))
 
 
 def write_all(run: RunData) -> Path:

@@ -32,7 +32,7 @@ def publish(run: Path, target: Path, commands: list[str]) -> None:
     record = json.loads((target / "run.json").read_text())
     record["config"]["data_dir"] = None  # a place on the machine that ran it
     write_json(target / "run.json", record)
-    write_report(target)
+    write_report(RunData(target))
     (target / "README.md").write_text(receipt(RunData(run), commands))
 
 

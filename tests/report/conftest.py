@@ -15,6 +15,7 @@ from prune_nas.design.space import Layer, Segment, Slot, Space, Widths, constant
 
 PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 BUDGETS = ("macs=0.2", "macs=0.4,params=0.2")
+RATIOS = [0.57, 0.31, 0.17, 0.2, 0.3]
 SEEDS = (11, 12, 13)
 # test accuracy of the seed in the middle; the others lie half a point above and below
 ARMS = {
@@ -168,8 +169,10 @@ def write_run(path: Path, model: str = "vgg16") -> Path:
                 Expense(BUDGETS[0], "finals", "found", 1, 0, 20.0)]  # fmt: skip
     write_table(path / "ledger.csv", Expense, expenses)
     write_json(path / "verdict.json", [verdict(b) for b in BUDGETS])
-    write_json(path / "rule.json", [{"budget": b, "kind": "stage-mean", "explanation": "Keep 57 %, 31 %, 17 % of "
-                                     "stages 0, 1, 2."} for b in BUDGETS])  # fmt: skip
+    write_json(path / "rule.json", [{"budget": b, "schema": 1, "kind": "stage-mean", "parameters": {"ratios": RATIOS},
+                                     "explanation": "Keep 57 %, 31 %, 17 % of stages 0, 1, 2.",
+                                     "fit": {"patterns": ["vgg16"], "residual": 0.05, "spread": []}}
+                                    for b in BUDGETS])  # fmt: skip
     widths = shaped(space, BUDGETS[0], SHAPES["found"])
     macs, params = space.cost(widths)[:2]
     spec = {"model": model, "input_shape": [3, 32, 32], "classes": 10, "widths": dict(widths), "macs": macs,

@@ -1,22 +1,35 @@
 import io
+import json
 import logging
+from dataclasses import asdict, replace
+from xml.dom import minidom
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
+from prune_nas.design.patterns import pattern_of
+from prune_nas.design.rules import StageMean
 from prune_nas.errors import UsageError
 from prune_nas.report.figures import KINDS, draw, make, style
 from prune_nas.report.figures.accuracy import accuracy, front, side_by_side
-from prune_nas.report.figures.gamma import gamma
-from prune_nas.report.figures.study import origins, study
+from prune_nas.report.figures.curves import curves, series
+from prune_nas.report.figures.gamma import channels, gamma, gamma_of_slots
+from prune_nas.report.figures.ledger import ledger, parts
+from prune_nas.report.figures.parallel import candidates, parallel
+from prune_nas.report.figures.patterns import patterns, table
+from prune_nas.report.figures.rule import line, rule
+from prune_nas.report.figures.study import study, trials_table
 from prune_nas.report.figures.widths import widths
 from prune_nas.report.run_data import RunData
-from prune_nas.report.tables import results
+from prune_nas.report.tables import ledger_table, results
 
 BUDGET = "macs=0.2"
+STEMS = ["accuracy", "widths-1", "widths-2", "gamma", "gamma-slots", "rule-1", "rule-2", "study-1", "study-2",
+         "parallel-1", "parallel-2", "curves-1", "curves-2", "ledger"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +55,9 @@ def overlaps(texts, figure):
 
 def test_all_kinds_become_files_of_a_real_size(run, tmp_path):
     paths = draw(run, None, out=tmp_path / "figures")
-    stems = ["accuracy", "widths-1", "widths-2", "gamma", "study-1", "study-2"]
-    assert [path.name for path in paths] == [f"{stem}.{form}" for stem in stems for form in ("svg", "png")]
+    assert [path.name for path in paths] == [f"{stem}.{form}" for stem in STEMS for form in ("svg", "png")]
+    for path in paths:
+        assert len(pd.read_csv(path.with_suffix(".csv"))) > 0
     for path in paths[1::2]:
         image = imread(path)
         assert min(image.shape[:2]) > 400
@@ -51,8 +65,8 @@ def test_all_kinds_become_files_of_a_real_size(run, tmp_path):
 
 
 def test_one_kind_and_one_format(run, tmp_path):
-    assert draw(run, ["gamma"], ("svg",), out=tmp_path) == [tmp_path / "gamma.svg"]
-    assert b"<svg" in (tmp_path / "gamma.svg").read_bytes()
+    assert draw(run, ["ledger"], ("svg",), out=tmp_path) == [tmp_path / "ledger.svg"]
+    assert b"<svg" in (tmp_path / "ledger.svg").read_bytes()
 
 
 def test_the_same_run_draws_the_same_bytes(run):
@@ -69,7 +83,16 @@ def test_unknown_names_are_refused(run, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("accuracy", "finals.csv"), ("widths", "widths.csv"), ("gamma", "scores.safetensors"), ("study", "trials.csv")],
+    [
+        ("accuracy", "finals.csv"),
+        ("widths", "widths.csv"),
+        ("gamma", "scores.safetensors"),
+        ("study", "trials.csv"),
+        ("rule", "rule.json"),
+        ("parallel", "trials.csv"),
+        ("curves", "curves.csv"),
+        ("ledger", "ledger.csv"),
+    ],
 )
 def test_a_kind_without_its_file_is_left_out_with_a_note(tmp_path, write_fake_run, caplog, kind, name):
     path = write_fake_run(tmp_path / "run")
@@ -84,15 +107,16 @@ def test_a_run_without_its_space_still_draws_what_it_can(tmp_path, write_fake_ru
     path = write_fake_run(tmp_path / "run")
     (path / "space.json").unlink()
     drawings, notes = make(RunData(path))
-    assert [drawing.name for drawing in drawings] == ["accuracy", "widths-1", "widths-2", "study-1", "study-2"]
-    assert len(notes) == 1
+    without = [stem for stem in STEMS if not stem.startswith(("gamma", "parallel"))]
+    assert [drawing.name for drawing in drawings] == without
+    assert len(notes) == 2
 
 
 def test_every_drawing_has_words_for_those_who_cannot_see_it(run):
     drawings, notes = make(run)
     assert notes == []
     assert all(len(drawing.alt) > 40 for drawing in drawings)
-    assert {drawing.name.partition("-")[0] for drawing in drawings} == set(KINDS) - {"kernels", "methods"}
+    assert {drawing.name.partition("-")[0] for drawing in drawings} == set(KINDS) - {"kernels", "methods", "stability"}
 
 
 def test_widths_has_a_bar_an_arm_and_slot(shape):
@@ -171,53 +195,180 @@ def test_a_crowd_of_marks_stays_near_its_cost():
     assert len(set(places)) > 3
 
 
+def cuts(*budgets):
+    rows = [(name, slot, 0, kept, score) for name, slots in budgets for slot, (kept, score) in slots.items()]
+    return pd.DataFrame(rows, columns=["budget", "slot", "stage", "kept", "score"])
+
+
 def test_gamma_counts_every_channel_and_draws_each_cut(run):
-    stages = {slot.name: slot.stage for slot in run.space.slots}
     first, second = ({"conv1_1": (20, a), "conv1_2": (10, b)} for a, b in ((0.1, 0.2), (0.05, 0.07)))
-    figure = gamma(run.scores, stages, {"macs=0.2": first, "params=0.1": second})
+    frame = channels(run.scores, run.space)
+    assert frame["slot"].value_counts()["conv5_3"] == 256
+    figure = gamma(frame, cuts(("macs=0.2", first), ("params=0.1", second)))
     assert len(figure.axes) == 5
-    counts = [sum(patch.get_height() for patch in axes.patches) for axes in figure.axes]
-    assert counts == [64, 128, 384, 768, 768]
+    assert [counted(axes) for axes in figure.axes] == [64, 128, 384, 768, 768]
     assert [line.get_xdata()[0] for line in figure.axes[0].lines] == pytest.approx([0.15, 0.06])  # medians over slots
     assert figure.axes[0].get_title() == "stage 0: 64 channels, 30 or 30 kept"
     assert list(figure.axes[1].lines) == []
 
 
+def counted(axes):
+    """The channels under the outline of a histogram."""
+    (outline,) = axes.patches
+    x, y = outline.get_xy().T
+    heights = {}
+    for left, right, height in zip(x, x[1:], y, strict=False):
+        if right > left:
+            heights[left] = max(heights.get(left, 0), height)
+    return round(sum(heights.values()))
+
+
+def test_gamma_of_slots_has_a_panel_a_slot_with_its_own_cut(run):
+    figure = gamma_of_slots(channels(run.scores, run.space), cuts(("macs=0.2", {"conv1_2": (10, 0.2)})))
+    shown = [axes for axes in figure.axes if axes.axison]
+    assert [axes.get_title() for axes in shown] == [slot.name for slot in run.space.slots]
+    assert [counted(axes) for axes in shown] == [slot.ceiling for slot in run.space.slots]
+    assert [len(axes.lines) for axes in shown] == [0, 1] + 11 * [0]
+
+
 def test_gamma_of_dead_channels_without_a_cut():
-    figure = gamma({"a": np.zeros(8)}, {"a": 0}, {})
-    assert figure.axes[0].get_title() == "stage 0: 8 channels"
+    frame = pd.DataFrame({"slot": "a", "stage": 0, "channel": range(8), "score": 0.0})
+    assert gamma(frame, cuts()).axes[0].get_title() == "stage 0: 8 channels"
 
 
 def test_study_shows_values_origins_and_the_use_of_the_budget(run, shape):
     trials = [trial for trial in run.trials if trial.budget == BUDGET]
-    seeds = origins(trials, shape)
-    assert seeds == {0: "pruned", 1: "guided", 2: "uniform", 3: "taper"}
-    figure = study(trials, seeds, {"macs": {t.number: 0.5 for t in trials}}, BUDGET)
+    frame = trials_table(trials, shape, run.space, {"macs": 2 * max(trial.macs for trial in trials)})
+    assert frame["origin"].tolist()[:4] == ["pruned", "guided", "uniform", "taper"]
+    assert frame["share of macs"].max() == pytest.approx(0.5)
+    figure = study(frame, BUDGET)
     values, fill = figure.axes
     shown = sum(len(points.get_offsets()) for points in values.collections)
     assert shown == len(trials) == 12  # one of them as a cross: it failed
     assert values.lines[0].get_ydata().max() == pytest.approx(100 * max(t.value for t in trials if t.value))
-    assert fill.patches[0].get_height() == pytest.approx(0.5)
+    assert fill.patches[0].get_height() == pytest.approx(frame["share of macs"][0])
     assert "seeded: guided" in labels(figure)
 
 
-def test_study_without_limits_has_one_panel(run):
-    assert len(study(run.trials[:1], {}, {}, BUDGET).axes) == 1
+def test_study_without_limits_has_one_panel(run, shape):
+    assert len(study(trials_table(run.trials[:1], shape), BUDGET).axes) == 1
 
 
-def test_study_of_failures_alone(run):
+def test_study_of_failures_alone(run, shape):
     failed = [trial for trial in run.trials if trial.value is None][:1]
-    figure = study(failed, {}, {}, BUDGET)
-    assert labels(figure) == ["not finished"]
+    assert labels(study(trials_table(failed, shape), BUDGET)) == ["not finished"]
+
+
+def test_parallel_has_a_line_a_finished_candidate_at_its_stage_means(run):
+    trials = [trial for trial in run.trials if trial.budget == BUDGET]
+    frame = candidates([*trials, replace(trials[0], epochs=99, number=77)], run.space, run.space.stage_names)
+    assert len(frame) == 11  # one failed, one was trained longer
+    assert frame["value"].is_monotonic_increasing
+    best = max((t for t in trials if t.value), key=lambda t: t.value)
+    widths = json.loads(best.widths)
+    assert frame["32x32"].iloc[-1] == pytest.approx((widths["conv1_1"] + widths["conv1_2"]) / 64)
+    figure = parallel(frame, BUDGET)
+    assert len([line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]) == 12  # the best is drawn twice
+    assert labels(figure) == [f"best: trial {best.number}, {100 * best.value:.1f} %"]
+
+
+def curve_rows(*trials, budget=BUDGET, epochs=3):
+    return [(budget, trial, e, 2.0 / e, 0.1 * e + 0.01 * i, 1.0) for i, trial in enumerate(trials)
+            for e in range(1, epochs + 1)]  # fmt: skip
+
+
+def test_curves_are_means_over_seeds_with_their_span(run):
+    names = ["budget", "trial", "epoch", "train_loss", "val_accuracy", "seconds"]
+    rows = curve_rows("found/scratch-e/ab/1", "found/scratch-e/ab/2", "trial 0", "finalist 1")
+    rows += curve_rows("supernet", budget="") + curve_rows("found/scratch-e/ab/1", budget="macs=0.9")
+    frame = series(pd.DataFrame(rows, columns=names), BUDGET)
+    assert frame.groupby("arm")["trial"].nunique().to_dict() == {"found": 2, "study": 2, "supernet": 1}
+    accuracies, losses = curves(frame, BUDGET).axes
+    mean = next(line for line in accuracies.lines if line.get_linewidth() == 1.5)
+    assert mean.get_ydata() == pytest.approx([10.5, 20.5, 30.5])
+    assert losses.get_ylabel() == "training loss"
+    assert accuracies.get_xscale() == "linear"
+    longer = pd.DataFrame(rows + curve_rows("found/scratch-b/ab/1", epochs=20), columns=names)
+    assert curves(series(longer, BUDGET), BUDGET).axes[0].get_xscale() == "log"
+
+
+def test_the_ledger_s_parts_are_all_of_it(run):
+    rows = pd.DataFrame([asdict(row) for row in run.ledger])
+    frame = parts(rows)
+    assert frame["train_macs"].sum() == rows["train_macs"].sum()
+    assert frame["part"].tolist() == ["supernet", "study", "finals: the subject"]
+    figure = ledger(frame, base=1e13)
+    assert [round(bar.get_width(), 6) for bar in figure.axes[0].patches] == pytest.approx([0.6, 0.2, 0.2])
+    assert labels(figure) == ["supernet (3.0)", "study (1.0)", "finals: the subject (1.0)"]
+    assert "5.0" in figure.axes[0].get_title()
+    assert ledger(parts(ledger_table(run.ledger))).axes[0].get_title().endswith("50.0T")
+
+
+def test_a_rule_is_drawn_with_its_uncertainty_beside_what_it_makes(shape):
+    frame = line("guided", StageMean((0.2, 0.4, 0.6, 0.5, 0.3)), 5, (), 0.1)
+    left, right = rule(frame, shape, BUDGET).axes
+    assert [level.get_ydata()[0] for level in left.lines] == pytest.approx([0.2, 0.4, 0.6, 0.5, 0.3])
+    band = left.collections[0].get_paths()[0].vertices[:, 1]
+    assert (band.min(), band.max()) == pytest.approx((0.1, 0.3))
+    pruned = next(points for points in right.lines if points.get_linestyle() == "None")
+    assert pruned.get_ydata() == pytest.approx((shape["pruned"] / shape["ceiling"]).to_numpy())
+    spread = line("guided", StageMean((0.2, 0.4)), 2, (0.01, 0.02), 0.1)
+    assert sorted(spread["uncertain"].unique()) == [0.01, 0.02]
+
+
+def test_patterns_of_one_network_say_how_far_they_agree(fake_vgg):
+    shapes = [pattern_of(fake_vgg, fake_vgg.snap({s.name: k * (1 + s.stage) / 6 for s in fake_vgg.slots}), name)
+              for name, k in (("a", 0.9), ("b", 0.8))]  # fmt: skip
+    frame = table([("case", shapes[0]), ("case", shapes[1])])
+    assert "2 patterns, rank correlation" in patterns(frame, "t").axes[0].get_title()
+    other = pattern_of(fake_vgg, fake_vgg.base, "c")
+    short = replace(other, ratios=other.ratios[:4])
+    assert patterns(table([("", shapes[0]), ("", short)]), "t").axes[0].get_title().endswith("different networks")
+
+
+def test_runs_are_drawn_over_each_other(run, tmp_path, write_fake_run):
+    other = RunData(write_fake_run(tmp_path / "other"))
+    paths = draw(run, None, ("png",), out=tmp_path / "out", beside=[other])
+    assert [path.name for path in paths] == ["compare-accuracy.png", "compare-widths.png"]
+    both = pd.read_csv(tmp_path / "out" / "compare-accuracy.csv")
+    assert both["budget"].str.split(": ").str[0].unique().tolist() == [run.path.name, "other"]
+    with pytest.raises(UsageError, match="twice"):
+        draw(run, None, out=tmp_path, beside=[run])
+    with pytest.raises(UsageError, match="several runs"):
+        draw(run, ["gamma"], out=tmp_path, beside=[other])
+
+
+def test_a_dark_figure_has_light_words_on_a_dark_page(run, tmp_path):
+    (path,) = draw(run, ["widths"], ("png",), out=tmp_path, theme="dark")[:1]
+    assert path.name == "widths-1-dark.png"
+    image = imread(path)[:, :, :3]
+    assert image[0, 0] == pytest.approx(to_rgb(style.DARK["#ffffff"]), abs=0.01)
+    assert image.max() > 0.9
+    with pytest.raises(UsageError, match="theme"):
+        draw(run, ["widths"], out=tmp_path, theme="dusk")
+
+
+def test_an_svg_turns_dark_by_itself(run):
+    (drawing,) = make(run, ["accuracy"])[0]
+    parsed = minidom.parseString(drawing.svg)  # noqa: S318 - our own
+    css = "".join(node.firstChild.data for node in parsed.getElementsByTagName("style"))
+    assert "prefers-color-scheme: dark" in css
+    assert f'[style*="fill: #ffffff"] {{ fill: {style.DARK["#ffffff"]} !important }}' in css
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_clipped(run, kind):
     for drawing in make(run, [kind])[0]:
         figure = drawing.figure
-        style.render(figure, "png")
+        with style.styled():
+            figure.draw_without_rendering()
         page = figure.bbox
-        for text in [figure._suptitle, *figure.legends, *(t for a in figure.axes for t in (a.title, a.xaxis.label))]:
+        for text in [
+            figure._suptitle,
+            *figure.texts,
+            *figure.legends,
+            *(t for a in figure.axes for t in (a.title, a.xaxis.label)),
+        ]:
             box = text.get_window_extent()
             assert box.width == 0 or (box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1)
 

@@ -72,7 +72,7 @@ def test_it_is_well_formed_and_loads_and_runs_nothing(text):
     tags = Outline.of(text)
     assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags}
     images = [attrs for tag, attrs in tags if tag == "img"]
-    assert len(images) == 6
+    assert len(images) == 14
     assert all(attrs["src"].startswith("data:image/svg+xml;base64,") and len(attrs["alt"]) > 40 for attrs in images)
     outside = re.sub(r'src="data:[^"]*"', "", text)
     assert "http" not in outside
@@ -118,17 +118,17 @@ def test_any_file_may_be_missing(tmp_path, write_fake_run, name):
 
 def test_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "run.json").write_text('{"schema": 1, "version": "0.1.0", "config": {"model": "m", "dataset": "d"}}')
-    path = write_report(tmp_path)
+    path = write_report(RunData(tmp_path))
     assert path == tmp_path / "report.html"
     text = path.read_text()
     Outline.of(text)
     assert "No verdict yet" in text
-    assert text.count("no figure of") == 4
+    assert text.count("no figure of") == 8
 
 
 def test_a_directory_that_is_no_run(tmp_path):
     with pytest.raises(UsageError):
-        write_report(tmp_path)
+        write_report(RunData(tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 

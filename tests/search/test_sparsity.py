@@ -23,7 +23,10 @@ BUDGET = Budget.parse("weights=0.1")
 @pytest.fixture(scope="module")
 def sparse(tmp_path_factory):
     path = tmp_path_factory.mktemp("sparse") / "run"
-    assert run(arguments(path, budget="weights=0.1", trials=0, train_size=800, epochs=4, supernet_epochs=6)) == 0
+    assert (
+        run(arguments(path, figures=True, budget="weights=0.1", trials=0, train_size=800, epochs=4, supernet_epochs=6))
+        == 0
+    )
     return path
 
 

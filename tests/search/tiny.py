@@ -21,8 +21,14 @@ SETTINGS = {
 }
 
 
-def arguments(run, **changes):
-    """The command's arguments, with `changes` (None drops one)."""
+def arguments(run, *, figures=False, **changes):
+    """The command's arguments, with `changes` (None drops one); figures take longer than the search."""
     settings = {**SETTINGS, **{k.replace("_", "-"): v for k, v in changes.items()}}
     flags = [(f"--{name}", str(value)) for name, value in settings.items() if value is not None]
-    return ["search", *(text for flag in flags for text in flag), "--run", str(run)]
+    return [
+        "search",
+        *(text for flag in flags for text in flag),
+        *([] if figures else ["--no-figures"]),
+        "--run",
+        str(run),
+    ]

@@ -11,12 +11,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from prune_nas.report.figures import style
 from prune_nas.report.tables import millions, quantity
 
-COSTS = {"macs": "multiply-accumulates", "params": "parameters"}
+COSTS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency, ms"}
 FILLS = {"scratch-e": "hollow", "scratch-b": "full", "fine-tune": "left", "rewind": "top"}
 SIZES = (8.0, 5.5, 4.0)  # of the marks of the first, second and further budgets
 APART = 0.032  # of the axis: marks whose bars overlap stand at least this far apart
@@ -28,17 +28,22 @@ SAMPLE = "any arm"  # the legend shows fills and sizes on it
 
 
 def accuracy(frame: pd.DataFrame) -> Figure:
-    """Two panels, accuracy against macs and against params; the base is a level, since it lies off to the right.
+    """Panels of accuracy against macs, params and latency; the base is a level, since it lies off to the right.
+
+    One arm under several budgets is joined by a line.
 
     Args:
-        frame: what `tables.results` returns.
+        frame: what `tables.results` returns; with a column `latency` in ms (NaN where it was not measured) there is a
+            third panel.
     """
     base = frame[frame["arm"] == "base"]
     arms = frame[frame["arm"] != "base"].reset_index(drop=True)
-    figure = style.figure(10, 5.4)
-    panels = figure.subplots(1, 2, sharey=True)
-    for axes, (cost, words) in zip(panels, COSTS.items(), strict=True):
-        _panel(axes, arms, cost)
+    costs = {cost: words for cost, words in COSTS.items() if cost in arms and arms[cost].notna().sum() > 1}
+    figure = style.figure(3.6 * len(costs) + 2.8, 5.4)
+    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
+    for axes, (cost, words) in zip(panels, costs.items(), strict=True):
+        _panel(axes, arms[arms[cost].notna()].reset_index(drop=True), cost, _sizes(arms))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if cost == "latency" else EngFormatter(sep=""))
         axes.set_xlabel(f"{words} (log scale)")
         if len(base):
             axes.axhline(100 * base["test_accuracy"].iloc[0], color=style.BLACK, linewidth=1, linestyle=(0, (5, 3)))
@@ -85,15 +90,19 @@ def _length(costs: Sequence[float]) -> float:
     return (1 + 2 * MARGIN) * max(SPAN, math.log(max(costs) / min(costs)))
 
 
-def _panel(axes: Axes, arms: pd.DataFrame, cost: str) -> None:
+def _panel(axes: Axes, arms: pd.DataFrame, cost: str, sizes: dict[str, float]) -> None:
     costs, tests, stds = arms[cost].tolist(), 100 * arms["test_accuracy"], 100 * arms["std"]
     reach = stds.fillna(0) + 0.02 * (tests.max() - tests.min() + 1)  # of a bar and its mark
     places = side_by_side(costs, (tests - reach).tolist(), (tests + reach).tolist())
-    sizes = _sizes(arms)
     for i, row in enumerate(arms.to_dict("records")):
         mark = _mark(row["arm"], row["schedule"], sizes[row["budget"]])
         spread = None if pd.isna(stds[i]) else stds[i]
         axes.errorbar(places[i], tests[i], yerr=spread, elinewidth=1, capsize=2, zorder=3, **mark)
+    for (arm, _), own in arms.groupby(["arm", "schedule"], sort=False):
+        order = own[cost].argsort()
+        if own["budget"].nunique() > 1:
+            x, y = np.array(places)[own.index][order], tests[own.index].to_numpy()[order]
+            axes.plot(x, y, color=style.look(str(arm)).colour, linewidth=0.7, alpha=0.7, zorder=2)
     lines = front(arms, cost)
     axes.plot([costs[i] for i in lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
     _cost_axis(axes, costs)
@@ -105,7 +114,6 @@ def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
     axes.set_xlim(middle * math.exp(-length / 2), middle * math.exp(length / 2))
     subs = next(digits for most, digits in TICKS.items() if length / math.log(10) <= most)
     axes.xaxis.set_major_locator(LogLocator(subs=subs))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_locator(NullLocator())
 
 
@@ -152,6 +160,6 @@ def _caption(arms: pd.DataFrame) -> str:
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return (
         f"Marks: mean over seeds ({n}); bars: one standard deviation. "
-        "Marks that would touch are moved sideways a little.\n"
+        "Marks that would touch are moved sideways a little; thin lines join an arm's budgets.\n"
         "Front: no other arm has a higher validation accuracy at a lower cost; drawn at true cost and test accuracy."
     )

@@ -1,74 +1,142 @@
-"""What the sparse training left: the channels' |gamma|, stage by stage, and where the budget cuts."""
+"""What the sparse training left: the channels' |gamma|, stage by stage and slot by slot, and where the budget cuts."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter, NullLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
+from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 BINS = 50
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
-Scores = Mapping[str, NDArray[np.floating[Any]]]
-Cuts = Mapping[str, Mapping[str, tuple[int, float]]]
+CUTS = ("budget", "slot", "stage", "kept", "score")
+_FEWER = 25  # bins of a slot's panel
 
 
-def gamma(scores: Scores, stages: Mapping[str, int], cuts: Cuts, names: Sequence[str] = ()) -> Figure:
-    """A histogram of |gamma| a stage over one axis, with a line where each budget cuts.
+def channels(scores: Mapping[str, NDArray[np.floating[Any]]], space: Space) -> pd.DataFrame:
+    """The scores as a table, `slot, stage, channel, score`, slots in the network's order."""
+    parts = [
+        pd.DataFrame(
+            {
+                "slot": slot.name,
+                "stage": slot.stage,
+                "channel": range(len(scores[slot.name])),
+                "score": scores[slot.name],
+            }
+        )
+        for slot in space.slots
+        if len(scores.get(slot.name, ()))
+    ]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["slot", "stage", "channel", "score"])
+
+
+def cuts_of(recorded: Mapping[str, Sequence[Mapping[str, Any]]], space: Space) -> pd.DataFrame:
+    """The cuts that `run.json` records, as a table of `CUTS`."""
+    stages = {slot.name: slot.stage for slot in space.slots}
+    rows = [
+        (budget, cut["slot"], stages[cut["slot"]], cut["kept"], cut["score"])
+        for budget, slots in recorded.items()
+        for cut in slots
+        if cut["slot"] in stages
+    ]
+    return pd.DataFrame(rows, columns=list(CUTS))
+
+
+def gamma(frame: pd.DataFrame, cuts: pd.DataFrame, names: Sequence[str] = ()) -> Figure:
+    """A histogram of |gamma| a stage over one axis, with a line where each budget cuts: the median over its slots.
 
     Args:
-        scores: slot -> |gamma| of each of its channels.
-        stages: slot -> its stage.
-        cuts: budget -> slot -> channels kept and the smallest |gamma| among them; may be empty. The line of a stage
-            stands at the median over its slots.
+        frame: `slot, stage, channel, score`, as `channels` gives them.
+        cuts: `CUTS`: channels kept and the smallest |gamma| among them; may be empty.
         names: the name of each stage; by default its number.
     """
-    by_stage = pool(scores, stages)
-    figure = style.figure(7.5, 1.3 + 1.3 * len(by_stage))
-    panels = figure.subplots(len(by_stage), 1, sharex=True, squeeze=False)[:, 0]
-    edges = np.linspace(0, max(float(values.max(initial=0)) for values in by_stage.values()) or 1.0, BINS + 1)
-    for axes, (stage, values) in zip(panels, by_stage.items(), strict=True):
-        axes.hist(values, edges, color=style.SKY, edgecolor=style.BLUE, linewidth=0.4)
-        own = [[slots[slot] for slot in slots if stages.get(slot) == stage] for slots in cuts.values()]
-        for line, places in zip(_styles(len(cuts)), own, strict=True):
-            if places:
-                cut = float(np.median([score for _, score in places]))
-                axes.axvline(cut, color=style.VERMILION, linewidth=1.4, linestyle=line)
+    stages = sorted(frame["stage"].unique())
+    figure = style.figure(7.5, 1.3 + 1.3 * len(stages))
+    panels = figure.subplots(len(stages), 1, sharex=True, squeeze=False)[:, 0]
+    edges = _edges(frame, BINS)
+    budgets = list(cuts["budget"].unique())
+    for axes, stage in zip(panels, stages, strict=True):
+        values, own = frame.loc[frame["stage"] == stage, "score"], cuts[cuts["stage"] == stage]
+        _histogram(axes, values, edges)
+        for line, budget in zip(_styles(len(budgets)), budgets, strict=True):
+            places = own.loc[own["budget"] == budget, "score"]
+            if len(places):
+                axes.axvline(places.median(), color=style.VERMILION, linewidth=1.4, linestyle=line)
         name = names[stage] if stage < len(names) else f"stage {stage}"
-        axes.set_title(_words(name, len(values), own))
-        axes.set_yscale("log")
-        axes.set_ylim(0.7, max(12, 1.3 * float(np.histogram(values, edges)[0].max())))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlim(edges[0], edges[-1])
+        kept = [f"{own.loc[own['budget'] == budget, 'kept'].sum():g}" for budget in budgets]
+        axes.set_title(f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} kept" if kept else ""))
         style.grid(axes)
     panels[-1].set_xlabel("|gamma| of a channel, mean over the norms of its slot")
     figure.supylabel("channels (log scale)", fontsize=10)
     figure.suptitle("What the penalty left of |gamma|, stage by stage", x=0.01, ha="left", fontsize=11)
-    if cuts:
-        handles = [
-            Line2D([], [], color=style.VERMILION, linewidth=1.4, linestyle=line, label=f"cut at {budget}")
-            for line, budget in zip(_styles(len(cuts)), cuts, strict=True)
-        ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=2)
+    _legend(figure, budgets)
     return figure
 
 
-def pool(scores: Scores, stages: Mapping[str, int]) -> dict[int, NDArray[np.floating[Any]]]:
-    """Stage -> the scores of all its slots' channels, in the order of stages."""
-    order = sorted({stages[slot] for slot in scores})
-    return {s: np.concatenate([scores[slot] for slot in scores if stages[slot] == s]) for s in order}
+def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
+    """A small histogram of |gamma| a slot, all over one axis, with a line where each budget cuts.
+
+    Args:
+        frame: `slot, stage, channel, score`, as `channels` gives them.
+        cuts: `CUTS`; may be empty.
+    """
+    slots = list(frame["slot"].unique())
+    columns = min(len(slots), max(4, math.ceil(math.sqrt(1.4 * len(slots)))))
+    rows = math.ceil(len(slots) / columns)
+    figure = style.figure(min(1.9 * columns + 0.4, 14), 1.25 * rows + 1)
+    panels = figure.subplots(rows, columns, sharex=True, squeeze=False).ravel()
+    edges = _edges(frame, _FEWER)
+    budgets = list(cuts["budget"].unique())
+    room = 13 * min(1.9 * columns, 13.6) / columns  # letters of 9 pt over a panel
+    for axes, slot in zip(panels, slots, strict=False):
+        _histogram(axes, frame.loc[frame["slot"] == slot, "score"], edges)
+        for line, budget in zip(_styles(len(budgets)), budgets, strict=True):
+            for score in cuts.loc[(cuts["slot"] == slot) & (cuts["budget"] == budget), "score"]:
+                axes.axvline(score, color=style.VERMILION, linewidth=1.2, linestyle=line)
+        short = slot if len(slot) <= room else "…" + slot[-int(room) + 1 :]
+        axes.set_title(short, fontsize=9)
+        axes.tick_params(labelsize=8)
+    for axes in panels[len(slots) :]:
+        axes.set_axis_off()
+    figure.supylabel("channels (log scale)", fontsize=10)
+    figure.suptitle(
+        "What the penalty left of |gamma|, slot by slot, each over the same axis", x=0.01, ha="left", fontsize=11
+    )
+    _legend(figure, budgets)
+    return figure
 
 
-def _words(name: str, channels: int, cuts: Sequence[Sequence[tuple[int, float]]]) -> str:
-    kept = [str(sum(number for number, _ in places)) for places in cuts]
-    return f"{name}: {channels} channels" + (f", {' or '.join(kept)} kept" if kept else "")
+def _edges(frame: pd.DataFrame, bins: int) -> NDArray[np.float64]:
+    return np.linspace(0, float(frame["score"].max()) or 1.0, bins + 1)
+
+
+def _histogram(axes: Axes, values: pd.Series[float], edges: NDArray[np.float64]) -> None:
+    axes.hist(values, edges.tolist(), histtype="stepfilled", facecolor=style.SKY, edgecolor=style.BLUE, linewidth=0.6)
+    axes.set_yscale("log")
+    axes.set_ylim(0.7, max(12, 1.3 * float(np.histogram(values, edges)[0].max())))
+    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_locator(NullLocator())
+    axes.set_xlim(edges[0], edges[-1])
+
+
+def _legend(figure: Figure, budgets: Sequence[str]) -> None:
+    if budgets:
+        handles = [
+            Line2D([], [], color=style.VERMILION, linewidth=1.4, linestyle=line, label=f"cut at {budget}")
+            for line, budget in zip(_styles(len(budgets)), budgets, strict=True)
+        ]
+        figure.legend(handles=handles, loc="outside lower left", ncols=2)
 
 
 def _styles(n: int) -> list[Any]:

@@ -94,7 +94,7 @@ def _bands(axes: Axes, space: Space, layers: list[Layer], owner: dict[str, str],
     room = (width - 1) / max(len(layers), 1)
     for i, (stage, first, last) in enumerate(runs):
         if i % 2 == 0:
-            axes.axvspan(first - 0.5, last + 0.5, color="#f4f4f4", zorder=0)
+            axes.axvspan(first - 0.5, last + 0.5, color=style.SHADE, zorder=0)
         name = space.stage_names[stage]
         label = name if 0.085 * len(name) < room * (last - first + 1) else str(stage)
         if 0.085 * len(label) < room * (last - first + 1):
@@ -105,7 +105,7 @@ def _bands(axes: Axes, space: Space, layers: list[Layer], owner: dict[str, str],
                 transform=axes.get_xaxis_transform(),
                 ha="center",
                 va="bottom",
-                color="#444",
+                color=style.DIM,
             )
 
 

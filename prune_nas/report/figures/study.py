@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 
 import numpy as np
 import pandas as pd
@@ -12,83 +13,95 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from prune_nas.design.records import TrialRow
+from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 PROPOSED = "proposed"
+SHARE = "share of "
 
 
-def study(
-    trials: Sequence[TrialRow], origins: Mapping[int, str], shares: Mapping[str, Mapping[int, float]], budget: str
-) -> Figure:
-    """Validation accuracy by trial and the first rung's running best above, the share of each bound used below.
-
-    Args:
-        trials: the trials of one budget.
-        origins: trial number -> the arm whose widths it was seeded with; others were proposed by the sampler.
-        shares: bounded cost -> trial number -> the share of the bound used; without any there is no lower panel.
-        budget: its text, for the title.
-    """
-    trials = sorted(trials, key=lambda trial: trial.number)
-    figure = style.figure(7.5, 5.2 if shares else 3.8)
-    panels = figure.subplots(
-        2 if shares else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 1.3)[: 1 + bool(shares)]
-    )
-    values, lower = panels[0, 0], panels[-1, 0]
-    _values(values, trials, origins)
-    if shares:
-        _fill(lower, shares)
-    for axes in panels[:, 0]:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        style.grid(axes)
-    lower.set_xlabel("trial")
-    done = sum(trial.value is not None and trial.state != "REPEAT" for trial in trials)
-    title = f"{done} trainings of the study under {budget}"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.legend(loc="outside right upper")
-    return figure
-
-
-def origins(trials: Sequence[TrialRow], widths: pd.DataFrame) -> dict[int, str]:
-    """Trial number -> the arm of `widths.csv` that has the trial's widths; `found` and `base` seed nothing.
+def trials_table(
+    trials: Iterable[TrialRow],
+    widths: pd.DataFrame,
+    space: Space | None = None,
+    limits: Mapping[str, float] | None = None,
+) -> pd.DataFrame:
+    """`trials.csv` of one budget by number, with the arm that seeded a trial and the share of each bound that it takes.
 
     Args:
-        trials: the trials of one budget.
+        trials: of one budget.
         widths: the lines of `widths.csv` of that budget.
+        space: prices the candidates; without it there are no shares.
+        limits: bounded cost -> bound.
+
+    Returns:
+        The columns of `trials.csv`, `origin` (an arm, or `PROPOSED` by the sampler), and a `share of <cost>` a bound.
     """
+    frame = pd.DataFrame([asdict(trial) for trial in trials]).sort_values("number", ignore_index=True)
+    frame["value"] = frame["value"].astype(float)
     known: dict[tuple[tuple[str, int], ...], str] = {}
     for arm in widths.columns.difference(["budget", "slot", "stage", "depth", "ceiling", "base", "found"], sort=False):
         if len(widths) and widths[arm].notna().all():
             known.setdefault(_key(dict(zip(widths["slot"], widths[arm], strict=True))), arm)
-    seeded = {trial.number: known.get(_key(json.loads(trial.widths or "{}"))) for trial in trials}
-    return {number: arm for number, arm in seeded.items() if arm}
+    read = [json.loads(text or "{}") for text in frame["widths"]]
+    frame["origin"] = [known.get(_key(one), PROPOSED) for one in read]
+    if space is not None:
+        costs = [space.cost(one) if one else None for one in read]
+        for kind, limit in (limits or {}).items():
+            frame[SHARE + kind] = [float("nan") if cost is None else cost.of(kind) / limit for cost in costs]
+    return frame
 
 
 def _key(widths: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
     return tuple(sorted((slot, int(n)) for slot, n in widths.items()))
 
 
-def _values(axes: Axes, trials: Sequence[TrialRow], origins: Mapping[int, str]) -> None:
-    short = min((trial.epochs for trial in trials if trial.epochs), default=0)
-    done = [(trial.number, 100 * trial.value) for trial in trials if trial.value is not None and trial.epochs <= short]
-    longer = [(trial.number, 100 * trial.value) for trial in trials if trial.value is not None and trial.epochs > short]
-    if done:
-        numbers, values = zip(*done, strict=True)
-        best = np.maximum.accumulate(values)
-        axes.step(numbers, best, where="post", color=style.BLACK, linewidth=1, label="best so far", zorder=1)
-    groups: dict[str, list[tuple[int, float]]] = {}
-    for number, value in done:
-        groups.setdefault(origins.get(number, PROPOSED), []).append((number, value))
-    for name in sorted(groups, key=lambda name: name == PROPOSED):
+def study(frame: pd.DataFrame, budget: str) -> Figure:
+    """Validation accuracy by trial and the first rung's running best above, the share of each bound used below.
+
+    Args:
+        frame: what `trials_table` returns; without shares there is no lower panel.
+        budget: its text, for the title.
+    """
+    shares = [column for column in frame if str(column).startswith(SHARE)]
+    figure = style.figure(7.5, 5.2 if shares else 3.8)
+    panels = figure.subplots(
+        2 if shares else 1, 1, sharex=True, squeeze=False, height_ratios=(3, 1.3)[: 1 + bool(shares)]
+    )
+    values, lower = panels[0, 0], panels[-1, 0]
+    _values(values, frame)
+    if shares:
+        _fill(lower, frame.set_index("number")[shares])
+    for axes in panels[:, 0]:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        style.grid(axes)
+    lower.set_xlabel("trial")
+    done = (frame["value"].notna() & (frame["state"] != "REPEAT")).sum()
+    title = f"{done} trainings of the study under {budget}"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    figure.legend(loc="outside right upper")
+    return figure
+
+
+def _values(axes: Axes, frame: pd.DataFrame) -> None:
+    short = frame.loc[frame["epochs"] > 0, "epochs"].min()
+    valued = frame[frame["value"].notna()]
+    done = valued[~(valued["epochs"] > short)]
+    longer = valued[valued["epochs"] > short]
+    if len(done):
+        best = np.maximum.accumulate(100 * done["value"])
+        axes.step(done["number"], best, where="post", color=style.BLACK, linewidth=1, label="best so far", zorder=1)
+    for name in sorted(done["origin"].unique(), key=lambda name: (name == PROPOSED, list(done["origin"]).index(name))):
         colour, marker = (style.VERMILION, "o") if name == PROPOSED else style.look(name)
         label = "proposed by\nthe sampler" if name == PROPOSED else f"seeded: {name}"
-        x, y = zip(*groups[name], strict=True)
-        axes.scatter(x, y, color=colour, marker=marker, s=42, label=label, zorder=2)
-    if longer:
-        x, y = zip(*longer, strict=True)
+        own = done[done["origin"] == name]
+        axes.scatter(own["number"], 100 * own["value"], color=colour, marker=marker, s=42, label=label, zorder=2)
+    if len(longer):
         label = "finalists, trained\nas long as the base"
-        axes.scatter(x, y, facecolor="none", edgecolor=style.BLACK, marker="s", s=48, label=label, zorder=2)
-    failed = [trial.number for trial in trials if trial.value is None]
-    if failed:
+        axes.scatter(longer["number"], 100 * longer["value"], facecolor="none", edgecolor=style.BLACK, marker="s", s=48,
+                     label=label, zorder=2)  # fmt: skip
+    failed = frame.loc[frame["value"].isna(), "number"]
+    if len(failed):
         low = [0.03] * len(failed)
         axes.scatter(
             failed, low, transform=axes.get_xaxis_transform(), color=style.GREY, marker="x", s=30, label="not finished"
@@ -96,12 +109,12 @@ def _values(axes: Axes, trials: Sequence[TrialRow], origins: Mapping[int, str]) 
     axes.set_ylabel("validation accuracy, %")
 
 
-def _fill(axes: Axes, shares: Mapping[str, Mapping[int, float]]) -> None:
-    each = 0.8 / len(shares)
-    for i, (cost, used) in enumerate(shares.items()):
-        numbers = np.array(list(used))
+def _fill(axes: Axes, shares: pd.DataFrame) -> None:
+    each = 0.8 / len(shares.columns)
+    for i, name in enumerate(shares):
+        offset = (i - (len(shares.columns) - 1) / 2) * each
         colour = (style.GREY, style.LIGHT)[i % 2]
-        axes.bar(numbers + (i - (len(shares) - 1) / 2) * each, list(used.values()), each, color=colour, label=cost)
+        axes.bar(shares.index + offset, shares[name], each, color=colour, label=str(name).removeprefix(SHARE))
     axes.axhline(1, color=style.BLACK, linewidth=0.8)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("of the bound")

@@ -1,6 +1,7 @@
 """One look for every figure: Okabe-Ito colours, 10 pt text, a marker for each arm so that grey prints read as well.
 
-Figures are made without pyplot, so there is no global state and nothing to close.
+Figures are made without pyplot, so there is no global state and nothing to close. They are drawn for white paper. An
+SVG turns dark by itself where its reader's page is dark; PNG and PDF do when they are asked to (`darken`).
 """
 
 from __future__ import annotations
@@ -11,12 +12,19 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
-BLACK, GREY, LIGHT = "#000000", "#6b6b6b", "#d0d0d0"
+BLACK, DIM, GREY, LIGHT, SHADE = "#000000", "#444444", "#6b6b6b", "#d0d0d0", "#f4f4f4"
 ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
 BLUE, VERMILION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
+ON_LIGHT, ON_DARK = "#101010", "#fdfdfd"  # of text on a coloured area, which stays what it is on a dark page
+
+DARK = {BLACK: "#ececec", "#ffffff": "#17181a", DIM: "#c8c8c8", GREY: "#a6a6a6", LIGHT: "#505358", SHADE: "#222528",
+        "#e6e6e6": "#303337", BLUE: "#2f7fd0"}  # fmt: skip
+"""What a colour becomes on a dark page; others stay."""
 
 _LETTERS_PER_INCH = 13  # of 9 pt text, on the safe side
 
@@ -26,6 +34,7 @@ RC: Any = {  # Any, since the type of its keys changes with matplotlib's version
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.labelsize": 10,
+    "savefig.facecolor": "auto",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.axisbelow": True,
@@ -97,5 +106,40 @@ def render(figure: Figure, form: str) -> bytes:
     file = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
     with styled():
-        figure.savefig(file, format=form, metadata=metadata, facecolor="white")
-    return file.getvalue()
+        figure.savefig(file, format=form, metadata=metadata)
+    return _adapting(file.getvalue()) if form == "svg" else file.getvalue()
+
+
+def darken(figure: Figure) -> None:
+    """Give the figure the colours of a dark page, for good."""
+    with styled():
+        figure.draw_without_rendering()  # ticks come into being when they are drawn
+    for artist in figure.findobj():
+        for name in ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor", "markerfacecoloralt"):
+            get, put = getattr(artist, f"get_{name}", None), getattr(artist, f"set_{name}", None)
+            if get is not None and put is not None:
+                put(_darker(get()))
+    for axes in figure.axes:
+        axes.tick_params(colors=DARK[BLACK], grid_color=DARK["#e6e6e6"])
+
+
+def _darker(colour: Any) -> Any:
+    """A colour, or a list of them, on a dark page; transparency is kept."""
+    if not isinstance(colour, str) and len(colour) == 0:
+        return colour
+    if isinstance(colour, str) and colour in ("none", "auto"):
+        return colour
+    many = np.atleast_2d(to_rgba_array(colour))
+    swapped = [(*to_rgb(DARK.get(to_hex(one), to_hex(one))), one[3]) for one in many]
+    return swapped[0] if len(swapped) == 1 else swapped
+
+
+def _adapting(svg: bytes) -> bytes:
+    """An SVG that takes the dark colours where the page that shows it is dark; paper and slides are light."""
+    swaps = "".join(
+        f'[style*="{paint}: {light}"] {{ {paint}: {dark} !important }}\n'
+        for light, dark in DARK.items()
+        for paint in ("fill", "stroke")
+    )
+    css = f"<style>@media screen and (prefers-color-scheme: dark) {{\nsvg {{ fill: {DARK[BLACK]} }}\n{swaps}}}</style>"
+    return svg.replace(b"</svg>", css.encode() + b"\n</svg>")

@@ -101,23 +101,29 @@ def _ratios(axes: Axes, frame: pd.DataFrame) -> None:
 
 def _stages(top: Axes, bottom: Axes, frame: pd.DataFrame, names: Sequence[str], size: float) -> None:
     """A line between stages and a name over each; numbers where a name would run into the next."""
-    runs = list(_runs(frame["stage"].astype(int).tolist()))
+    runs = list(runs_of(frame["stage"].astype(int).tolist()))
     room = _room(size, len(frame))
     full = {stage: names[stage] if stage < len(names) else f"stage {stage}" for stage, _, _ in runs}
     fits = all(0.085 * len(full[stage]) < room * (last - first + 1) for stage, first, last in runs)
     for stage, first, last in runs:
         label = full[stage] if fits else str(stage)
         top.text(
-            (first + last) / 2, 1.01, label, transform=top.get_xaxis_transform(), ha="center", va="bottom", color="#444"
+            (first + last) / 2,
+            1.01,
+            label,
+            transform=top.get_xaxis_transform(),
+            ha="center",
+            va="bottom",
+            color=style.DIM,
         )
         if first > 0:
             for axes in (top, bottom):
                 axes.axvline(first - 0.5, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     if not fits:
-        top.text(-0.01, 1.01, "stage", transform=top.transAxes, ha="right", va="bottom", color="#444")
+        top.text(-0.01, 1.01, "stage", transform=top.transAxes, ha="right", va="bottom", color=style.DIM)
 
 
-def _runs(stages: Sequence[int]) -> Iterator[tuple[int, int, int]]:
+def runs_of(stages: Sequence[int]) -> Iterator[tuple[int, int, int]]:
     """(stage, first slot, last slot) of every run of slots in one stage."""
     for stage, group in groupby(enumerate(stages), key=lambda item: item[1]):
         places = [place for place, _ in group]

@@ -1,6 +1,8 @@
 """A real PostgreSQL for the tests of many machines."""
 
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -8,14 +10,16 @@ from .postgres import Postgres, binaries
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """A running server; where it is not installed the test is skipped, unless the machine must have it."""
+    # Not below pytest's own folder: the server may run under another account, and pytest closes that folder anew.
     if binaries() is None:
         reason = "PostgreSQL is not installed (apt-get install postgresql)"
         if os.environ.get("PRUNE_NAS_REQUIRE_POSTGRES"):
             pytest.fail(reason)
         pytest.skip(reason)
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server
-    server.stop()
+    with tempfile.TemporaryDirectory(prefix="prune-nas-postgres-") as folder:
+        server = Postgres(Path(folder))
+        server.start()
+        yield server
+        server.stop()

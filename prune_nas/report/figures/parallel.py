@@ -1,0 +1,74 @@
+"""The study's candidates as lines across the stages: which shapes did well."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from prune_nas.design.patterns import pattern_of, stage_means
+from prune_nas.design.records import TrialRow
+from prune_nas.design.space import Space
+from prune_nas.report.figures import style
+
+
+def candidates(trials: Iterable[TrialRow], space: Space, stages: Sequence[str] = ()) -> pd.DataFrame:
+    """The mean keep ratio of every stage of each candidate of a study's first rung.
+
+    Args:
+        trials: of one budget; those that failed or repeat another are left out, and those trained longer.
+        space: whose slots they choose the widths of.
+        stages: the stages' names; by default their numbers.
+
+    Returns:
+        `number, value` and a column a stage, the best candidate last.
+    """
+    done = [trial for trial in trials if trial.value is not None and trial.epochs and trial.widths]
+    short = min((trial.epochs for trial in done), default=0)
+    names = [stages[i] if i < len(stages) else f"stage {i}" for i in range(space.stages)]
+    rows = [
+        {
+            "number": trial.number,
+            "value": trial.value,
+            **dict(zip(names, stage_means(pattern_of(space, json.loads(trial.widths))), strict=True)),
+        }
+        for trial in done
+        if trial.epochs == short
+    ]
+    return pd.DataFrame(rows, columns=["number", "value", *names]).sort_values("value", ignore_index=True)
+
+
+def parallel(frame: pd.DataFrame, budget: str) -> Figure:
+    """A line a candidate: what it keeps of each stage, in the colour of its validation accuracy; the best one bold.
+
+    Args:
+        frame: what `candidates` returns, with at least one line.
+        budget: its text, for the title.
+    """
+    names = list(frame.columns[2:])
+    places = np.arange(len(names))
+    values = 100 * frame["value"].to_numpy()
+    colours = mpl.colormaps["cividis"]
+    scale = Normalize(values.min(), max(values.max(), values.min() + 0.1))
+    figure = style.figure(max(6.5, 1.1 * len(names) + 2), 4.2)
+    axes = figure.subplots()
+    for row, value in zip(frame[names].to_numpy(), values, strict=True):
+        axes.plot(places, row, color=colours(scale(value)), linewidth=1.4, marker="o", markersize=3)
+    axes.plot(places, frame[names].iloc[-1], color=style.VERMILION, linewidth=2.4, marker="o", markersize=5,
+              label=f"best: trial {frame['number'].iloc[-1]}, {values[-1]:.1f} %")  # fmt: skip
+    for place in places:
+        axes.axvline(float(place), color=style.LIGHT, linewidth=0.8, zorder=0)
+    axes.set_xticks(places, names)
+    axes.set_ylim(0, None)
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_ylabel("kept of ceiling, mean of the stage")
+    figure.colorbar(mpl.cm.ScalarMappable(scale, colours), ax=axes, label="validation accuracy, %", pad=0.02)
+    figure.suptitle(f"The shapes that the study tried under {budget}", x=0.01, ha="left", fontsize=11)
+    figure.legend(loc="outside lower left")
+    return figure
