@@ -32,7 +32,8 @@ PAGE = """<!doctype html>
 {css}</style>
 </head>
 <body>
-<header><h1>{title}</h1>{lead}</header>
+<header><h1>{title}</h1>{lead}
+<nav aria-label="Sections">{contents}</nav></header>
 <main>
 {body}
 </main>
@@ -72,10 +73,20 @@ def page(run: RunData, made: Made | None = None) -> str:
     css = files("prune_nas.report").joinpath("report.css").read_text(encoding="utf-8")
     sections = OF_COMPARISONS if config.get("cases") else SECTIONS
     body = "\n".join(
-        f"<section>\n<h2>{heading}</h2>\n{figures if section is None else section(run)}\n</section>"
+        f'<section id="{_anchor(heading)}">\n<h2>{heading}</h2>\n{section(run) if section else figures}\n</section>'
         for heading, section in sections
     )
-    return PAGE.format(title=escape(title), css=css, lead=_lead(run), body=body)
+    contents = " · ".join(f'<a href="#{_anchor(heading)}">{heading}</a>' for heading, _ in sections)
+    return PAGE.format(title=escape(title), css=css, lead=_lead(run), contents=contents, body=body)
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
+
+
+def _wide(inside: str, label: str) -> str:
+    """Something that may be wider than the page: it scrolls by itself, by keyboard too."""
+    return f'<div class="wide" role="region" tabindex="0" aria-label="{escape(label)}">{inside}</div>'
 
 
 def table(frame: pd.DataFrame) -> str:
@@ -92,7 +103,7 @@ def _cells(rows: Sequence[Sequence[str]], words: Sequence[bool]) -> str:
         "<tr>" + "".join(f"<td{kind}>{escape(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
         for row in rows[1:]
     )
-    return f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>'
+    return _wide(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>", "table")
 
 
 def _lead(run: RunData) -> str:
@@ -176,7 +187,8 @@ def _figures(drawings: Sequence[Drawing], notes: Sequence[str]) -> str:
 def _figure(drawing: Drawing) -> str:
     data = base64.b64encode(drawing.svg).decode()
     alt = escape(drawing.alt)
-    return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}"><figcaption>{alt}.</figcaption></figure>'
+    image = _wide(f'<img alt="{alt}" src="data:image/svg+xml;base64,{data}">', "figure")
+    return f"<figure>{image}<figcaption>{alt}.</figcaption></figure>"
 
 
 def _rule(run: RunData) -> str:
@@ -195,11 +207,23 @@ def _rule(run: RunData) -> str:
 def _diagnosis(run: RunData) -> str:
     diagnosis = run.run.get("diagnosis") or {}
     if (run.run.get("phases") or {}).get("supernet") == "skipped":
-        return _missing("No supernet was trained: the widths come from a transferred rule.")
+        return _searched(run) + _missing("No supernet was trained: the widths come from a transferred rule.")
     if not diagnosis:
-        return _missing("No diagnosis yet: the supernet has not finished.")
-    penalty = f"Penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."
-    return f"<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
+        return _searched(run) + _missing("No diagnosis yet: the supernet has not finished.")
+    penalty = f"Supernet: penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."
+    return f"{_searched(run)}<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
+
+
+def _searched(run: RunData) -> str:
+    """The space, and what of it the study trained."""
+    if run.space is None:
+        return ""
+    words = f"{len(run.space.slots)} free widths in {run.space.stages} stages"
+    trained = [trial for trial in run.trials if trial.state != "REPEAT"]
+    if trained:
+        epochs = sorted({trial.epochs for trial in trained if trial.epochs})
+        words += f"; {len(trained)} trainings of the study, of {' or '.join(map(str, epochs))} epochs"
+    return f"<p>{escape(words)}.</p>\n"
 
 
 def _ledger(run: RunData) -> str:
@@ -221,10 +245,8 @@ def _latency(run: RunData) -> str:
     head = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in names)
     rows = "\n".join(lines)
     note = "One forward pass, the networks measured in turns on the machine that ran the search."
-    return (
-        f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n'
-        f'<p class="quiet">{note}</p>'
-    )
+    made = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
+    return f'{_wide(made, "latencies")}\n<p class="quiet">{note}</p>'
 
 
 def _best(run: RunData) -> str:
@@ -241,7 +263,8 @@ def _best(run: RunData) -> str:
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""
-    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.{left}</p>\n<pre>{escape(commands)}</pre>"
+    pre = f'<pre role="region" tabindex="0" aria-label="commands">{escape(commands)}</pre>'
+    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.{left}</p>\n{pre}"
 
 
 def _glossary(run: RunData) -> str:
@@ -260,7 +283,7 @@ def _configuration(run: RunData) -> str:
     rows = "\n".join(
         f"<tr><td>{escape(key)}</td><td>{escape(str(value))}</td></tr>" for key, value in _flat(facts).items()
     )
-    return f'<div class="wide"><table><tbody>\n{rows}\n</tbody></table></div>'
+    return _wide(f"<table><tbody>\n{rows}\n</tbody></table>", "configuration")
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -292,7 +315,7 @@ SECTIONS: tuple[tuple[str, Callable[[RunData], str] | None], ...] = (
     ("Results", _results),
     ("Figures", None),
     ("The rule in words", _rule),
-    ("The supernet", _diagnosis),
+    ("What was searched", _diagnosis),
     ("What it cost", _ledger),
     ("How fast it runs", _latency),
     ("Using the network", _best),
