@@ -1,8 +1,10 @@
 import json
 import math
 import re
+import threading
 
 import pytest
+from filelock import FileLock
 
 from prune_nas.cli import app
 from prune_nas.design.records import Expense, Final, TrialRow, read_table
@@ -159,6 +161,29 @@ def test_status_counts_what_is_done(searched, cli):
     assert code == 0
     assert got["phases"] == {"supernet": "done", "study": "done", "finals": "done"}
     assert got["finals"] == len(read_table(searched / "finals.csv", Final))
+    assert got["running"] is False
+    trials = read_table(searched / "trials.csv", TrialRow)
+    assert got["best"]["macs=0.4"]["value"] == max(row.value for row in trials if row.value is not None)
+    assert got["latest"]["epoch"] == 2
+
+
+def test_status_knows_whether_a_command_works_on_the_run(searched, cli):
+    record = json.loads((searched / "run.json").read_text())
+    record["phases"]["finals"] = "running"
+    (searched / "run.json").write_text(json.dumps(record))
+    assert "nobody works on it" in cli("status", searched)[1]
+    with FileLock(searched / ".lock"):
+        assert "a command works on it now" in cli("status", searched)[1]
+
+
+def test_status_watches_until_the_run_ends(searched, cli):
+    """It looks again while the lock is held, and ends when it is let go."""
+    lock = FileLock(searched / ".lock", thread_local=False)
+    lock.acquire()
+    threading.Timer(0.5, lock.release).start()
+    code, out, _ = cli("status", searched, "--watch", "--every", 0.1)
+    assert code == 0
+    assert out.count("final trainings finished") == 1  # said again only when something has changed
 
 
 def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):

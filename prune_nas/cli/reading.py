@@ -1,11 +1,13 @@
 """The commands that only read: runs, data sets, this machine."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
-from prune_nas.cli.common import Json, RunDir, app, print_json, print_listing, report_run
+from prune_nas.cli.common import Json, RunDir, app, print_listing, report_run
 
 
 @app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
@@ -42,26 +44,31 @@ def report(run: RunDir, json_: Json = False) -> None:
     report_run(run, write_report, json_=json_)
 
 
-@app.command(epilog="Example: prune-nas status artifacts/runs/my-run")
-def status(run: RunDir, json_: Json = False) -> None:
-    """Say how far a run has come."""
+@app.command(epilog="Example: prune-nas status artifacts/runs/my-run --watch")
+def status(
+    run: RunDir,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Say it anew until the run ends or Ctrl-C.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
+    json_: Json = False,
+) -> None:
+    """Say how far a run has come, from another shell too."""
+    import time
+
+    from prune_nas.report import status as told
     from prune_nas.report.run_data import RunData
 
-    data = RunData(run)
-    config, phases = data.run["config"], data.run["phases"]
-    done = {"trials": sum(row.state != "REPEAT" for row in data.trials), "finals": len(data.finals)}
-    if json_:
-        print_json({"schema": 1, "run": str(run), "phases": phases, **done})
-        return
-    asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
-    typer.echo(f"{run}: {config['model']} on {config['dataset']}, {asked}")
-    for name, state in phases.items():
-        typer.echo(f"  {name}: {state}")
-    if config.get("trials") and not config.get("cases"):
-        typer.echo(
-            f"  {done['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
-        )
-    typer.echo(f"  {done['finals']} final trainings finished")
+    console, before = Console(), None
+    while True:
+        data = RunData(run)
+        text = json.dumps(told.status(data), indent=1) if json_ else "\n".join(told.lines(data))
+        if text != before:
+            if watch and console.is_terminal:
+                console.clear()
+            typer.echo(text)
+        before = text
+        if not watch or not told.status(data)["running"]:
+            return
+        time.sleep(every)
 
 
 @app.command(epilog="Example: prune-nas datasets")

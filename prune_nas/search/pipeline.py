@@ -223,6 +223,7 @@ class Search(Experiment):
         return Training(str(budget), name, f"{name} of {budget}", widths, seed, epochs, checkpoint)
 
     def _after_trial(self, bar: Bar, training: Training, result: Result) -> None:
+        bar.ended(result.val_accuracy, training.spoken)
         if result.error:
             self.view.say(f"{training.spoken} failed: {result.error}")
             bar.skip(training.epochs - result.epochs)

@@ -74,7 +74,7 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
         raise UsageError(f"--run {path} cannot be created: {error.strerror}") from None
     lock = FileLock(path / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=0.5)  # `status` holds it for a moment
     except Timeout:
         raise PruneNasError(
             f"{path} is in use by another process; wait for it, or follow it with: prune-nas status {path}"

@@ -1,0 +1,86 @@
+"""How far a run has come, from its files: what `prune-nas status` says."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from prune_nas.design.records import SCHEMA
+from prune_nas.report.run_data import RunData
+
+
+def status(run: RunData) -> dict[str, Any]:
+    """Phases, counts, the best candidate so far and the epoch that was trained last.
+
+    Returns:
+        `schema, run, running` (a command works on it now), `phases`, `trials` (trainings of the study that ended),
+        `finals` (final trainings that ended), `best` (of each budget: number, validation accuracy in [0, 1]) and
+        `latest` (the last epoch that was trained; None before the first).
+    """
+    best: dict[str, dict[str, Any]] = {}
+    for row in run.trials:
+        if row.value is not None and row.value > best.get(row.budget, {"value": -1.0})["value"]:
+            best[row.budget] = {"number": row.number, "value": row.value}
+    return {
+        "schema": SCHEMA,
+        "run": str(run.path),
+        "running": _in_use(run.path / ".lock"),
+        "phases": run.run.get("phases") or {},
+        "trials": sum(row.state != "REPEAT" for row in run.trials),
+        "finals": len(run.finals),
+        "best": best,
+        "latest": asdict(run.curves[-1]) if run.curves else None,
+    }
+
+
+def lines(run: RunData) -> list[str]:
+    """The same in words."""
+    now, config = status(run), run.run.get("config") or {}
+    asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
+    said = [
+        f"{run.path}: {config.get('model')} on {config.get('dataset')}, {asked}",
+        *(f"  {name}: {state}" for name, state in now["phases"].items()),
+    ]
+    if config.get("trials") and not config.get("cases"):
+        said.append(
+            f"  {now['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
+        )
+        said += [
+            f"  best under {budget}: trial {one['number']}, {100 * one['value']:.1f} % on validation"
+            for budget, one in now["best"].items()
+        ]
+    said.append(f"  {now['finals']} final trainings finished")
+    if last := now["latest"]:
+        where = f" of {last['budget']}" if last["budget"] else ""
+        said.append(
+            f"  last: {_spoken(last['trial'])}{where}, epoch {last['epoch']}: {100 * last['val_accuracy']:.1f} % on "
+            "validation"
+        )
+    over = all(state in ("done", "skipped") for state in now["phases"].values())
+    if not over:
+        idle = "nobody works on it: repeat its command to go on"
+        said.append("  a command works on it now" if now["running"] else f"  {idle}")
+    return said
+
+
+def _spoken(trial: str) -> str:
+    """A training's name in `curves.csv` as one says it."""
+    arm, _, rest = trial.partition("/")
+    parts = rest.split("/")
+    return f"{arm} {parts[0]} seed {parts[2]}" if len(parts) > 2 else trial
+
+
+def _in_use(lock: Path) -> bool:
+    """Whether a command holds the run's lock; a directory that cannot be written to is nobody's."""
+    if not lock.exists():
+        return False
+    try:
+        with FileLock(lock, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
