@@ -106,23 +106,12 @@ def perform(
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
     flags["budget"] = tuple(flags["budget"] or ())
 
-    import torch
-
-    from prune_nas.config import resolve
+    from prune_nas.api import run_search
     from prune_nas.report.html import write_all, write_report
-    from prune_nas.search.pipeline import search
-    from prune_nas.search.progress import View
-    from prune_nas.search.sparsity import sparsify
-    from prune_nas.search.together import follows
 
-    automatic = "standard" if flags["device"] not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
-    settings = resolve(flags, file=config, automatic=automatic)
-    path = run or Path("artifacts/runs") / settings.run_name
-    if follows(settings):
-        return
-    work = sparsify if settings.prunes_weights else search
-    work(settings, path, View(quiet=quiet))
-    report_run(path, write_all if figures else partial(write_report, figures=False), json_=json_)
+    done = run_search(run, quiet=quiet, config=config, **flags)
+    if done is not None:
+        report_run(done.path, write_all if figures else partial(write_report, figures=False), json_=json_)
 
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")

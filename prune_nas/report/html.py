@@ -258,8 +258,8 @@ def _best(run: RunData) -> str:
     again = f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
     commands = (
         f"{'' if masked else again}# in Python, with the trained weights:\n"
-        "from prune_nas.nets.specs import load\n"
-        f"network = load({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
+        "import prune_nas as pn\n"
+        f"network = pn.load_net({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
     )
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""

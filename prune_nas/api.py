@@ -1,0 +1,362 @@
+"""What the command line does, step by step, for programs and notebooks; `import prune_nas as pn` has these names.
+
+The steps take and give plain values: a traced network, a data set, scores, widths, a rule. `run_search` is the whole
+job, which `prune-nas search` is a thin layer over.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from prune_nas.config import resolve
+from prune_nas.design import family, rules, selection
+from prune_nas.design.budget import Budget
+from prune_nas.design.ledger import scratch_b_epochs
+from prune_nas.design.patterns import pattern_of
+from prune_nas.design.projection import project
+from prune_nas.design.rules import Rule
+from prune_nas.design.space import Widths
+from prune_nas.errors import unknown
+from prune_nas.nets.specs import load as load_net
+from prune_nas.nets.tracing import Traced, trace
+from prune_nas.pruning import penalties
+from prune_nas.pruning.importance import channel_scores
+from prune_nas.report.run_data import RunData
+from prune_nas.search import study as studies
+from prune_nas.search.pipeline import search
+from prune_nas.search.progress import View
+from prune_nas.search.single import setting_for
+from prune_nas.search.sparsity import sparsify
+from prune_nas.search.together import follows
+from prune_nas.search.work import Result, Training
+from prune_nas.training.data import Data
+from prune_nas.training.data import load as load_data
+from prune_nas.training.loop import DivergedError, Epoch, Setting, accuracy, train
+from prune_nas.training.precision import choose_device
+from prune_nas.training.recipe import recipe as recipe_named
+
+Scores = Mapping[str, NDArray[np.floating[Any]]]
+"""Slot name -> one score a channel, shape (ceiling,): the mean |gamma| of the slot's norms."""
+
+
+class OnEpoch(Protocol):
+    """Called after every epoch of a training."""
+
+    def __call__(self, what: str, epoch: Epoch, /) -> None:
+        """`what` is trained, and how its epoch ended."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Networks trained from scratch and what they reach; `table` has a line a seed: accuracies in [0, 1]."""
+
+    networks: tuple[nn.Module, ...]
+    table: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A study's candidates, a line each (`number, value, macs, params, widths`), and the best of them on validation."""
+
+    best: Widths
+    trials: pd.DataFrame
+
+
+def train_supernet(
+    network: Traced,
+    data: Data,
+    *,
+    epochs: int = 20,
+    penalty: str = "l1",
+    strength: float | None = None,
+    recipe: str = "fast",
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    on_epoch: OnEpoch = lambda what, epoch: None,
+) -> Scores:
+    """Train the widest network with a penalty on BatchNorm's scaling factors, and score its channels.
+
+    Args:
+        network: as `trace` gives it.
+        data: as `load_data` gives it.
+        epochs: of the sparse training.
+        penalty: l1 (Network Slimming, Liu et al. 2017), l1-macs, l1-params, l1-cost or none.
+        strength: lambda; by default scaled to the schedule.
+        recipe: fast or paper.
+        seed: of weights, batches and augmentation.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, fp32, bf16 or fp16.
+        on_epoch: called after every epoch.
+
+    Raises:
+        UsageError: the network has no scaling factors, or a name is unknown.
+        DivergedError: the loss became infinite.
+    """
+    space, schedule = network.space, recipe_named(recipe, epochs)
+    setting = setting_for(data, network, space.widest, choose_device(device), precision, schedule.batch)
+    pull = penalties.strength_for(schedule, len(data.train)) if strength is None else strength
+    penalties.check(penalty, space, network.template)
+    trained, _ = train(
+        lambda: network.build(space.widest, seed=seed),
+        setting,
+        schedule,
+        seed=seed,
+        penalty=penalties.make(penalty, space, network.template, pull),
+        on_epoch=lambda epoch: on_epoch("supernet", epoch),
+    )
+    return channel_scores(space, trained)
+
+
+def select(network: Traced, scores: Scores, budget: Budget | str, *, by: str = "per-cost") -> Widths:
+    """The widths that scores give under a budget: never over it, and as close under it as the slots allow.
+
+    Args:
+        network: that was scored.
+        scores: slot -> one score a channel.
+        budget: such as `macs=0.2,params=0.05`.
+        by: per-cost, or threshold (one for the whole network, Liu et al. 2017).
+
+    Raises:
+        BudgetError: no network is that small.
+    """
+    space = network.space
+    return selection.select(space, scores, _budget(budget).limits(space), by=by).widths
+
+
+def uniform(network: Traced, budget: Budget | str) -> Widths:
+    """One keep ratio for all slots, the largest within the budget: what a search must beat.
+
+    Raises:
+        BudgetError: no network is that small.
+    """
+    space = network.space
+    return project(space, {slot.name: 1.0 for slot in space.slots}, _budget(budget).limits(space))
+
+
+def fit_rule(kind: str, patterns: Sequence[tuple[Traced, Widths]]) -> Rule:
+    """A design rule fitted on the widths of one or several networks; `rule.explain()` says it in a sentence.
+
+    Args:
+        kind: stage-mean (Liu et al. 2019, guided pruning), depth-curve, quantised-linear or taper.
+        patterns: networks with the widths that pruning left.
+
+    Raises:
+        UsageError: the kind is unknown, or the networks have different numbers of stages.
+    """
+    return rules.fit(kind, [pattern_of(network.space, widths) for network, widths in patterns]).rule
+
+
+def apply_rule(rule: Rule, network: Traced, budget: Budget | str) -> Widths:
+    """The rule's widths for any network, scaled as one onto the budget.
+
+    Raises:
+        BudgetError: no network is that small.
+    """
+    return rules.apply(rule, network.space, _budget(budget).limits(network.space))
+
+
+def study(
+    network: Traced,
+    data: Data,
+    budget: Budget | str,
+    *,
+    prior: Widths,
+    trials: int = 12,
+    epochs: int = 6,
+    recipe: str = "fast",
+    sampler: str = "tpe",
+    seed: int = 0,
+    device: str = "auto",
+    precision: str = "auto",
+    on_epoch: OnEpoch = lambda what, epoch: None,
+) -> Studied:
+    """Search around `prior` with Optuna: every candidate within the budget and trained from scratch, one after another.
+
+    The starting points are uniform, the prior's stage means, the prior and a taper; only validation images are read.
+
+    Args:
+        network: as `trace` gives it.
+        data: as `load_data` gives it.
+        budget: such as `macs=0.2`.
+        prior: widths to search around: pruned ones, or those of a rule.
+        trials: different candidates.
+        epochs: that each is trained for.
+        recipe: fast or paper.
+        sampler: tpe, gp or random.
+        seed: decides everything that is random.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, fp32, bf16 or fp16.
+        on_epoch: called after every epoch.
+
+    Raises:
+        BudgetError: no network is that small.
+        PruneNasError: no trial succeeded.
+    """
+    space, schedule = network.space, recipe_named(recipe, epochs)
+    if sampler not in studies.SAMPLERS:
+        raise unknown("sampler", sampler, studies.SAMPLERS)
+    limits = _budget(budget).limits(space)
+    setting = setting_for(data, network, prior, choose_device(device), precision, schedule.batch)
+    taper = family.taper_point(space, rules.fit_taper(space, limits).ratio)
+    with tempfile.TemporaryDirectory() as folder:
+        opened = studies.open_study(Path(folder) / "study.journal", "study", prior)
+        source = studies.Trials(
+            opened,
+            studies.trials(
+                opened,
+                space,
+                limits,
+                prior,
+                starts=[family.UNIFORM, family.GUIDED, family.PRUNED, taper],
+                seed=seed,
+                sampler=sampler,
+            ),
+            lambda number, widths: Training("", f"trial {number}", "", widths, seed, epochs, Path(folder) / "none"),
+            wanted=trials,
+        )
+        while (training := source.ask()) is not None:
+            source.tell(training, _result(network, setting, schedule, training, on_epoch))
+        rows = studies.rows(opened, space, "", seed=seed)
+        table = pd.DataFrame(
+            [{k: getattr(row, k) for k in ("number", "value", "macs", "params", "widths")} for row in rows]
+        )
+        return Studied(studies.best(opened), table)
+
+
+def train_widths(
+    network: Traced,
+    widths: Widths,
+    data: Data,
+    *,
+    epochs: int = 20,
+    schedule: str = "scratch-e",
+    recipe: str = "fast",
+    seeds: Sequence[int] = (0,),
+    device: str = "auto",
+    precision: str = "auto",
+    on_epoch: OnEpoch = lambda what, epoch: None,
+) -> Trained:
+    """Train a network of these widths from scratch, once a seed, and read the test split once at the end.
+
+    Args:
+        network: as `trace` gives it.
+        widths: of every slot.
+        data: as `load_data` gives it.
+        epochs: of the base.
+        schedule: scratch-e (those epochs) or scratch-b (the base's training compute: epochs * base macs / macs).
+        recipe: fast or paper.
+        seeds: one training each.
+        device: auto, cpu, cuda, cuda:1 or mps.
+        precision: auto, fp32, bf16 or fp16.
+        on_epoch: called after every epoch.
+
+    Raises:
+        UsageError: a name is unknown, or the widths are not this network's.
+        DivergedError: the loss became infinite.
+    """
+    if schedule not in ("scratch-e", "scratch-b"):
+        raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
+    space = network.space
+    cost = space.cost(widths)
+    lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, cost.macs) if schedule == "scratch-b" else epochs
+    plan = recipe_named(recipe, lasting)
+    setting = setting_for(data, network, widths, choose_device(device), precision, plan.batch)
+    test = data.open_test().to(setting.device)
+    networks, rows = [], []
+    for seed in seeds:
+        trained, done = train(
+            partial(network.build, widths, seed=seed),
+            setting,
+            plan,
+            seed=seed,
+            on_epoch=partial(on_epoch, f"seed {seed}"),
+        )
+        networks.append(trained.eval())
+        rows.append(
+            {
+                "seed": seed,
+                "schedule": schedule,
+                "epochs": lasting,
+                "macs": cost.macs,
+                "params": cost.params,
+                "val_accuracy": done[-1].val_accuracy,
+                "test_accuracy": accuracy(trained, test, setting),
+            }
+        )
+        trained.eval()
+    return Trained(tuple(networks), pd.DataFrame(rows))
+
+
+def run_search(
+    run: Path | str | None = None, *, quiet: bool = False, config: Path | None = None, **settings: Any
+) -> RunData | None:
+    """Do, or finish, the whole job of `prune-nas search` in a run directory.
+
+    Args:
+        run: the directory; by default one below artifacts/runs that is named by the settings.
+        quiet: print no progress.
+        config: a TOML file of settings.
+        settings: the flags of `prune-nas search` with _ for -: model, dataset, budget (a sequence), preset, trials, ...
+
+    Returns:
+        The run's files as values, without its figures and page (`prune_nas.report` has those); None in a process of
+        a team that only follows.
+
+    Raises:
+        UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
+    """
+    for name in ("budget", "schedules", "arms", "devices"):
+        if isinstance(settings.get(name), str):
+            settings[name] = (settings[name],)
+    automatic = "standard" if settings.get("device") not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
+    resolved = resolve(settings, file=config, automatic=automatic)
+    path = Path(run) if run else Path("artifacts/runs") / resolved.run_name
+    if follows(resolved):
+        return None
+    (sparsify if resolved.prunes_weights else search)(resolved, path, View(quiet=quiet))
+    return RunData(path)
+
+
+def read_run(path: Path | str) -> RunData:
+    """The files of a run directory as data frames and values: `results`, `widths`, `finals`, `verdicts`, `rules`, ...
+
+    Raises:
+        UsageError: it is none.
+    """
+    return RunData(Path(path))
+
+
+def _budget(budget: Budget | str) -> Budget:
+    return Budget.parse(budget) if isinstance(budget, str) else budget
+
+
+def _result(network: Traced, setting: Setting, schedule: Any, training: Training, on_epoch: OnEpoch) -> Result:
+    try:
+        _, done = train(
+            lambda: network.build(training.widths, seed=training.seed),
+            setting,
+            schedule,
+            seed=training.seed,
+            on_epoch=lambda epoch: on_epoch(training.name, epoch),
+        )
+    except DivergedError as error:
+        return Result(None, schedule.epochs, 0.0, error=str(error), diverged=True)
+    return Result(done[-1].val_accuracy, len(done), sum(epoch.seconds for epoch in done))
+
+
+__all__ = [
+    "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net", "read_run",
+    "run_search", "select", "study", "trace", "train_supernet", "train_widths", "uniform",
+]  # fmt: skip
