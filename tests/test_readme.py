@@ -23,11 +23,11 @@ COMMANDS = [
     for words in [shlex.split(part, comments=True)]
     if "prune-nas" in words
 ]
-READS = ("plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
+READS = ("schemas", "plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
-    assert {language for language, _ in BLOCKS} == {"sh", "python", "yaml", "bibtex"}
+    assert {language for language, _ in BLOCKS} == {"sh", "python", "yaml", "bibtex", "text"}
     assert len(COMMANDS) > 25
     assert len(PYTHON) == 2
 

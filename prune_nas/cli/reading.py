@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prune_nas.cli.common import Json, RunDir, app, print_listing, report_run
+from prune_nas.cli.common import Json, RunDir, app, print_json, print_listing, report_run
+from prune_nas.errors import unknown
 
 
 @app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
@@ -69,6 +70,21 @@ def status(
         if not watch or not told.status(data)["running"]:
             return
         time.sleep(every)
+
+
+@app.command(epilog="Example: prune-nas schemas status")
+def schemas(name: Annotated[str | None, typer.Argument(help="One of them [default: all].")] = None) -> None:
+    """Print the JSON schemas of what commands print with --json."""
+    from importlib.resources import files
+
+    text = files("prune_nas.cli").joinpath("schemas.json").read_text(encoding="utf-8")
+    if name is None:
+        typer.echo(text, nl=False)
+        return
+    known = json.loads(text)["$defs"]
+    if name not in known:
+        raise unknown("schema", name, known)
+    print_json(known[name])
 
 
 @app.command(epilog="Example: prune-nas datasets")

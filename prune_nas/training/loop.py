@@ -23,8 +23,9 @@ from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.training.convolution import quick_gradients
 from prune_nas.training.data import Data, ImageSet
-from prune_nas.training.precision import Precision, synchronise
+from prune_nas.training.precision import FORMATS, Precision, synchronise
 from prune_nas.training.recipe import Recipe
 from prune_nas.training.team import team, together, total
 
@@ -96,7 +97,7 @@ def fit(
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
         raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
     penalise = None if penalty is None else partial(penalty, network)
-    with together(network) as runs:
+    with quick_gradients(network, device, FORMATS[setting.precision.name]), together(network) as runs:
         for number in range(len(done) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             loss = _epoch(runs, setting, recipe, optimiser, scaler, seed, number, penalise)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prune_nas.errors import MissingError, unknown
+from prune_nas.training.convolution import quick_gradients
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
@@ -124,9 +125,10 @@ def _measure(
             loss.backward()
             synchronise(device)
 
-        run()  # the first pass picks kernels
-        gradient = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
-        yield name, (_seconds_per_call(run, seconds), gradient)
+        with quick_gradients(network, device, FORMATS[name]):
+            run()  # the first pass picks kernels
+            gradient = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+            yield name, (_seconds_per_call(run, seconds), gradient)
 
 
 def _seconds_per_call(run: Callable[[], None], seconds: float) -> float:
