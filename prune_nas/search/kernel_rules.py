@@ -15,7 +15,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import MissingError, UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
-from prune_nas.search.prior import published, remark, spent_by
+from prune_nas.search.prior import RESTORE, published, remark, spent_by
 from prune_nas.search.rundir import read_json
 from prune_nas.search.weights import load_weights
 from prune_nas.training.data import outline
@@ -109,7 +109,7 @@ def read_kernel_prior(source: str, budget: Budget) -> KernelPrior:
         raise UsageError(f"{source} is a table of widths; a budget of single weights takes a run or a kernel-mean rule")
     if not path.is_file():
         raise MissingError(f"there is no run, rule file or published rule {source}")
-    data = read_json(path)
+    data = read_json(path, RESTORE)
     if isinstance(data, list):  # a run's rule.json
         data = of_budget(data, str(budget), path)
     if not isinstance(data, Mapping):

@@ -23,6 +23,7 @@ from prune_nas.search.scores import load_scores
 
 _HERE = Path(__file__).resolve().parent.parent
 PLACES = (_HERE / "rules", _HERE.parent / "artifacts" / "rules")  # in the wheel, in a checkout
+RESTORE = "restore it from a copy, or fit the rule again with `prune-nas rules fit`"
 PRIOR = "prior.json"
 ARM = "pruned"  # whose widths a run lends
 
@@ -294,7 +295,7 @@ def spent_by(record: Path) -> int:
 
 
 def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
-    data = read_json(path)
+    data = read_json(path, RESTORE)
     if isinstance(data, list) and all(isinstance(item, Mapping) for item in data):  # a run's rule.json
         budgets = [str(item.get("budget")) for item in data]
         if budget is not None and budget not in budgets:

@@ -106,8 +106,8 @@ def network_file_system(path: Path, mounts: str | None = None) -> str | None:
     return kind if kind.startswith(_OVER_A_NETWORK) else None
 
 
-def read_json(path: Path) -> Any:
-    """The value in a JSON file of a run.
+def read_json(path: Path, repair: str = "delete it and run the search again") -> Any:
+    """The value in a JSON file of a run, or of another kind with another `repair`.
 
     Raises:
         PruneNasError: the file is missing or damaged.
@@ -117,7 +117,7 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         raise PruneNasError(f"{path} is missing; run the search again to have it written") from None
     except ValueError as error:
-        raise PruneNasError(f"{path} is damaged ({error}); delete it and run the search again") from None
+        raise PruneNasError(f"{path} is damaged ({error}); {repair}") from None
 
 
 def _create(path: Path, config: Config) -> Run:

@@ -173,8 +173,13 @@ def test_a_rule_that_is_none_and_a_budget_out_of_reach(rule, cli, tmp_path):
     code, _, err = cli("transfer", rule, "-m", "vgg13", "-d", "digits")
     assert code == 2
     assert "has schema 7" in err
+    rule.write_text('{"schema"')
+    for budget in ("params=0.5", "weights=0.5"):
+        code, _, err = cli("transfer", rule, "-m", "vgg13", "-d", "digits", "-b", budget)
+        assert code == 1
+        assert "restore it from a copy, or fit the rule again" in " ".join(err.split())
     code, _, err = cli(*arguments(tmp_path / "run", prior=rule))
-    assert code == 2
+    assert code == 1
     assert not (tmp_path / "run").exists()
 
 
