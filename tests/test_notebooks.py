@@ -30,6 +30,8 @@ def test_it_is_committed_with_its_outputs(path):
     cells = code(nbformat.read(path, as_version=4))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert not [out for cell in cells for out in cell.outputs if out.output_type == "error"]
+    texts = [out.get("text") or out.get("data", {}).get("text/plain", "") for cell in cells for out in cell.outputs]
+    assert not [text for text in texts if "NaN" in text or "Warning" in text]
     assert sum("image/png" in out.get("data", {}) for cell in cells for out in cell.outputs) >= 1
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from prune_nas.design.selection import Scores, Selection
 from prune_nas.design.space import Space
 
 _DEAD = 0.02  # a channel whose score is below this share of the largest slot median carries next to nothing
+_FEW = 5  # names in one sentence
 _SPARSE = 0.05  # the share of dead channels from which gamma counts as separated
 
 
@@ -57,7 +58,7 @@ def diagnose(space: Space, scores: Scores, strength: float, selections: Mapping[
     for budget, selection in selections.items():
         if selection.floored:
             sentences.append(
-                f"budget {budget}: their values alone would leave {', '.join(selection.floored)} below the floor; "
+                f"budget {budget}: their values alone would leave {_some(selection.floored)} below the floor; "
                 "they are kept at it"
             )
     return Diagnosis(dead, tenth, middle, separated, tuple(sentences))
@@ -79,3 +80,9 @@ def cuts(space: Space, scores: Scores, selection: Selection) -> list[Cut]:
         for slot in space.slots
         if (kept := selection.kept[slot.name])
     ]
+
+
+def _some(names: Sequence[str]) -> str:
+    """Names in words; of many the first few, and how many more."""
+    shown = names if len(names) <= _FEW else names[: _FEW - 1]
+    return ", ".join(shown) + (f" and {len(names) - len(shown)} more" if len(shown) < len(names) else "")
