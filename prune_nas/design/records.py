@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -17,6 +18,7 @@ from prune_nas.design.files import is_formula, write_text
 from prune_nas.errors import PruneNasError
 
 SCHEMA = 1
+_DIGITS = 40  # of a number in a table, at most
 FINE_TUNE, REWIND = "fine-tune", "rewind"
 KEPT = (FINE_TUNE, REWIND)  # the schedules that go on from kept weights; the others start afresh
 
@@ -108,22 +110,45 @@ def read_table(path: Path, kind: type[Row]) -> list[Row]:
     types = get_type_hints(kind)
     rows = []
     with path.open(newline="", encoding="utf-8") as file:
-        for line, raw in enumerate(csv.DictReader(file), start=2):
-            try:
-                rows.append(kind(**{name: _cell(raw[name], hint) for name, hint in types.items()}))
-            except (KeyError, TypeError, ValueError) as error:
-                raise PruneNasError(
-                    f"{path}, line {line}: not a row of {path.name} ({error}); "
-                    "delete that line, or restore the file from a copy: what it recorded is done again"
-                ) from error
+        reader = csv.DictReader(file)
+        try:
+            missing = [name for name in types if name not in (reader.fieldnames or ())]
+            lines = [] if missing else list(reader)
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise _damaged(path, f"it is no table ({error})") from None
+    if missing:
+        raise _damaged(path, f"it has no column {', '.join(missing)}")
+    for line, raw in enumerate(lines, start=2):
+        try:
+            rows.append(kind(**{name: _cell(raw[name], hint) for name, hint in types.items()}))
+        except (KeyError, TypeError, ValueError) as error:
+            raise PruneNasError(
+                f"{path}, line {line}: not a row of {path.name} ({error}); "
+                "delete that line, or restore the file from a copy: what it recorded is done again"
+            ) from error
     return rows
+
+
+def _damaged(path: Path, how: str) -> PruneNasError:
+    return PruneNasError(f"{path}: {how}; restore it from a copy, or delete it: what it recorded is done again")
 
 
 def _cell(text: str | None, hint: Any) -> Any:
     if text is None:
         raise ValueError("the line ends early")
-    if hint is str and is_formula(text):
-        raise ValueError(f"{text!r} would be a formula to a spreadsheet")
+    if hint is str:
+        if is_formula(text):
+            raise ValueError(f"{text!r} would be a formula to a spreadsheet")
+        return text
     if isinstance(hint, UnionType):  # float | None
-        return None if text == "" else get_args(hint)[0](text)
-    return hint(text)
+        return None if text == "" else _number(text, get_args(hint)[0])
+    return _number(text, hint)
+
+
+def _number(text: str, kind: Any) -> Any:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    number = kind(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number

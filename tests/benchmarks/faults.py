@@ -1,6 +1,6 @@
 """Damages each file of a small finished run in several ways, and gives commands bad input; tables what happened.
 
-    python -m tests.benchmarks.faults [--out FILE.md]
+    python -m tests.benchmarks.faults [--out FILE.md] [--files finals.csv,...]
 
 A line is right if the commands end with 0 and what was found is as before, or end with a message that names the file or
 the input. A line is wrong if a traceback is printed, or if what was found changed without a word.
@@ -71,13 +71,15 @@ def verdict(code: int, err: str, run: Path, before: object) -> str:
     return "goes on; the same was found" if same else "WRONG: goes on, and another thing was found"
 
 
-def rows(run: Path, space: Path) -> Iterator[tuple[str, ...]]:
+def rows(run: Path, space: Path, only: Sequence[str] = ()) -> Iterator[tuple[str, ...]]:
     """File, damage, and what `search`, `status` and `report` did about it."""
     before = found(run)
     names = sorted(
         str(p.relative_to(run)) for p in run.rglob("*") if p.is_file() and p.suffix not in (".svg", ".png", ".lock")
     )
     for name in names:
+        if only and name not in only:
+            continue
         done = set()
         for damage, change in DAMAGES.items():
             content = (run / name).read_bytes()
@@ -258,7 +260,11 @@ def main() -> None:
     """Write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
+    parser.add_argument(
+        "--files", default="", help="of the run directory, with commas, and no bad input [default: all]"
+    )
+    given = parser.parse_args()
+    out, only = given.out, [name for name in given.files.split(",") if name]
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "made"
@@ -266,12 +272,12 @@ def main() -> None:
         assert code == 0, err
         searching.report_run = lambda *paths, **flags: None  # `report` is a column of its own
         lines = ["| file | damage | `search` again | `status` | `report` |", "|---|---|---|---|---|"]
-        for row in rows(run, Path(folder)):
+        for row in rows(run, Path(folder), only):
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |")
             sys.stdout.write(lines[-1] + "\n")
             sys.stdout.flush()
         lines += ["", "| input | what happened |", "|---|---|"]
-        for what, happened in inputs(Path(folder) / "inputs"):
+        for what, happened in inputs(Path(folder) / "inputs") if not only else ():
             lines.append(f"| {what} | {happened} |".replace("\n", " "))
             sys.stdout.write(lines[-1] + "\n")
             sys.stdout.flush()

@@ -1,7 +1,7 @@
 import pytest
 
 from prune_nas.design.files import parse_json, write_bytes, write_json
-from prune_nas.design.records import Curve, Expense, TrialRow, read_table, write_table
+from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.errors import PruneNasError
 
 TRIAL = TrialRow("macs=0.2,params=0.05", 3, "FAIL", None, 10, 5, 6, 1.5, "", '{"a":1,"b":2}', 0)
@@ -18,14 +18,32 @@ def test_a_missing_table_is_empty(tmp_path):
     assert read_table(tmp_path / "none.csv", Curve) == []
 
 
-@pytest.mark.parametrize(
-    "text", ["budget,trial\nx,y\n", "budget,trial,epoch,train_loss,val_accuracy,seconds\na,b,1,0.5\n"]
-)
-def test_a_damaged_table_names_its_line(tmp_path, text):
+def test_a_damaged_table_names_its_line(tmp_path):
     path = tmp_path / "curves.csv"
-    path.write_text(text)
+    path.write_text("budget,trial,epoch,train_loss,val_accuracy,seconds\na,b,1,0.5\n")
     with pytest.raises(PruneNasError, match="line 2"):
         read_table(path, Curve)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xbb\xff" * 50, b"[" * 200_000, b"budget,arm\n", b"budget\0,arm\n"],
+    ids=lambda content: content[:9],
+)
+def test_what_is_no_table_is_an_error_with_its_name(tmp_path, content):
+    (tmp_path / "finals.csv").write_bytes(content)
+    with pytest.raises(PruneNasError, match=r"finals.csv: it .*; restore it from a copy, or delete it"):
+        read_table(tmp_path / "finals.csv", Final)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("9" * 400, "a number of 400 digits"), ("nan", "finite"), ("-inf", "finite")]
+)
+def test_numbers_that_no_reader_need_take(tmp_path, text, says):
+    row = f"macs=0.2,supernet,1,{text},0.5,1.0\n"
+    (tmp_path / "curves.csv").write_text("budget,trial,epoch,train_loss,val_accuracy,seconds\n" + row)
+    with pytest.raises(PruneNasError, match=f"line 2.*{says}"):
+        read_table(tmp_path / "curves.csv", Curve)
 
 
 @pytest.mark.parametrize("name", ["=HYPERLINK(1)", "+1", "-1+cmd", "@SUM(A1)", "\tx"])

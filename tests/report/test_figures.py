@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.rules import StageMean
-from prune_nas.errors import UsageError
+from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.report.figures import KINDS, draw, make, style
 from prune_nas.report.figures.accuracy import accuracy, front, side_by_side
 from prune_nas.report.figures.curves import curves, series
@@ -110,6 +110,14 @@ def test_a_run_without_its_space_still_draws_what_it_can(tmp_path, write_fake_ru
     without = [stem for stem in STEMS if not stem.startswith(("gamma", "parallel"))]
     assert [drawing.name for drawing in drawings] == without
     assert len(notes) == 2
+
+
+def test_tables_of_another_network_are_an_error_with_its_repair(tmp_path, write_fake_run):
+    path = write_fake_run(tmp_path / "run")
+    space = (path / "space.json").read_text()
+    (path / "space.json").write_text(space.replace("conv5_3", "<script>"))
+    with pytest.raises(PruneNasError, match="speak of different slots"):
+        make(RunData(path))
 
 
 def test_every_drawing_has_words_for_those_who_cannot_see_it(run):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prune_nas.design.files import write_bytes, write_text
-from prune_nas.errors import unknown
+from prune_nas.errors import PruneNasError, unknown
 from prune_nas.report.figures import style
 from prune_nas.report.figures.compare import side_by_side
 from prune_nas.report.figures.of_run import KINDS, MAKERS, Drawing, kinds_of
@@ -87,8 +87,14 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
         if kind not in MAKERS:
             raise unknown("figure", kind, KINDS)
         needs, maker = MAKERS[kind]
-        with style.styled():
-            made = list(maker(run))
+        try:
+            with style.styled():
+                made = list(maker(run))
+        except KeyError as error:
+            raise PruneNasError(
+                f"{run.path}: its tables and its space.json speak of different slots ({error} is not in both); restore "
+                "the one that was changed from a copy"
+            ) from error
         drawings += made
         if not made:
             notes.append(f"no figure of {kind}: the run has no {needs} yet")
