@@ -304,10 +304,10 @@ def test_the_ledger_s_parts_are_all_of_it(run):
     rows = pd.DataFrame([asdict(row) for row in run.ledger])
     frame = parts(rows)
     assert frame["train_macs"].sum() == rows["train_macs"].sum()
-    assert frame["part"].tolist() == ["supernet", "study", "finals: the subject"]
+    assert frame["part"].tolist() == ["supernet", "study", "finals: found"]
     figure = ledger(frame, base=1e13)
     assert [round(bar.get_width(), 6) for bar in figure.axes[0].patches] == pytest.approx([0.6, 0.2, 0.2])
-    assert labels(figure) == ["supernet (3.0)", "study (1.0)", "finals: the subject (1.0)"]
+    assert labels(figure) == ["supernet (3.0)", "study (1.0)", "finals: found (1.0)"]
     assert "5.0" in figure.axes[0].get_title()
     assert ledger(parts(ledger_table(run.ledger))).axes[0].get_title().endswith("50.0T")
 

@@ -12,7 +12,7 @@ from prune_nas.report.figures import style
 from prune_nas.report.tables import duration, quantity
 
 SUPERNET, STUDY, FOUND, BASE, RIVALS = (
-    "supernet", "study", "finals: the subject", "finals: base", "finals: rivals",
+    "supernet", "study", "finals: {}", "finals: base", "finals: rivals",
 )  # fmt: skip
 COLOURS = {SUPERNET: style.BLUE, STUDY: style.SKY, FOUND: style.VERMILION, BASE: style.GREY, RIVALS: style.LIGHT}
 _LEGIBLE = 0.07  # of the bar: a part must be so wide to have its number written into it
@@ -31,9 +31,12 @@ def parts(ledger: pd.DataFrame, subject: str = "found") -> pd.DataFrame:
     rows = ledger[ledger["phase"] != "total"]
     finals = rows["phase"] == "finals"
     part = rows["phase"].where(~finals, RIVALS)
-    part = part.mask(finals & (rows["arm"] == subject), FOUND).mask(finals & (rows["arm"] == "base"), BASE)
+    part = part.mask(finals & (rows["arm"] == subject), FOUND.format(subject)).mask(
+        finals & (rows["arm"] == "base"), BASE
+    )
     sums = rows.assign(part=part).groupby("part", sort=False)[["trainings", "train_macs", "seconds"]].sum()
-    order = [*COLOURS, *(name for name in sums.index if name not in COLOURS)]
+    known = [name.format(subject) for name in COLOURS]
+    order = [*known, *(name for name in sums.index if name not in known)]
     return sums.loc[[name for name in order if name in sums.index]].reset_index()
 
 
@@ -73,7 +76,7 @@ def _bar(axes: Axes, frame: pd.DataFrame, column: str, words: Mapping[str, str])
     whole, left = sum(values.values()) or 1.0, 0.0
     for part, value in values.items():
         share = value / whole
-        colour = COLOURS.get(part, style.PURPLE)
+        colour = COLOURS.get(part, COLOURS[FOUND])
         axes.barh(0, share, left=left, color=colour, edgecolor="white", label=part)
         if share >= _LEGIBLE:
             ink = style.ON_LIGHT if part in (STUDY, RIVALS) else style.ON_DARK

@@ -1,4 +1,4 @@
-"""One look for every figure: Okabe-Ito colours, 10 pt text, a marker for each arm so that grey prints read as well.
+"""One look for every figure: Okabe and Ito's colours, 10 pt text, a marker for each arm so that grey prints read, too.
 
 Figures are made without pyplot, so there is no global state and nothing to close. They are drawn for white paper. An
 SVG turns dark by itself where its reader's page is dark; PNG and PDF do when they are asked to (`darken`).
@@ -18,7 +18,8 @@ from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
 
 BLACK, DIM, GREY, LIGHT, SHADE = "#000000", "#444444", "#6b6b6b", "#d0d0d0", "#f4f4f4"
-ORANGE, SKY, GREEN, YELLOW = "#e69f00", "#56b4e9", "#009e73", "#f0e442"
+ORANGE, SKY, GREEN = "#e69f00", "#56b4e9", "#009e73"
+YELLOW = "#a39200"  # darker than theirs, which as a line on white cannot be seen
 BLUE, VERMILION, PURPLE = "#0072b2", "#d55e00", "#cc79a7"
 ON_LIGHT, ON_DARK = "#101010", "#fdfdfd"  # of text on a coloured area, which stays what it is on a dark page
 
