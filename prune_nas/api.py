@@ -6,6 +6,7 @@ job, which `prune-nas search` is a thin layer over.
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
 from prune_nas.design.rules import Rule
 from prune_nas.design.space import Widths
-from prune_nas.errors import unknown
+from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.specs import load as load_net
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.pruning import penalties
@@ -42,8 +43,9 @@ from prune_nas.search.together import follows
 from prune_nas.search.work import Result, Training
 from prune_nas.training.data import Data
 from prune_nas.training.data import load as load_data
-from prune_nas.training.loop import DivergedError, Epoch, Setting, accuracy, train
+from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, accuracy, train
 from prune_nas.training.precision import choose_device
+from prune_nas.training.recipe import Recipe
 from prune_nas.training.recipe import recipe as recipe_named
 
 Scores = Mapping[str, NDArray[np.floating[Any]]]
@@ -67,7 +69,10 @@ class Trained:
 
 @dataclass(frozen=True)
 class Studied:
-    """A study's candidates, a line each (`number, value, macs, params, widths`), and the best of them on validation."""
+    """A study's candidates, a line each (`number, value, macs, params, widths`), and the best of them on validation.
+
+    `value` is the accuracy on validation in [0, 1], NaN where the training failed.
+    """
 
     best: Widths
     trials: pd.DataFrame
@@ -97,7 +102,7 @@ def train_supernet(
         recipe: fast or paper.
         seed: of weights, batches and augmentation.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
         on_epoch: called after every epoch.
 
     Raises:
@@ -105,7 +110,7 @@ def train_supernet(
         DivergedError: the loss became infinite.
     """
     space, schedule = network.space, recipe_named(recipe, epochs)
-    setting = setting_for(data, network, space.widest, choose_device(device), precision, schedule.batch)
+    setting = _setting(network, data, device, precision, schedule)
     pull = penalties.strength_for(schedule, len(data.train)) if strength is None else strength
     penalties.check(penalty, space, network.template)
     trained, _ = train(
@@ -149,7 +154,7 @@ def fit_rule(kind: str, patterns: Sequence[tuple[Traced, Widths]]) -> Rule:
     """A design rule fitted on the widths of one or several networks; `rule.explain()` says it in a sentence.
 
     Args:
-        kind: stage-mean (Liu et al. 2019, guided pruning), depth-curve, quantised-linear or taper.
+        kind: stage-mean (Liu et al. 2019, guided pruning), depth-curve or quantised-linear.
         patterns: networks with the widths that pruning left.
 
     Raises:
@@ -197,7 +202,7 @@ def study(
         sampler: tpe, gp or random.
         seed: decides everything that is random.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
         on_epoch: called after every epoch.
 
     Raises:
@@ -205,10 +210,13 @@ def study(
         PruneNasError: no trial succeeded.
     """
     space, schedule = network.space, recipe_named(recipe, epochs)
+    if trials < 1:
+        raise UsageError(f"a study trains at least one candidate; got trials={trials}")
     if sampler not in studies.SAMPLERS:
         raise unknown("sampler", sampler, studies.SAMPLERS)
     limits = _budget(budget).limits(space)
-    setting = setting_for(data, network, prior, choose_device(device), precision, schedule.batch)
+    _check(network, prior)
+    setting = _setting(network, data, device, precision, schedule)
     taper = family.taper_point(space, rules.fit_taper(space, limits).ratio)
     with tempfile.TemporaryDirectory() as folder:
         opened = studies.open_study(Path(folder) / "study.journal", "study", prior)
@@ -228,9 +236,16 @@ def study(
         )
         while (training := source.ask()) is not None:
             source.tell(training, _result(network, setting, schedule, training, on_epoch))
-        rows = studies.rows(opened, space, "", seed=seed)
+        rows = [row for row in studies.rows(opened, space, "", seed=seed) if row.state != "REPEAT"]
         table = pd.DataFrame(
-            [{k: getattr(row, k) for k in ("number", "value", "macs", "params", "widths")} for row in rows]
+            {
+                "number": row.number,
+                "value": row.value,
+                "macs": row.macs,
+                "params": row.params,
+                "widths": Widths(json.loads(row.widths)),
+            }
+            for row in rows
         )
         return Studied(studies.best(opened), table)
 
@@ -243,7 +258,7 @@ def train_widths(
     epochs: int = 20,
     schedule: str = "scratch-e",
     recipe: str = "fast",
-    seeds: Sequence[int] = (0,),
+    seeds: Sequence[int] = (1000,),
     device: str = "auto",
     precision: str = "auto",
     on_epoch: OnEpoch = lambda what, epoch: None,
@@ -257,9 +272,9 @@ def train_widths(
         epochs: of the base.
         schedule: scratch-e (those epochs) or scratch-b (the base's training compute: epochs * base macs / macs).
         recipe: fast or paper.
-        seeds: one training each.
+        seeds: one training each; by default one that no study has used, since the seed that chose a net flatters it.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
         on_epoch: called after every epoch.
 
     Raises:
@@ -269,10 +284,11 @@ def train_widths(
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
     space = network.space
+    _check(network, widths)
     cost = space.cost(widths)
     lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, cost.macs) if schedule == "scratch-b" else epochs
     plan = recipe_named(recipe, lasting)
-    setting = setting_for(data, network, widths, choose_device(device), precision, plan.batch)
+    setting = _setting(network, data, device, precision, plan)
     test = data.open_test().to(setting.device)
     networks, rows = [], []
     for seed in seeds:
@@ -288,6 +304,7 @@ def train_widths(
             {
                 "seed": seed,
                 "schedule": schedule,
+                "precision": setting.precision.name,
                 "epochs": lasting,
                 "macs": cost.macs,
                 "params": cost.params,
@@ -308,7 +325,8 @@ def run_search(
         run: the directory; by default one below artifacts/runs that is named by the settings.
         quiet: print no progress.
         config: a TOML file of settings.
-        settings: the flags of `prune-nas search` with _ for -: model, dataset, budget (a sequence), preset, trials, ...
+        settings: the flags of `prune-nas search` with _ for -: model, dataset, budget (one, or a sequence), preset,
+            trials, ...; not those about figures, which `prune_nas.report.figures` draws.
 
     Returns:
         The run's files as values, without its figures and page (`prune_nas.report` has those); None in a process of
@@ -317,9 +335,11 @@ def run_search(
     Raises:
         UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
     """
-    for name in ("budget", "schedules", "arms", "devices"):
+    for name in ("schedules", "arms", "devices"):
         if isinstance(settings.get(name), str):
-            settings[name] = (settings[name],)
+            settings[name] = tuple(settings[name].split(","))
+    if isinstance(settings.get("budget"), str):
+        settings["budget"] = (settings["budget"],)
     automatic = "standard" if settings.get("device") not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
     resolved = resolve(settings, file=config, automatic=automatic)
     path = Path(run) if run else Path("artifacts/runs") / resolved.run_name
@@ -338,11 +358,30 @@ def read_run(path: Path | str) -> RunData:
     return RunData(Path(path))
 
 
+def _setting(network: Traced, data: Data, device: str, precision: str, schedule: Recipe) -> Setting:
+    """Where and how to train; the number format is measured on the base, so that all widths are trained in one."""
+    space = network.space
+    if tuple(space.input_shape) != tuple(data.input_shape) or space.classes != len(data.classes):
+        raise UsageError(
+            f"{space.model} was traced for {space.input_shape} images in {space.classes} classes; {data.name} has "
+            f"{data.input_shape} in {len(data.classes)}: trace it with input_shape=data.input_shape and "
+            "classes=len(data.classes)"
+        )
+    return setting_for(data, network, space.base, choose_device(device), precision, schedule.batch)
+
+
+def _check(network: Traced, widths: Widths) -> None:
+    """See that widths are this network's."""
+    ceilings = {slot.name: slot.ceiling for slot in network.space.slots}
+    if set(widths) != set(ceilings) or not all(0 <= widths[name] <= most for name, most in ceilings.items()):
+        raise UsageError(f"the widths are not of {network.space.model}: each of its slots needs one, up to its ceiling")
+
+
 def _budget(budget: Budget | str) -> Budget:
     return Budget.parse(budget) if isinstance(budget, str) else budget
 
 
-def _result(network: Traced, setting: Setting, schedule: Any, training: Training, on_epoch: OnEpoch) -> Result:
+def _result(network: Traced, setting: Setting, schedule: Recipe, training: Training, on_epoch: OnEpoch) -> Result:
     try:
         _, done = train(
             lambda: network.build(training.widths, seed=training.seed),
@@ -351,8 +390,8 @@ def _result(network: Traced, setting: Setting, schedule: Any, training: Training
             seed=training.seed,
             on_epoch=lambda epoch: on_epoch(training.name, epoch),
         )
-    except DivergedError as error:
-        return Result(None, schedule.epochs, 0.0, error=str(error), diverged=True)
+    except (DivergedError, OutOfMemoryError) as error:
+        return Result(None, schedule.epochs, 0.0, error=str(error), diverged=isinstance(error, DivergedError))
     return Result(done[-1].val_accuracy, len(done), sum(epoch.seconds for epoch in done))
 
 

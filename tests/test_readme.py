@@ -23,7 +23,7 @@ COMMANDS = [
     for words in [shlex.split(part, comments=True)]
     if "prune-nas" in words
 ]
-READS = ("schemas", "plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
+READS = ("schemas", "status", "plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
 
 
 def test_every_block_is_of_a_kind_that_is_tested():

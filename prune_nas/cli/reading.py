@@ -52,22 +52,23 @@ def status(
     every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
     json_: Json = False,
 ) -> None:
-    """Say how far a run has come, from another shell too."""
+    """Say how far a run has come, from another shell too; with --watch --json a line a change."""
     import time
 
     from prune_nas.report import status as told
     from prune_nas.report.run_data import RunData
 
-    console, before = Console(), None
+    console, before = Console(), ""
     while True:
         data = RunData(run)
-        text = json.dumps(told.status(data), indent=1) if json_ else "\n".join(told.lines(data))
+        now = told.status(data)
+        text = json.dumps(now, indent=None if watch else 1) if json_ else "\n".join(told.lines(data, now))
         if text != before:
-            if watch and console.is_terminal:
+            if watch and console.is_terminal and not json_:
                 console.clear()
             typer.echo(text)
         before = text
-        if not watch or not told.status(data)["running"]:
+        if not (watch and now["running"]):
             return
         time.sleep(every)
 

@@ -99,8 +99,13 @@ def write_table(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
     write_text(path, text.getvalue())
 
 
-def read_table(path: Path, kind: type[Row]) -> list[Row]:
+def read_table(path: Path, kind: type[Row], *, torn: bool = False) -> list[Row]:
     """The rows at `path`; none where there is no such file.
+
+    Args:
+        path: of the table.
+        kind: of its rows.
+        torn: whether it is added to line by line, so that a crash may leave part of a last line, which is left out.
 
     Raises:
         PruneNasError: a column is missing or a value is not of its type (the file and line are named).
@@ -118,6 +123,8 @@ def read_table(path: Path, kind: type[Row]) -> list[Row]:
             raise _damaged(path, f"it is no table ({error})") from None
     if missing:
         raise _damaged(path, f"it has no column {', '.join(missing)}")
+    if torn and lines and not path.read_bytes().endswith(b"\n"):
+        lines.pop()
     for line, raw in enumerate(lines, start=2):
         try:
             rows.append(kind(**{name: _cell(raw[name], hint) for name, hint in types.items()}))

@@ -5,7 +5,7 @@ Any file but `run.json` may be missing in a run that is under way; it then reads
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from safetensors.numpy import load_file
 from prune_nas.design.files import parse_json
 from prune_nas.design.records import SCHEMA, Curve, Expense, Final, TrialRow, read_table
 from prune_nas.design.space import Space
-from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.errors import PruneNasError, UsageError, unknown
 from prune_nas.report.tables import results
 
 PLACE = ("budget", "slot", "stage", "depth", "ceiling")
@@ -102,12 +102,20 @@ class RunData:
     @cached_property
     def curves(self) -> list[Curve]:
         """`curves.csv`."""
-        return read_table(self.path / "curves.csv", Curve)
+        return read_table(self.path / "curves.csv", Curve, torn=True)
 
     @cached_property
     def finals(self) -> list[Final]:
         """`finals.csv`."""
         return read_table(self.path / "finals.csv", Final)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """`trials`, `curves`, `finals` or `ledger` as a data frame with the columns of its file."""
+        kinds = {"trials": TrialRow, "curves": Curve, "finals": Final, "ledger": Expense}
+        if name not in kinds:
+            raise unknown("table", name, kinds)
+        columns = [field.name for field in fields(kinds[name])]
+        return pd.DataFrame([asdict(row) for row in getattr(self, name)], columns=columns)
 
     @cached_property
     def results(self) -> pd.DataFrame:

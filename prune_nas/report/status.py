@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,26 @@ def status(run: RunData) -> dict[str, Any]:
 
     Returns:
         `schema, run, running` (a command works on it now), `phases`, `trials` (trainings of the study that ended),
-        `finals` (final trainings that ended), `best` (of each budget: number, validation accuracy in [0, 1]) and
+        `finals` (final trainings that ended), `best` (of each budget, among the candidates that were trained longest,
+        the one with the highest mean accuracy on validation, in [0, 1]; `number` is its first in `trials.csv`) and
         `latest` (the last epoch that was trained; None before the first).
     """
-    best: dict[str, dict[str, Any]] = {}
-    for row in run.trials:
-        if row.value is not None and row.value > best.get(row.budget, {"value": -1.0})["value"]:
-            best[row.budget] = {"number": row.number, "value": row.value}
+    running = _in_use(run.path / ".lock")  # asked before the files are read: a run that has ended since is shown ended
     return {
         "schema": SCHEMA,
         "run": str(run.path),
-        "running": _in_use(run.path / ".lock"),
+        "running": running,
         "phases": run.run.get("phases") or {},
         "trials": sum(row.state != "REPEAT" for row in run.trials),
         "finals": len(run.finals),
-        "best": best,
+        "best": _best(run),
         "latest": asdict(run.curves[-1]) if run.curves else None,
     }
 
 
-def lines(run: RunData) -> list[str]:
-    """The same in words."""
-    now, config = status(run), run.run.get("config") or {}
+def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
+    """What `status` says of the run, in words."""
+    config = run.run.get("config") or {}
     asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
     said = [
         f"{run.path}: {config.get('model')} on {config.get('dataset')}, {asked}",
@@ -49,7 +48,8 @@ def lines(run: RunData) -> list[str]:
             f"  {now['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
         )
         said += [
-            f"  best under {budget}: trial {one['number']}, {100 * one['value']:.1f} % on validation"
+            f"  best under {budget}: {100 * one['value']:.1f} % on validation after {one['epochs']} epochs "
+            f"(n = {one['n']}, number {one['number']} in trials.csv)"
             for budget, one in now["best"].items()
         ]
     said.append(f"  {now['finals']} final trainings finished")
@@ -64,6 +64,25 @@ def lines(run: RunData) -> list[str]:
         idle = "nobody works on it: repeat its command to go on"
         said.append("  a command works on it now" if now["running"] else f"  {idle}")
     return said
+
+
+def _best(run: RunData) -> dict[str, dict[str, Any]]:
+    """Budget -> the candidate with the highest mean over its seeds, among those that were trained longest."""
+    found: dict[str, dict[str, Any]] = {}
+    rows = run.frame("trials").dropna(subset="value")
+    rows = rows[rows["state"] != "REPEAT"]
+    for budget, own in rows.groupby("budget", sort=False):
+        longest = own[own["epochs"] == own["epochs"].max()]
+        means = longest.groupby("widths", sort=False).agg(number=("number", "first"), value=("value", "mean"))
+        first = means.sort_values("value", ascending=False, kind="stable").iloc[0]
+        epochs, seeds = int(own["epochs"].max()), int((longest["widths"] == first.name).sum())
+        found[str(budget)] = {
+            "number": int(first["number"]),
+            "value": float(first["value"]),
+            "epochs": epochs,
+            "n": seeds,
+        }
+    return found
 
 
 def _spoken(trial: str) -> str:

@@ -78,10 +78,12 @@ def results(finals: Iterable[Final]) -> pd.DataFrame:
 def ledger_table(expenses: Iterable[Expense]) -> pd.DataFrame:
     """One line for each budget, phase and arm with its share of all training macs, and a last line for the total."""
     frame = pd.DataFrame([asdict(item) for item in ledger.total(expenses)], columns=list(EXPENSES[:-1]))
-    total = frame[["trainings", "train_macs", "seconds"]].sum()
+    numbers = ["trainings", "train_macs", "seconds"]
+    frame[numbers] = frame[numbers].astype(float)  # the macs of many long trainings overflow 64 bits
+    total = frame[numbers].sum()
     frame.loc[len(frame)] = {"budget": "", "phase": "total", "arm": "", **total}
     frame["share"] = frame["train_macs"] / max(1, total["train_macs"])
-    return frame.astype({"trainings": int, "train_macs": int, "seconds": float})
+    return frame.astype({"trainings": int})
 
 
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:

@@ -24,7 +24,7 @@ _FEWEST = 8192  # and pairs of input and output channels from which on it is
 def quick_gradients(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
     """A block in which the network's plain convolutions compute their weights' gradients so, where that is faster.
 
-    The network is what it was when the block ends; outside of bf16 on a CPU nothing is done.
+    The network is what it was when the block ends; outside of bf16 autocast on a CPU nothing is done.
     """
     wanted = device.type == "cpu" and dtype == torch.bfloat16
     quick = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _fits(m)] if wanted else []
@@ -34,7 +34,7 @@ def quick_gradients(network: nn.Module, device: torch.device, dtype: torch.dtype
         yield
     finally:
         for module in quick:
-            del module._conv_forward
+            module.__dict__.pop("_conv_forward", None)
 
 
 def _fits(module: nn.Conv2d) -> bool:
@@ -56,9 +56,12 @@ def _forward(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) 
     places = 1
     for size, kernel, step, edge in zip(x.shape[-2:], weight.shape[-2:], stride, padding, strict=True):
         places *= (size + 2 * edge - kernel) // step + 1
-    if places > _LARGEST or x.dim() != 4 or not torch.is_grad_enabled():
-        return F.conv2d(x, weight, bias, stride, padding)
     low = torch.bfloat16
+    plain = not (
+        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == low and torch.is_grad_enabled()
+    )
+    if plain or places > _LARGEST or x.dim() != 4 or x.dtype == torch.float64:
+        return F.conv2d(x, weight, bias, stride, padding)
     out: Tensor = _Convolution.apply(x.to(low), weight.to(low), bias if bias is None else bias.to(low), stride, padding)
     return out
 
@@ -69,7 +72,7 @@ class _Convolution(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding, ctx.bias = list(stride), list(padding), bias is not None
+        ctx.stride, ctx.padding = list(stride), list(padding)
         return F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
@@ -82,8 +85,11 @@ class _Convolution(torch.autograd.Function):
             of_input = torch.ops.aten.convolution_backward(
                 gradient, x, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
             )[0]
-        of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding)
-        of_bias = gradient.sum((0, 2, 3)) if ctx.bias else None
+        of_weight = of_bias = None
+        if ctx.needs_input_grad[1]:
+            of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding)
+        if ctx.needs_input_grad[2]:
+            of_bias = gradient.sum((0, 2, 3))
         return of_input, of_weight, of_bias, None, None
 
 

@@ -78,3 +78,13 @@ def test_json_refuses_what_no_reader_need_take(tmp_path):
 def test_what_is_no_json_is_one_kind_of_error(text):
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
+
+
+def test_a_last_line_that_a_crash_cut_is_left_out_where_lines_are_added(tmp_path):
+    path = tmp_path / "curves.csv"
+    whole = "budget,trial,epoch,train_loss,val_accuracy,seconds\n,supernet,1,2.0,0.1,1.0\n"
+    for torn in (",supernet,2,1.", ",supernet,2,1.5,0.25,12"):
+        path.write_text(whole + torn)
+        assert [row.epoch for row in read_table(path, Curve, torn=True)] == [1]
+    path.write_text(whole)
+    assert [row.epoch for row in read_table(path, Curve, torn=True)] == [1]

@@ -12,10 +12,13 @@ from matplotlib.container import ErrorbarContainer
 from matplotlib.image import imread
 
 from prune_nas.design.patterns import pattern_of
+from prune_nas.design.records import Expense
 from prune_nas.design.rules import StageMean
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.report.figures import KINDS, draw, make, style
-from prune_nas.report.figures.accuracy import accuracy, front, side_by_side
+from prune_nas.report.figures.accuracy import accuracy, front
+from prune_nas.report.figures.accuracy import side_by_side as placed
+from prune_nas.report.figures.compare import side_by_side
 from prune_nas.report.figures.curves import curves, series
 from prune_nas.report.figures.gamma import channels, gamma, gamma_of_slots
 from prune_nas.report.figures.ledger import ledger, parts
@@ -181,6 +184,15 @@ def test_accuracy_does_without_a_base_and_without_spread(run):
     assert "n = 1" in figure.get_supxlabel()
 
 
+def test_accuracy_of_one_arm_alone(run):
+    rows = [row for row in run.finals if row.arm in ("base", "found") and row.budget in ("", BUDGET)]
+    rows = [row for row in rows if row.schedule == "scratch-e"]
+    frame = results(rows)
+    assert len(accuracy(frame).axes) == 2
+    assert len(accuracy(frame.assign(latency=1.0)).axes) == 2
+    assert len(accuracy(results(run.finals).assign(latency=1.0)).axes) == 3
+
+
 def test_the_front_is_chosen_by_validation_accuracy():
     frame = pd.DataFrame(
         {"macs": [10, 20, 30, 20], "val_accuracy": [0.5, 0.7, 0.6, 0.6], "test_accuracy": [0, 0, 1, 1]}
@@ -189,7 +201,7 @@ def test_the_front_is_chosen_by_validation_accuracy():
 
 
 def test_arms_of_one_cost_stand_apart_and_others_stay():
-    places = side_by_side([100, 100, 100, 150], [70, 70, 80, 70], [72, 72, 82, 72])
+    places = placed([100, 100, 100, 150], [70, 70, 80, 70], [72, 72, 82, 72])
     assert places[0] == pytest.approx(100)
     assert abs(places[1] - 100) > 1
     assert places[2:] == pytest.approx([100, 150])
@@ -197,7 +209,7 @@ def test_arms_of_one_cost_stand_apart_and_others_stay():
 
 def test_a_crowd_of_marks_stays_near_its_cost():
     costs = [100.0] * 9 + [1000.0]
-    places = side_by_side(costs, [70] * 10, [72] * 10)
+    places = placed(costs, [70] * 10, [72] * 10)
     axis = np.log(10) * 1.36
     assert np.abs(np.log(places) - np.log(costs)).max() <= 0.04 * axis + 1e-9
     assert len(set(places)) > 3
@@ -216,7 +228,7 @@ def test_gamma_counts_every_channel_and_draws_each_cut(run):
     assert len(figure.axes) == 5
     assert [counted(axes) for axes in figure.axes] == [64, 128, 384, 768, 768]
     assert [line.get_xdata()[0] for line in figure.axes[0].lines] == pytest.approx([0.15, 0.06])  # medians over slots
-    assert figure.axes[0].get_title() == "stage 0: 64 channels, 30 or 30 kept"
+    assert figure.axes[0].get_title() == "stage 1: 64 channels, 30 or 30 kept"
     assert list(figure.axes[1].lines) == []
 
 
@@ -241,7 +253,7 @@ def test_gamma_of_slots_has_a_panel_a_slot_with_its_own_cut(run):
 
 def test_gamma_of_dead_channels_without_a_cut():
     frame = pd.DataFrame({"slot": "a", "stage": 0, "channel": range(8), "score": 0.0})
-    assert gamma(frame, cuts()).axes[0].get_title() == "stage 0: 8 channels"
+    assert gamma(frame, cuts()).axes[0].get_title() == "stage 1: 8 channels"
 
 
 def test_study_shows_values_origins_and_the_use_of_the_budget(run, shape):
@@ -262,6 +274,14 @@ def test_study_without_limits_has_one_panel(run, shape):
     assert len(study(trials_table(run.trials[:1], shape), BUDGET).axes) == 1
 
 
+def test_a_trial_that_broke_off_early_makes_no_finalists_of_the_others(run, shape):
+    trials = [trial for trial in run.trials if trial.budget == BUDGET]
+    broken = replace(trials[0], value=None, state="FAIL", epochs=2, number=90)
+    assert "finalists, trained\nas long as the base" not in labels(
+        study(trials_table([*trials, broken], shape), BUDGET)
+    )
+
+
 def test_study_of_failures_alone(run, shape):
     failed = [trial for trial in run.trials if trial.value is None][:1]
     assert labels(study(trials_table(failed, shape), BUDGET)) == ["not finished"]
@@ -269,13 +289,13 @@ def test_study_of_failures_alone(run, shape):
 
 def test_parallel_has_a_line_a_finished_candidate_at_its_stage_means(run):
     trials = [trial for trial in run.trials if trial.budget == BUDGET]
-    frame = candidates([*trials, replace(trials[0], epochs=99, number=77)], run.space, run.space.stage_names)
+    frame = candidates([*trials, replace(trials[0], epochs=99, number=77)], run.space)
     assert len(frame) == 11  # one failed, one was trained longer
     assert frame["value"].is_monotonic_increasing
     best = max((t for t in trials if t.value), key=lambda t: t.value)
     widths = json.loads(best.widths)
-    assert frame["32x32"].iloc[-1] == pytest.approx((widths["conv1_1"] + widths["conv1_2"]) / 64)
-    figure = parallel(frame, BUDGET)
+    assert frame["stage 1"].iloc[-1] == pytest.approx((widths["conv1_1"] + widths["conv1_2"]) / 64)
+    figure = parallel(frame, BUDGET, ("a", "a", "value", "", "number"))  # whatever stages are called
     assert len([line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]) == 12  # the best is drawn twice
     assert labels(figure) == [f"best: trial {best.number}, {100 * best.value:.1f} %"]
 
@@ -298,6 +318,34 @@ def test_curves_are_means_over_seeds_with_their_span(run):
     assert accuracies.get_xscale() == "linear"
     longer = pd.DataFrame(rows + curve_rows("found/scratch-b/ab/1", epochs=20), columns=names)
     assert curves(series(longer, BUDGET), BUDGET).axes[0].get_xscale() == "log"
+
+
+def test_a_mean_goes_as_far_as_all_its_trainings_and_former_candidates_are_left_out(run):
+    names = ["budget", "trial", "epoch", "train_loss", "val_accuracy", "seconds"]
+    rows = curve_rows("found/scratch-e/new/1", epochs=4) + curve_rows("found/scratch-e/new/2", epochs=2)
+    rows += curve_rows("found/scratch-e/old/1", epochs=4) + curve_rows("origin/l1/1000", budget="")
+    finals = pd.DataFrame({"candidate": ["new", "old"], "arm": ["found", "former found"]})
+    frame = series(pd.DataFrame(rows, columns=names), BUDGET, finals)
+    assert sorted(frame["trial"].unique()) == ["found/scratch-e/new/1", "found/scratch-e/new/2", "origin/l1/1000"]
+    axes = curves(frame, BUDGET).axes[0]
+    mean = next(line for line in axes.lines if line.get_linewidth() == 1.5)
+    assert list(mean.get_xdata()) == [1, 2]
+    assert "to be pruned" in labels(curves(frame, BUDGET))
+
+
+def test_a_supernet_in_training_has_its_curve(tmp_path):
+    record = {"schema": 1, "config": {"model": "m", "dataset": "d", "budget": [BUDGET]}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    table = "budget,trial,epoch,train_loss,val_accuracy,seconds\n,supernet,1,2.0,0.1,1.0\n"
+    (tmp_path / "curves.csv").write_text(table)
+    assert [drawing.name for drawing in make(RunData(tmp_path), ["curves"])[0]] == ["curves-1"]
+
+
+def test_sums_of_many_long_trainings_do_not_overflow():
+    rows = [Expense("", "finals", arm, 3, 4 * 10**18, 60.0) for arm in ("base", "found", "uniform", "taper")]
+    frame = parts(pd.DataFrame([asdict(row) for row in rows]))
+    assert frame["train_macs"].sum() == pytest.approx(1.6e19)
+    assert ledger_table(rows)["train_macs"].iloc[-1] == pytest.approx(1.6e19)
 
 
 def test_the_ledger_s_parts_are_all_of_it(run):
@@ -342,8 +390,18 @@ def test_runs_are_drawn_over_each_other(run, tmp_path, write_fake_run):
     assert both["budget"].str.split(": ").str[0].unique().tolist() == [run.path.name, "other"]
     with pytest.raises(UsageError, match="twice"):
         draw(run, None, out=tmp_path, beside=[run])
+    record = json.loads((tmp_path / "other" / "run.json").read_text())
+    record["data"]["fingerprint"] = "another"
+    (tmp_path / "other" / "run.json").write_text(json.dumps(record))
+    assert draw(run, ["accuracy"], out=tmp_path, beside=[RunData(tmp_path / "other")]) == []
     with pytest.raises(UsageError, match="several runs"):
         draw(run, ["gamma"], out=tmp_path, beside=[other])
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path, write_fake_run):
+    runs = [RunData(write_fake_run(tmp_path / place / "_run")) for place in ("a/x", "b/x", "c/y")]
+    drawings, _ = side_by_side([*runs], ["widths"])
+    assert sorted(drawings[0].data["pattern"].unique()) == ["a/x/_run (pruned)", "b/x/_run (pruned)", "y/_run (pruned)"]
 
 
 def test_a_dark_figure_has_light_words_on_a_dark_page(run, tmp_path):

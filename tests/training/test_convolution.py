@@ -56,11 +56,58 @@ def test_a_network_s_gradients_are_those_of_plain_bf16(bias):
         assert off[1] < 1.5 * off[0] + 0.01, name
 
 
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0)])
+def test_a_layer_s_own_gradients_bias_included(stride, padding):
+    torch.manual_seed(0)
+    layer = nn.Conv2d(128, 96, 3, stride, padding)
+    x = torch.randn(8, 128, 6, 6, requires_grad=True)
+    out = layer(x)
+    wanted = torch.randn_like(out)
+    exact = torch.autograd.grad(out, [x, layer.weight, layer.bias], wanted)
+    with quick_gradients(layer, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        quick = layer(x)
+    found = torch.autograd.grad(quick, [x, layer.weight, layer.bias], wanted.to(quick.dtype))
+    for one, other in zip(found, exact, strict=True):
+        assert ((one - other).norm() / other.norm()).item() < 0.01
+
+
+def test_only_what_is_trained_gets_a_gradient(monkeypatch):
+    from prune_nas.training import convolution
+
+    calls = []
+    real = convolution.weight_gradient
+    monkeypatch.setattr(convolution, "weight_gradient", lambda *given: calls.append(1) or real(*given))
+    frozen, free = nn.Conv2d(128, 128, 3), nn.Conv2d(128, 128, 3)
+    frozen.weight.requires_grad_(False)
+    network = nn.Sequential(frozen, free)
+    with quick_gradients(network, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        network(torch.randn(2, 128, 7, 7)).sum().backward()
+    assert len(calls) == 1
+    assert frozen.weight.grad is None
+    assert frozen.bias.grad is not None
+
+
+def test_a_block_without_autocast_and_a_copy_keep_their_numbers():
+    layer, x = nn.Conv2d(128, 128, 3), torch.randn(2, 128, 6, 6)
+    with quick_gradients(layer, CPU, torch.bfloat16):
+        copied = copy.deepcopy(layer)
+        for one in (layer, copied):
+            assert one(x).dtype == torch.float32
+            with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
+                assert one(x).dtype == torch.float32
+    assert copied(x).dtype == torch.float32
+    with quick_gradients(layer, CPU, torch.bfloat16), quick_gradients(layer, CPU, torch.bfloat16):
+        pass
+    assert "_conv_forward" not in layer.__dict__
+
+
 def test_the_network_is_what_it_was_afterwards():
     network = trace("vgg11").scaled(base=0.25).build(seed=0)
     before = {name: dict(module.__dict__) for name, module in network.named_modules()}
+    with quick_gradients(network, CPU, torch.bfloat16):
+        assert sum("_conv_forward" in module.__dict__ for module in network.modules()) == 4
     with pytest.raises(ZeroDivisionError), quick_gradients(network, CPU, torch.bfloat16):
-        1 / any("_conv_forward" in module.__dict__ for module in network.modules()) / 0
+        1 / 0  # noqa: B018
     assert {name: dict(module.__dict__).keys() for name, module in network.named_modules()} == {
         name: state.keys() for name, state in before.items()
     }

@@ -38,7 +38,8 @@ def accuracy(frame: pd.DataFrame) -> Figure:
     """
     base = frame[frame["arm"] == "base"]
     arms = frame[frame["arm"] != "base"].reset_index(drop=True)
-    costs = {cost: words for cost, words in COSTS.items() if cost in arms and arms[cost].notna().sum() > 1}
+    timed = "latency" in arms and arms["latency"].notna().sum() > 1
+    costs = {cost: words for cost, words in COSTS.items() if cost != "latency" or timed}
     figure = style.figure(3.6 * len(costs) + 2.8, 5.4)
     panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
     for axes, (cost, words) in zip(panels, costs.items(), strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 import pandas as pd
 
@@ -34,25 +35,26 @@ def side_by_side(runs: Sequence[RunData], kinds: Sequence[str] | None = None) ->
             made = list(COMPARED[kind](dict(zip(names, runs, strict=True))))
         drawings += made
         if not made:
-            notes.append(f"no figure of {kind} over all of {', '.join(names)}: they have none in common")
+            notes.append(f"no figure of {kind} over {', '.join(names)}: {_NEEDS[kind]}")
     return drawings, notes
 
 
 def _names(runs: Sequence[RunData]) -> list[str]:
-    """What each run is called: the name of its directory, with its parent's where two are alike."""
+    """What each run is called: as much of its path's end as tells it from the others."""
     paths = [run.path.resolve() for run in runs]
     if len(set(paths)) < len(paths):
         raise UsageError("--compare names a run twice")
-    alone = [path.name for path in paths]
-    return [
-        name if alone.count(name) == 1 else f"{path.parent.name}/{name}"
-        for name, path in zip(alone, paths, strict=True)
-    ]
+    names: list[str] = []
+    for path in paths:
+        own = path.parts
+        others = [other.parts for other in paths if other != path]
+        length = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names.append("/".join(own[-length:]).lstrip("_"))  # matplotlib hides labels that begin with _
+    return names
 
 
 def _accuracy(runs: dict[str, RunData]) -> Iterator[Drawing]:
-    first = next(iter(runs.values())).space
-    if any(run.space is None or first is None or run.space.model != first.model for run in runs.values()):
+    if len({_subject(run) for run in runs.values()}) > 1:
         return
     parts = []
     for name, run in runs.items():
@@ -62,6 +64,13 @@ def _accuracy(runs: dict[str, RunData]) -> Iterator[Drawing]:
     if len(frame):
         alt = f"Points: test accuracy of the arms of {len(runs)} runs against what they cost"
         yield Drawing("compare-accuracy", accuracy(frame), alt, frame)
+
+
+def _subject(run: RunData) -> tuple[object, ...]:
+    """What must be the same for accuracies to be compared: the network, its base and the data."""
+    space = run.space
+    base = None if space is None else (space.model, space.cost(space.base))
+    return base, (run.run.get("data") or {}).get("fingerprint")
 
 
 def _widths(runs: dict[str, RunData]) -> Iterator[Drawing]:
@@ -76,10 +85,17 @@ def _widths(runs: dict[str, RunData]) -> Iterator[Drawing]:
                 )
                 found.append((budget, own))
     shared = {budget for budget, _ in found if len({p.name for b, p in found if b == budget}) > 1}
-    frame = patterns.table([(b if shared else "", p) for b, p in found if b in shared or not shared])
+    if shared:
+        frame = patterns.table([(budget, own) for budget, own in found if budget in shared])
+    else:
+        frame = patterns.table([("", replace(own, name=f"{own.name}, {budget}")) for budget, own in found])
     if frame["pattern"].nunique() > 1:
         alt = f"Lines: what is kept of every slot by {frame['pattern'].nunique()} runs, by stage"
         yield Drawing("compare-widths", patterns.patterns(frame, "What is kept of every slot, run by run"), alt, frame)
 
 
+_NEEDS = {
+    "accuracy": "it takes runs of one network, at one width and on one data set",
+    "widths": "it takes runs with widths of an arm that was pruned, transferred or found",
+}
 COMPARED: dict[str, Callable[[dict[str, RunData]], Iterator[Drawing]]] = {"accuracy": _accuracy, "widths": _widths}

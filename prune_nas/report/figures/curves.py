@@ -20,24 +20,30 @@ LINES: dict[str, Any] = {
     "fine-tune": (0, (1, 1.2)),
 }
 _LONG = 3  # times the shortest training
+FORMER = "former found"
 COLUMNS = {"val_accuracy": "validation accuracy, %", "train_loss": "training loss"}
 
 
-def series(curves: pd.DataFrame, budget: str) -> pd.DataFrame:
+def series(curves: pd.DataFrame, budget: str, finals: pd.DataFrame | None = None) -> pd.DataFrame:
     """The curves of one budget and of what all budgets share, each with the arm and the schedule that it belongs to.
 
     Args:
         curves: `curves.csv`.
         budget: as the table has it.
+        finals: `finals.csv`; where it is given, candidates that are not in it any more are left out.
 
     Returns:
-        `arm, schedule, trial, epoch, train_loss, val_accuracy`; arm is `supernet` or `study` where no arm was trained.
+        `arm, schedule, trial, epoch, train_loss, val_accuracy`; where no arm was trained, arm is `supernet`, `study` or
+        `origin`, a network that methods prune.
     """
     own = curves[curves["budget"].isin(["", budget])]
     parts = own["trial"].str.split("/")
     arm, schedule = parts.str[0], parts.str[1].where(parts.str[0].isin(ARMS), "")
-    arm = arm.where(arm.isin(ARMS), "study").where(own["trial"] != "supernet", "supernet")
+    arm = arm.where(arm.isin((*ARMS, "origin", "supernet")), "study")
     frame = own.assign(arm=arm, schedule=schedule.fillna(""))
+    if finals is not None:
+        stayed = finals["candidate"][finals["arm"] != FORMER].unique()
+        frame = frame[~arm.isin(ARMS) | parts.str[2].isin(stayed)]
     return frame[["arm", "schedule", "trial", "epoch", "train_loss", "val_accuracy"]].reset_index(drop=True)
 
 
@@ -58,7 +64,9 @@ def curves(frame: pd.DataFrame, budget: str) -> Figure:
         style.grid(axes)
     figure.suptitle(f"Every training under {budget}, epoch by epoch", x=0.01, ha="left", fontsize=11)
     figure.legend(handles=_legend(frame), loc="outside right upper")
-    style.note(figure, "Lines: mean over an arm's trainings; bands: from the least to the most of them.")
+    style.note(
+        figure, "Lines: mean over an arm's trainings, as far as all of them go; bands: from the least to the most."
+    )
     return figure
 
 
@@ -83,13 +91,16 @@ def _groups(frame: pd.DataFrame) -> list[tuple[str, str]]:
 
 
 def _panel(axes: Axes, frame: pd.DataFrame, column: str, scale: float) -> None:
-    for _, one in frame[frame["arm"] == "study"].groupby("trial"):
-        axes.plot(one["epoch"], scale * one[column], color=style.LIGHT, linewidth=0.8, zorder=1)
+    for kind, line in (("study", "-"), ("origin", "--")):
+        for _, one in frame[frame["arm"] == kind].groupby("trial"):
+            axes.plot(one["epoch"], scale * one[column], color=style.LIGHT, linewidth=0.8, linestyle=line, zorder=1)
     supernet = frame[frame["arm"] == "supernet"]
     axes.plot(supernet["epoch"], scale * supernet[column], color=style.BLACK, linewidth=1.2, linestyle=":", zorder=2)
     for arm, schedule in _groups(frame):
         own = frame[(frame["arm"] == arm) & (frame["schedule"] == schedule)]
-        by_epoch = scale * own.groupby("epoch")[column].agg(["mean", "min", "max"])
+        every = own["trial"].nunique()
+        by_epoch = scale * own.groupby("epoch")[column].agg(["mean", "min", "max", "count"])
+        by_epoch = by_epoch[by_epoch["count"] == scale * every]  # a mean of fewer would jump where some end
         colour, x = style.look(arm).colour, by_epoch.index.to_numpy()
         axes.fill_between(x, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0, zorder=2)
         axes.plot(x, by_epoch["mean"], color=colour, linewidth=1.5, linestyle=LINES.get(schedule, "-"), zorder=3)
@@ -108,6 +119,8 @@ def _legend(frame: pd.DataFrame) -> list[Line2D]:
     ]
     if (frame["arm"] == "supernet").any():
         handles.append(Line2D([], [], color=style.BLACK, linewidth=1.2, linestyle=":", label="supernet"))
+    if (frame["arm"] == "origin").any():
+        handles.append(Line2D([], [], color=style.LIGHT, linewidth=0.8, linestyle="--", label="to be pruned"))
     if (frame["arm"] == "study").any():
         handles.append(Line2D([], [], color=style.LIGHT, linewidth=0.8, label="trials"))
     return handles

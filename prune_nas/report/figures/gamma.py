@@ -72,7 +72,7 @@ def gamma(frame: pd.DataFrame, cuts: pd.DataFrame, names: Sequence[str] = ()) ->
             places = own.loc[own["budget"] == budget, "score"]
             if len(places):
                 axes.axvline(places.median(), color=style.VERMILION, linewidth=1.4, linestyle=line)
-        name = names[stage] if stage < len(names) else f"stage {stage}"
+        name = names[stage] if stage < len(names) else f"stage {stage + 1}"
         kept = [f"{own.loc[own['budget'] == budget, 'kept'].sum():g}" for budget in budgets]
         axes.set_title(f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} kept" if kept else ""))
         style.grid(axes)

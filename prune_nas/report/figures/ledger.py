@@ -28,7 +28,9 @@ def parts(ledger: pd.DataFrame, subject: str = "found") -> pd.DataFrame:
     Returns:
         `part, trainings, train_macs, seconds`, in the order of the bar.
     """
-    rows = ledger[ledger["phase"] != "total"]
+    rows = ledger[ledger["phase"] != "total"].astype(
+        {"train_macs": float}
+    )  # of many long trainings they overflow 64 bits
     finals = rows["phase"] == "finals"
     part = rows["phase"].where(~finals, RIVALS)
     part = part.mask(finals & (rows["arm"] == subject), FOUND.format(subject)).mask(

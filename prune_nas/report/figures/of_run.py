@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
@@ -37,6 +37,9 @@ class Drawing:
     def svg(self) -> bytes:
         """The figure as SVG, which is a file and a part of the page too."""
         return style.render(self.figure, "svg")
+
+
+_PANELS = 60  # of more slots the histograms would be too small to read, and slow to draw
 
 
 def kinds_of(run: RunData) -> tuple[str, ...]:
@@ -97,7 +100,8 @@ def _gamma(run: RunData) -> Iterator[Drawing]:
         alt = f"Histograms: |gamma| of the channels of {frame['stage'].nunique()} stages, with the cut of each budget"
         yield Drawing("gamma", gamma.gamma(frame, cuts, run.space.stage_names), alt, frame)
         alt = f"Histograms: |gamma| of the channels of {frame['slot'].nunique()} slots, with the cut of each budget"
-        yield Drawing("gamma-slots", gamma.gamma_of_slots(frame, cuts), alt, cuts)
+        if frame["slot"].nunique() <= _PANELS:
+            yield Drawing("gamma-slots", gamma.gamma_of_slots(frame, cuts), alt, frame)
 
 
 def _kernels(run: RunData) -> Iterator[Drawing]:
@@ -127,10 +131,10 @@ def _parallel(run: RunData) -> Iterator[Drawing]:
         if run.space is None:
             return
         trials = [trial for trial in run.trials if trial.budget == budget]
-        frame = parallel.candidates(trials, run.space, run.space.stage_names)
+        frame = parallel.candidates(trials, run.space)
         if len(frame):
             alt = f"Lines: what each of {len(frame)} candidates under {budget} keeps of every stage, by its accuracy"
-            yield Drawing(f"parallel-{number}", parallel.parallel(frame, budget), alt, frame)
+            yield Drawing(f"parallel-{number}", parallel.parallel(frame, budget, run.space.stage_names), alt, frame)
 
 
 def _rule(run: RunData) -> Iterator[Drawing]:
@@ -138,7 +142,7 @@ def _rule(run: RunData) -> Iterator[Drawing]:
         lines, slots = [], _lines(run, budget)
         for name, rules in (("transferred", run.priors), ("guided", run.rules)):
             for one in rules:
-                if one.get("budget") == budget and "parameters" in one:
+                if one.get("budget") == budget and "parameters" in one and one.get("kind") != "kernel-mean":
                     fit = one.get("fit") or {}
                     made = rule_from_dict(one, str(run.path))
                     stages = made.stages or (run.space.stages if run.space else 1)
@@ -170,21 +174,22 @@ def _stability(run: RunData) -> Iterator[Drawing]:
 def _curves(run: RunData) -> Iterator[Drawing]:
     if not run.curves:
         return
-    whole = pd.DataFrame([asdict(row) for row in run.curves])
-    for number, budget in enumerate(run.budgets, start=1):
-        frame = curves.series(whole, budget)
+    whole, finals = run.frame("curves"), run.frame("finals")
+    config = run.run.get("config") or {}
+    for number, budget in enumerate(run.budgets or config.get("budget") or config.get("cases") or (), start=1):
+        frame = curves.series(whole, budget, finals if len(finals) else None)
         if len(frame):
             alt = f"Lines: validation accuracy and loss of every training under {budget} by epoch"
             yield Drawing(f"curves-{number}", curves.curves(frame, budget), alt, frame)
 
 
 def _ledger(run: RunData) -> Iterator[Drawing]:
-    rows = pd.DataFrame([asdict(row) for row in run.ledger])
-    if len(rows) and rows["train_macs"].sum():
+    rows = run.frame("ledger")
+    if len(rows) and rows["train_macs"].any():
         subject = next((str(verdict["subject"]) for verdict in run.verdicts if "subject" in verdict), "found")
         frame = ledger.parts(rows, subject)
         base = rows[(rows["arm"] == "base") & (rows["trainings"] > 0)]
-        each = (base["train_macs"] / base["trainings"]).max() if len(base) else None
+        each = (base["train_macs"].astype(float) / base["trainings"]).max() if len(base) else None
         shares = 100 * frame["train_macs"] / frame["train_macs"].sum()
         words = ", ".join(f"{part} {share:.0f} %" for part, share in zip(frame["part"], shares, strict=True))
         yield Drawing(

@@ -18,20 +18,19 @@ from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 
-def candidates(trials: Iterable[TrialRow], space: Space, stages: Sequence[str] = ()) -> pd.DataFrame:
+def candidates(trials: Iterable[TrialRow], space: Space) -> pd.DataFrame:
     """The mean keep ratio of every stage of each candidate of a study's first rung.
 
     Args:
         trials: of one budget; those that failed or repeat another are left out, and those trained longer.
         space: whose slots they choose the widths of.
-        stages: the stages' names; by default their numbers.
 
     Returns:
-        `number, value` and a column a stage, the best candidate last.
+        `number, value` and a column a stage (`stage 1`, ...), the best candidate last.
     """
     done = [trial for trial in trials if trial.value is not None and trial.epochs and trial.widths]
     short = min((trial.epochs for trial in done), default=0)
-    names = [stages[i] if i < len(stages) else f"stage {i}" for i in range(space.stages)]
+    names = [f"stage {i + 1}" for i in range(space.stages)]
     rows = [
         {
             "number": trial.number,
@@ -44,12 +43,13 @@ def candidates(trials: Iterable[TrialRow], space: Space, stages: Sequence[str] =
     return pd.DataFrame(rows, columns=["number", "value", *names]).sort_values("value", ignore_index=True)
 
 
-def parallel(frame: pd.DataFrame, budget: str) -> Figure:
+def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Figure:
     """A line a candidate: what it keeps of each stage, in the colour of its validation accuracy; the best one bold.
 
     Args:
         frame: what `candidates` returns, with at least one line.
         budget: its text, for the title.
+        stages: the stages' names; by default their numbers.
     """
     names = list(frame.columns[2:])
     places = np.arange(len(names))
@@ -64,7 +64,7 @@ def parallel(frame: pd.DataFrame, budget: str) -> Figure:
               label=f"best: trial {frame['number'].iloc[-1]}, {values[-1]:.1f} %")  # fmt: skip
     for place in places:
         axes.axvline(float(place), color=style.LIGHT, linewidth=0.8, zorder=0)
-    axes.set_xticks(places, names)
+    axes.set_xticks(places, [stages[i] if i < len(stages) else name for i, name in enumerate(names)])
     axes.set_ylim(0, None)
     axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.set_ylabel("kept of ceiling, mean of the stage")

@@ -53,7 +53,7 @@ def patterns(frame: pd.DataFrame, title: str, stages: Sequence[str] = ()) -> Fig
         for stage in range(1, deep):
             axes.axvline(stage, color=style.GREY, linewidth=0.8, linestyle=(0, (2, 2)), zorder=0)
         style.grid(axes)
-    names = [stages[i] if i < len(stages) else str(i) for i in range(deep)]
+    names = [stages[i] if i < len(stages) else str(i + 1) for i in range(deep)]
     panels[-1].set_xticks([stage + 0.5 for stage in range(deep)], names)
     panels[-1].tick_params(axis="x", length=0)
     panels[-1].set_xlabel("stage, from input to output")

@@ -84,7 +84,7 @@ def study(frame: pd.DataFrame, budget: str) -> Figure:
 
 
 def _values(axes: Axes, frame: pd.DataFrame) -> None:
-    short = frame.loc[frame["epochs"] > 0, "epochs"].min()
+    short = frame.loc[frame["value"].notna() & (frame["epochs"] > 0), "epochs"].min()
     valued = frame[frame["value"].notna()]
     done = valued[~(valued["epochs"] > short)]
     longer = valued[valued["epochs"] > short]

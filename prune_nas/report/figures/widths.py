@@ -103,10 +103,10 @@ def _stages(top: Axes, bottom: Axes, frame: pd.DataFrame, names: Sequence[str], 
     """A line between stages and a name over each; numbers where a name would run into the next."""
     runs = list(runs_of(frame["stage"].astype(int).tolist()))
     room = _room(size, len(frame))
-    full = {stage: names[stage] if stage < len(names) else f"stage {stage}" for stage, _, _ in runs}
+    full = {stage: names[stage] if stage < len(names) else f"stage {stage + 1}" for stage, _, _ in runs}
     fits = all(0.085 * len(full[stage]) < room * (last - first + 1) for stage, first, last in runs)
     for stage, first, last in runs:
-        label = full[stage] if fits else str(stage)
+        label = full[stage] if fits else str(stage + 1)
         top.text(
             (first + last) / 2,
             1.01,
