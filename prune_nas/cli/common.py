@@ -81,6 +81,9 @@ def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool) -> None
     console.print(rich_results(data.results))
     for item in data.verdicts:
         console.print(f"{item['budget']}: {item['headline']}", markup=False)
+        if use := item.get("deploy"):
+            accuracy = f"{100 * use['val_accuracy']:.1f} % on validation"
+            console.print(f"  to deploy: {use['arm']} ({use['schedule']}), {accuracy}", markup=False)
         for sentence in item["sentences"]:
             console.print(f"  {sentence}", markup=False)
     typer.echo(f"report: {page}")

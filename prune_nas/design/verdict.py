@@ -8,7 +8,16 @@ from types import MappingProxyType
 from typing import Any
 
 from prune_nas.design.budget import Limits
-from prune_nas.design.evidence import RANDOM_BEST, UNIFORM_ARMS, Comparison, Summary, by_arm, compare, summarise
+from prune_nas.design.evidence import (
+    EQUIVALENCE,
+    RANDOM_BEST,
+    UNIFORM_ARMS,
+    Comparison,
+    Summary,
+    by_arm,
+    compare,
+    summarise,
+)
 from prune_nas.design.records import SCHEMA, Expense, Final
 
 _LEARNT = 0.02  # an accuracy that makes up less of the way from guessing to certainty is guessing
@@ -64,7 +73,7 @@ def verdict(
         ],
         "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
-        "deploy": _deploy(summarise(own), within),
+        "deploy": _deploy(summarise(own), within, subject),
     }
 
 
@@ -158,15 +167,21 @@ def _about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[s
     return [f"the search ({phases}) cost {spent / base:.1f} trainings of the base"]
 
 
-def _deploy(summaries: Iterable[Summary], within: Collection[str]) -> dict[str, Any] | None:
+def _deploy(summaries: Iterable[Summary], within: Collection[str], subject: str) -> dict[str, Any] | None:
     """The arm to use: the best mean validation accuracy among those within the budget; the test split has no say.
 
-    `random` stands for the median of several nets and is no net itself; its best one may be chosen.
+    Of arms within half a point of the best the subject is taken, then a uniform net, a random shape last: less than
+    that says nothing. `random` stands for the median of several nets and is no net itself; its best one may be chosen.
     """
     own = [s for s in summaries if s.budget and s.arm.removesuffix(_BEST) in within and s.candidates == 1]
     if not own:
         return None
-    best = max(own, key=lambda s: s.val_accuracy)
+    order = (subject, *UNIFORM_ARMS)
+    top = max(s.val_accuracy for s in own) - EQUIVALENCE
+    best = min(
+        (s for s in own if s.val_accuracy >= top),
+        key=lambda s: (order.index(s.arm) if s.arm in order else len(order) + (s.arm == RANDOM_BEST), -s.val_accuracy),
+    )
     return {
         "arm": best.arm,
         "schedule": best.schedule,

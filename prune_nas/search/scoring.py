@@ -74,7 +74,8 @@ class Scoring:
         config, space = self.run.config, self.traced.space
         scores = load_scores(self.run.file("scores.safetensors"), space)
         chosen = {b: select(space, scores, limits, by=config.selection) for b, limits in self.limits.items()}
-        diagnosis = diagnose(space, scores, self.strength, chosen)
+        accuracy = (self.run.record.get("supernet") or {}).get("val_accuracy")
+        diagnosis = diagnose(space, scores, self.strength, chosen, accuracy)
         self.run.note(
             diagnosis={"penalty": config.penalty, "strength": self.strength, **asdict(diagnosis)},
             cuts={b: [asdict(cut) for cut in cuts(space, scores, s)] for b, s in chosen.items()},

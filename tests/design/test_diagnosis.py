@@ -1,6 +1,10 @@
+import numpy as np
 import pytest
 
-from prune_nas.design.diagnosis import _some
+from prune_nas.design.budget import Budget
+from prune_nas.design.diagnosis import _some, diagnose
+from prune_nas.design.selection import select
+from prune_nas.nets.tracing import trace
 
 
 @pytest.mark.parametrize(
@@ -9,3 +13,33 @@ from prune_nas.design.diagnosis import _some
 )
 def test_of_many_names_a_few_are_said(count, words):
     assert _some(tuple(f"s{i}" for i in range(count))) == words
+
+
+@pytest.fixture(scope="module")
+def space():
+    return trace("vgg11", base_width=0.25).space
+
+
+def scored(space, dead):
+    """Scores of which that share is next to nothing."""
+    rng = np.random.default_rng(0)
+    return {s.name: np.where(rng.random(s.ceiling) < dead, 1e-7, rng.uniform(0.2, 0.9, s.ceiling)) for s in space.slots}
+
+
+def read(space, dead, accuracy, budget="macs=0.3"):
+    scores = scored(space, dead)
+    chosen = {budget: select(space, scores, Budget.parse(budget).limits(space), by="per-cost")}
+    return diagnose(space, scores, 1e-3, chosen, accuracy)
+
+
+def test_a_supernet_that_only_guesses_teaches_nothing(space):
+    found = read(space, 0.3, 0.1)
+    assert not found.separated
+    assert found.sentences[0].startswith("the supernet did not learn (10.0 % on validation, guessing gives 10.0 %)")
+    assert read(space, 0.3, 0.6).separated
+    assert read(space, 0.3, None).separated
+
+
+def test_a_cut_among_dead_channels_is_said(space):
+    assert any("the cut falls among dead ones" in s for s in read(space, 0.9, 0.6, "macs=0.6").sentences)
+    assert not any("dead ones" in s for s in read(space, 0.3, 0.6, "macs=0.3").sentences)

@@ -132,6 +132,22 @@ def test_what_to_deploy_is_chosen_on_validation_alone():
     assert verdict("macs=0.2", WIDE, [*lucky, *arm("found", [0.7, 0.7])], [], 0.0, WITHIN)["deploy"]["arm"] == "found"
 
 
+def test_what_is_deployed_is_the_subject_unless_another_is_ahead_by_half_a_point():
+    rows = [
+        *arm("found", [0.700, 0.700]),
+        *arm("uniform", [0.702, 0.702]),
+        *arm("random", [0.704, 0.704], candidate="x"),
+    ]
+    said = verdict("macs=0.2", WIDE, rows, [], 0.0, {*WITHIN, "random"})
+    assert said["deploy"]["arm"] == "found"
+    ahead = [*rows, *arm("taper", [0.71, 0.71])]
+    assert verdict("macs=0.2", WIDE, ahead, [], 0.0, {*WITHIN, "random"})["deploy"]["arm"] == "taper"
+    alike = [row for row in rows if row.arm != "found"]
+    assert (
+        verdict("macs=0.2", WIDE, alike, [], 0.0, {*WITHIN, "random"}, subject="pruned")["deploy"]["arm"] == "uniform"
+    )
+
+
 def test_a_net_over_the_budget_is_compared_but_never_deployed_nor_the_headline():
     """Under params alone, the uniform net that matches found's macs has several times its parameters."""
     limits = Limits((("params", 50),))
