@@ -55,15 +55,13 @@ def diagnose(
     guessing = 1 / space.classes
     learnt = accuracy is None or accuracy - guessing >= _LEARNT * (1 - guessing)
     separated = dead >= _SPARSE and learnt
-    sentences = (
-        []
-        if learnt
-        else [
-            f"the supernet did not learn ({100 * (accuracy or 0):.1f} % on validation, guessing gives "
-            f"{100 * guessing:.1f} %): its scores say nothing, nor do widths that are read from them; try more --supernet-epochs, more images or "
+    sentences = []
+    if accuracy is not None and not learnt:
+        sentences.append(
+            f"the supernet did not learn ({100 * accuracy:.1f} % on validation, guessing gives {100 * guessing:.1f} %): "
+            "its scores say nothing, nor do widths that are read from them; try more --supernet-epochs, more images or "
             f"--strength {strength / 3:.1g}"
-        ]
-    )
+        )
     sentences += [
         f"{100 * dead:.0f} % of the channels carry next to nothing (10th percentile of the scores {tenth:.2g}, "
         f"median {middle:.2g}): the scores are {'separated' if separated else 'not separated'}"
