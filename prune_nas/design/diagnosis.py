@@ -58,7 +58,7 @@ def diagnose(
     sentences = []
     if accuracy is not None and not learnt:
         sentences.append(
-            f"the supernet did not learn ({100 * accuracy:.1f} % on validation, guessing gives {100 * guessing:.1f} %): "
+            f"the supernet did not learn ({100 * accuracy:.1f} % on validation, guessing {100 * guessing:.1f} %): "
             "its scores say nothing, nor do widths that are read from them; try more --supernet-epochs, more images or "
             f"--strength {strength / 3:.1g}"
         )
