@@ -150,6 +150,15 @@ def uniform(network: Traced, budget: Budget | str) -> Widths:
     return project(space, {slot.name: 1.0 for slot in space.slots}, _budget(budget).limits(space))
 
 
+def taper(network: Traced, budget: Budget | str) -> Widths:
+    """Widths that shrink by one ratio from stage to stage: a rule that needs no supernet, and hard to beat.
+
+    Raises:
+        BudgetError: no network is that small.
+    """
+    return rules.taper_widths(network.space, _budget(budget).limits(network.space))
+
+
 def fit_rule(kind: str, patterns: Sequence[tuple[Traced, Widths]]) -> Rule:
     """A design rule fitted on the widths of one or several networks; `rule.explain()` says it in a sentence.
 
@@ -397,5 +406,5 @@ def _result(network: Traced, setting: Setting, schedule: Recipe, training: Train
 
 __all__ = [
     "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net", "read_run",
-    "run_search", "select", "study", "trace", "train_supernet", "train_widths", "uniform",
+    "run_search", "select", "study", "taper", "trace", "train_supernet", "train_widths", "uniform",
 ]  # fmt: skip

@@ -50,6 +50,14 @@ def test_from_a_supernet_to_another_network_s_net(network, data):
     assert sum(p.numel() for p in other.build(widths, seed=0).parameters()) == other.space.cost(widths).params
 
 
+def test_the_shapes_that_need_no_search(network):
+    base = network.space.cost(network.space.base).macs
+    for widths in (pn.uniform(network, "macs=0.4"), pn.taper(network, "macs=0.4")):
+        assert 0.35 * base < network.space.cost(widths).macs <= 0.4 * base
+    keep = network.space.keep(pn.taper(network, "macs=0.4"))
+    assert keep["conv1_1"] > keep["conv3_1"] > keep["conv5_2"]
+
+
 def test_a_study_never_leaves_the_budget_and_repeats_itself(network, data):
     prior = pn.uniform(network, "macs=0.4")
     first, second = (

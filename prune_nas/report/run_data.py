@@ -22,6 +22,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError, unknown
 from prune_nas.report.tables import results
 
+_MOST = 1e12  # a width, at most
 PLACE = ("budget", "slot", "stage", "depth", "ceiling")
 
 
@@ -86,12 +87,22 @@ class RunData:
         if not path.exists():
             return pd.DataFrame(columns=list(PLACE))
         text = dict.fromkeys(("budget", "slot"), str)
-        frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={})
+        again = "delete it to have it written anew"
+        try:
+            frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={})
+        except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
+            raise PruneNasError(f"{path} is no table ({error}); {again}") from None
         missing = [name for name in PLACE if name not in frame]
         if missing:
-            raise PruneNasError(f"{path} has no column {', '.join(missing)}; delete it to have it written anew")
+            raise PruneNasError(f"{path} has no column {', '.join(missing)}; {again}")
         numbers = frame.columns.difference(["budget", "slot"], sort=False)
-        frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce")
+        try:
+            frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
+        except OverflowError as error:
+            raise PruneNasError(f"{path} holds a number that is none ({error}); {again}") from None
+        places = frame[["stage", "depth", "ceiling"]]
+        if places.isna().to_numpy().any() or (frame[numbers].abs() > _MOST).to_numpy().any():
+            raise PruneNasError(f"{path} holds what is no place or no width; {again}")
         return frame
 
     @cached_property

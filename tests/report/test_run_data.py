@@ -69,3 +69,21 @@ def test_missing_files_read_as_empty(tmp_path):
     tables = run.scores, run.trials, run.curves, run.finals, run.ledger, run.verdicts, run.rules
     assert not any(tables)
     assert run.budgets == ()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"\xbb\xff" * 500,
+        lambda content: content + b'"macs=0.2",conv9',
+        lambda content: content.replace(b"64", b"9" * 400),
+        lambda content: b"[" * 100_000,
+    ],
+    ids=["empty", "bytes", "torn", "digits", "nested"],
+)
+def test_widths_that_are_none_are_an_error_with_their_name(tmp_path, write_fake_run, damage):
+    path = write_fake_run(tmp_path / "run") / "widths.csv"
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(PruneNasError, match=r"widths.csv .*delete it to have it written anew"):
+        _ = RunData(path.parent).widths

@@ -60,7 +60,7 @@ def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Fi
     axes = figure.subplots()
     for row, value in zip(frame[names].to_numpy(), values, strict=True):
         axes.plot(places, row, color=colours(scale(value)), linewidth=1.4, marker="o", markersize=3)
-    axes.plot(places, frame[names].iloc[-1], color=style.VERMILION, linewidth=2.4, marker="o", markersize=5,
+    axes.plot(places, frame[names].iloc[-1], color=style.BLACK, linewidth=2.4, marker="o", markersize=5,
               label=f"best: trial {frame['number'].iloc[-1]}, {values[-1]:.1f} %")  # fmt: skip
     for place in places:
         axes.axvline(float(place), color=style.LIGHT, linewidth=0.8, zorder=0)
