@@ -1,6 +1,9 @@
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -319,3 +322,31 @@ def test_inspect_draws_the_space(tmp_path, cli, form):
     code, _, err = cli("inspect", "--model", "resnet20", "--figure", tmp_path / "space.gif")
     assert code == 2
     assert "png" in err
+
+
+def test_a_table_for_another_program_is_not_cut(cli):
+    code, out, _ = cli("inspect", "-m", "mobilenetv2", "-b", "macs=0.5")
+    assert code == 0
+    assert "…" not in out
+    assert "multiple" in out
+
+
+def test_a_bare_number_is_explained(cli):
+    code, _, err = cli("inspect", "-m", "vgg11", "-b", "macs=1.5")
+    assert code == 4
+    assert "a number above 1 without a unit is absolute: millions are written 1.5M" in " ".join(err.split())
+
+
+@pytest.mark.parametrize("colour", [{}, {"NO_COLOR": "1", "FORCE_COLOR": "1"}])
+def test_output_for_files_and_without_colour_has_no_escapes(searched, colour):
+    environment = {**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1", **colour}
+    for words in (["report", searched], ["status", searched], ["inspect", "-m", "vgg11"]):
+        command = [sys.executable, "-m", "prune_nas", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+        colours = re.findall(r"\x1b\[[0-9;]*m", done.stdout + done.stderr)
+        assert [c for c in colours if re.search(r"[;\[](3|4|9|10)[0-7]m", c)] == []
+        if "FORCE_COLOR" not in colour:
+            assert "\x1b" not in done.stdout + done.stderr
+        if words[0] == "report":
+            lines = [line for line in done.stdout.splitlines() if str(searched) not in line]
+            assert max(map(len, lines)) <= 80

@@ -60,6 +60,7 @@ def test_commands_are_the_command_line_s(words, monkeypatch):
         own.make_context(name, rest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words", [words for words in COMMANDS if words[words.index("prune-nas") + 1] in READS], ids=" ".join
 )

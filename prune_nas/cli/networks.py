@@ -110,8 +110,13 @@ def _draw_space(space: Any, path: Path) -> None:
     save_figure(path, lambda: draw(space))
 
 
+_WIDE = 240  # columns of a table that goes to a file or another program, where nothing need be cut
+
+
 def _print_space(space: Any, widths: Any, budget: str | None) -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDE)
     table = Table(box=None)
     table.add_column("slot", no_wrap=True)
     grouped = any(slot.groups > 1 for slot in space.slots)

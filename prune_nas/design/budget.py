@@ -152,8 +152,9 @@ def amount(kind: str, value: float) -> str:
 def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least: Cost, base: Cost) -> str:
     kind = bound.kind
     share = least.of(kind) / base.of(kind)
+    bare = " (a number above 1 without a unit is absolute: millions are written 1.5M)" if bound.unit == "" else ""
     return (
-        f"budget {bound} allows {amount(kind, limits[kind])}, but the smallest {space.model} possible "
+        f"budget {bound} allows {amount(kind, limits[kind])}{bare}, but the smallest {space.model} possible "
         f"(every slot at its floor) has {amount(kind, least.of(kind))}, {share:.4f} of the base; "
         f"raise the budget to at least {kind}={math.ceil(1e4 * share) / 1e4:g} or lower the floors"
     )

@@ -76,6 +76,9 @@ def _state(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
 def _python(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
     name, macs, params = spec["model"], spec.get("macs"), spec.get("params")
     about = f"{name} with found widths: {macs:,} macs, {params:,} params, {spec['classes']} classes."
+    if normalisation := spec.get("normalisation"):
+        mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
+        about += f"\n\nNormalised is (image / 255 - mean) / std, channel by channel: mean {mean}; std {std}."
     source, state = to_python(network, name, tuple(spec["input_shape"]), about)
     files = [out / "model.py", out / "model.safetensors"]
     write_text(files[0], source)
