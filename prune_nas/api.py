@@ -308,7 +308,7 @@ def train_widths(
             seed=seed,
             on_epoch=partial(on_epoch, f"seed {seed}"),
         )
-        networks.append(trained.eval())
+        networks.append(trained)
         rows.append(
             {
                 "seed": seed,

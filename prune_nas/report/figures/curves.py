@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
+from prune_nas.design.evidence import FORMER
 from prune_nas.report.figures import style
 from prune_nas.report.tables import ARMS, SCHEDULES
 
@@ -20,7 +21,6 @@ LINES: dict[str, Any] = {
     "fine-tune": (0, (1, 1.2)),
 }
 _LONG = 3  # times the shortest training
-FORMER = "former found"
 COLUMNS = {"val_accuracy": "validation accuracy, %", "train_loss": "training loss"}
 
 
@@ -42,7 +42,7 @@ def series(curves: pd.DataFrame, budget: str, finals: pd.DataFrame | None = None
     arm = arm.where(arm.isin((*ARMS, "origin", "supernet")), "study")
     frame = own.assign(arm=arm, schedule=schedule.fillna(""))
     if finals is not None:
-        stayed = finals["candidate"][finals["arm"] != FORMER].unique()
+        stayed = finals["candidate"][~finals["arm"].str.startswith(FORMER)].unique()
         frame = frame[~arm.isin(ARMS) | parts.str[2].isin(stayed)]
     return frame[["arm", "schedule", "trial", "epoch", "train_loss", "val_accuracy"]].reset_index(drop=True)
 
