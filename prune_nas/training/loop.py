@@ -7,6 +7,7 @@ checkpoint exactly as it would have gone on.
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import time
@@ -206,8 +207,16 @@ def _epoch(
     return total(losses).item() / (count * team().size)
 
 
+class _SGD(torch.optim.SGD):
+    """SGD without torch's compiler, whose import the first call of any of these else makes: two seconds a process."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
 def _optimiser(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    return torch.optim.SGD(
+    return _SGD(
         network.parameters(),
         lr=recipe.lr,
         momentum=recipe.momentum,

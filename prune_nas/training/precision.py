@@ -24,6 +24,7 @@ from prune_nas.training.convolution import quick_gradients
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
 _CALLS = 3  # at least, so that one hiccup does not decide
+_AGREED = 1.1  # two calls whose times differ by less agree
 _SLOWER = 2.0  # a run goes on in its first format unless that is this much slower than the best
 _AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)
 
@@ -132,13 +133,18 @@ def _measure(
 
 
 def _seconds_per_call(run: Callable[[], None], seconds: float) -> float:
-    """The fastest of repeated calls: what the machine can do when nothing else is in the way."""
+    """The fastest of repeated calls: what the machine can do when nothing else is in the way.
+
+    Two calls that agree are enough.
+    """
     times: list[float] = []
     start = time.perf_counter()
     while time.perf_counter() - start < seconds or len(times) < _CALLS:
         begin = time.perf_counter()
         run()
         times.append(time.perf_counter() - begin)
+        if len(times) == 2 and max(times) < _AGREED * min(times):
+            break
     return min(times)
 
 

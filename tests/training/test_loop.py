@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -200,3 +202,30 @@ def test_checkpoints_hold_no_code(setting, tmp_path):
     header = checkpoint.read_bytes()
     length = int.from_bytes(header[:8], "little")
     assert "meta" in json.loads(header[8 : 8 + length])["__metadata__"]
+
+
+def test_training_spares_the_import_of_the_compiler():
+    code = (
+        "import sys\nimport prune_nas as pn\n"
+        "data = pn.load_data('digits', seed=0, train_size=100, val_size=50)\n"
+        "net = pn.trace('vgg11', input_shape=data.input_shape, classes=10, base_width=0.0625)\n"
+        "pn.train_widths(net, pn.uniform(net, 'macs=0.4'), data, epochs=1, precision='fp32')\n"
+        "print('torch._dynamo' in sys.modules, 'torchvision' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False False\n"
+
+
+def test_the_optimiser_is_torchs_sgd():
+    def steps(make):
+        torch.manual_seed(0)
+        network = torch.nn.Linear(4, 3)
+        optimiser = make(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True, fused=True)
+        for _ in range(3):
+            optimiser.zero_grad(set_to_none=True)
+            network(torch.ones(2, 4)).square().sum().backward()
+            optimiser.step()
+        assert all(not p.grad_fn for p in network.parameters())
+        return network.weight.detach()
+
+    assert torch.equal(steps(loop._SGD), steps(torch.optim.SGD))

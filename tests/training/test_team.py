@@ -98,7 +98,7 @@ def test_two_processes_train_as_one(tmp_path):
     same(tmp_path)
 
 
-@pytest.mark.parametrize("whom", ["torchrun", "rank"])
+@pytest.mark.parametrize("whom", ["rank", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_processes_killed_go_on_as_one_would(tmp_path, whom):
     process = two(tmp_path, "kept")
     while not (tmp_path / "epoch2").exists():

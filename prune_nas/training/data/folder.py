@@ -59,7 +59,7 @@ def _read(
     root: Path, splits: dict[str, Path], classes: tuple[str, ...], image_size: int, cache_images: bool, split: str
 ) -> ImageSet:
     """Every image of one split, in the order of the classes' and the files' names."""
-    files: list[Path] = []
+    files: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
         found = _files(splits[split] / name)
@@ -68,7 +68,7 @@ def _read(
         files += found
         labels += [label] * len(found)
     if len(files) * image_size**2 * 3 > MEMORY_LIMIT:
-        images = FolderImages(str(root), tuple(map(str, files)), torch.tensor(labels), image_size)
+        images = FolderImages(str(root), tuple(files), torch.tensor(labels), image_size)
         if not cache_images:
             return images
         pixels = mapped(f"folder-{place(splits[split])}-{image_size}", files, image_size, show_progress)
@@ -80,10 +80,10 @@ def _read(
     return cached(key, files, partial(_decode_all, files, labels, image_size)).images()
 
 
-def _decode_all(files: list[Path], labels: list[int], image_size: int) -> Arrays:
+def _decode_all(files: list[str], labels: list[int], image_size: int) -> Arrays:
     pixels = np.empty((len(files), image_size, image_size, 3), np.uint8)
     with ThreadPoolExecutor() as pool:  # threads: Pillow releases the interpreter while it decodes
-        for index, image in enumerate(pool.map(partial(decode, size=image_size), map(str, files))):
+        for index, image in enumerate(pool.map(partial(decode, size=image_size), files)):
             pixels[index] = image
     return Arrays(pixels, np.array(labels, np.int64))
 
@@ -102,11 +102,11 @@ def _check_classes(directory: Path, classes: tuple[str, ...]) -> None:
         raise UsageError(f"{directory / extra[0]} has no counterpart in train/: every split must have its classes")
 
 
-def _files(directory: Path) -> list[Path]:
+def _files(directory: Path) -> list[str]:
     """The images below a class folder, at any depth; what starts with a dot is another program's."""
-    found = []
+    found: list[str] = []
     for base, folders, names in os.walk(directory, followlinks=True):
         folders[:] = [folder for folder in folders if not folder.startswith(".")]
         kept = (name for name in names if not name.startswith("."))
-        found += [Path(base, name) for name in kept if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122
-    return sorted(found)
+        found += [f"{base}{os.sep}{name}" for name in kept if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122
+    return sorted(found, key=lambda path: path.split(os.sep))  # noqa: PTH206 (25,000 paths)

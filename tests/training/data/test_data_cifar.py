@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import io
 import os
@@ -26,15 +27,29 @@ def md5(content: bytes) -> str:
 
 @pytest.fixture
 def published(monkeypatch) -> dict[str, bytes]:
-    """Six small batches, with torchvision's checksums changed to theirs."""
+    """Six small batches, with the published checksums changed to theirs."""
     names = [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
     files = {
         name: pickle.dumps({"data": PIXELS[i::6], "labels": LABELS[i::6].tolist()}, protocol=2)
         for i, name in enumerate(names)
     }
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [[name, md5(files[name])] for name in names[:5]])
-    monkeypatch.setattr(datasets.CIFAR10, "test_list", [["test_batch", md5(files["test_batch"])]])
+    train = {name: md5(files[name]) for name in names[:5]}
+    expect(monkeypatch, files={"train": train, "test": {"test_batch": md5(files["test_batch"])}})
     return files
+
+
+def expect(monkeypatch, **changes) -> None:
+    """Change what is known of CIFAR-10 as it was published."""
+    monkeypatch.setitem(cifar.KINDS, "cifar10", dataclasses.replace(cifar.KINDS["cifar10"], **changes))
+
+
+@pytest.mark.parametrize(("name", "torchvisions"), [("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)])
+def test_what_was_published_is_what_torchvision_says(name, torchvisions):
+    kind = cifar.KINDS[name]
+    assert (kind.folder, kind.archive, kind.archive_md5, kind.urls[0]) == (
+        torchvisions.base_folder, torchvisions.filename, torchvisions.tgz_md5, torchvisions.url,
+    )  # fmt: skip
+    assert kind.files == {"train": dict(torchvisions.train_list), "test": dict(torchvisions.test_list)}
 
 
 @pytest.fixture
@@ -55,7 +70,7 @@ def archive(published, tmp_path, monkeypatch) -> Path:
             member = tarfile.TarInfo(f"cifar-10-batches-py/{name}")
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(path.read_bytes()))
+    expect(monkeypatch, archive_md5=md5(path.read_bytes()))
     return path
 
 
@@ -144,7 +159,8 @@ def test_a_damaged_archive_is_named(archive):
 def test_labels_that_do_not_fit_the_images(batches, monkeypatch, labels):
     content = pickle.dumps({"data": PIXELS[:40], "labels": labels}, protocol=2)
     (batches / "data_batch_1").write_bytes(content)
-    monkeypatch.setattr(datasets.CIFAR10, "train_list", [["data_batch_1", md5(content)]])
+    files = cifar.KINDS["cifar10"].files
+    expect(monkeypatch, files={**files, "train": {"data_batch_1": md5(content)}})
     with pytest.raises(MissingError, match="one label from 0 to 9"):
         load("cifar10", data_dir=batches.parent)
 
