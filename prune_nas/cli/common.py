@@ -49,6 +49,9 @@ Storage = Annotated[
     ),
 ]
 Study = Annotated[str | None, typer.Option(help="The run's name in the storage [default: the run directory's].")]
+Figures = Annotated[
+    bool, typer.Option("--figures/--no-figures", help="Draw them at the end; `plot` and `report` can later.")
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 
 
@@ -104,13 +107,15 @@ def read_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def save_figure(path: Path, draw: Callable[[], Any]) -> None:
-    """Draw a figure into a file of the kind that its ending names.
+def save_figure(path: Path, draw: Callable[[], Any], data: Any, *, quiet: bool) -> None:
+    """Draw a figure into a file of the kind that its ending names, with its data frame as CSV beside it.
+
+    Both paths are printed unless `quiet`.
 
     Raises:
         UsageError: the ending is no figure's.
     """
-    from prune_nas.design.files import write_bytes
+    from prune_nas.design.files import write_bytes, write_text
     from prune_nas.report.figures import FORMATS, style
 
     form = path.suffix.removeprefix(".")
@@ -118,3 +123,7 @@ def save_figure(path: Path, draw: Callable[[], Any]) -> None:
         raise unknown("figure format", form, FORMATS)
     with style.styled():
         write_bytes(path, style.render(draw(), form))
+    beside = path.with_name(f"{path.name}.csv")
+    write_text(beside, data.to_csv(index=False, lineterminator="\n"))
+    if not quiet:
+        typer.echo(f"figure: {path}, its data: {beside}")

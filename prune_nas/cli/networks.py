@@ -51,7 +51,7 @@ def inspect(
 
         space = here(traced, parsed, View())
     if figure:
-        _draw_space(space, figure)
+        _draw_space(space, figure, quiet=json_)
     cost = space.cost(space.base)
     widths = project(space, {s.name: 1.0 for s in space.slots}, parsed.limits(space)) if parsed else None
     if json_:
@@ -104,10 +104,12 @@ def models(json_: Json = False) -> None:
     print_listing(DESCRIPTIONS, json_=json_)
 
 
-def _draw_space(space: Any, path: Path) -> None:
+def _draw_space(space: Any, path: Path, *, quiet: bool) -> None:
+    from prune_nas.report.figures.space import layers
     from prune_nas.report.figures.space import space as draw
 
-    save_figure(path, lambda: draw(space))
+    frame = layers(space)
+    save_figure(path, lambda: draw(frame, space.model), frame, quiet=quiet)
 
 
 _WIDE = 240  # columns of a table that goes to a file or another program, where nothing need be cut

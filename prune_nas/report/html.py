@@ -42,13 +42,18 @@ PAGE = """<!doctype html>
 """
 
 
-def write_report(run: RunData, *, figures: bool = True) -> Path:
-    """Write `report.html` into the run's directory, with its figures or without; returns the page's path."""
-    return _write(run, make(run) if figures else ([], ["left out; `prune-nas report` draws them"]))
+def write_report(run: RunData) -> Path:
+    """Write `report.html` into the run's directory; returns the page's path."""
+    return _write(run, make(run))
 
 
-def write_all(run: RunData) -> Path:
-    """Write the figures and `report.html` into the run's directory, each figure drawn once; returns the page's path."""
+def write_all(run: RunData, *, figures: bool = True) -> Path:
+    """Write the figures and `report.html` into the run's directory, each figure drawn once; returns the page's path.
+
+    Without `figures` there is the page alone, which says that it has none.
+    """
+    if not figures:
+        return _write(run, ([], ["left out; `prune-nas report` draws them"]))
     made = make(run)
     save(made, out=run.path / "figures")
     return _write(run, made)

@@ -386,7 +386,12 @@ def test_runs_are_drawn_over_each_other(run, tmp_path, write_fake_run):
     paths = draw(run, None, ("png",), out=tmp_path / "out", beside=[other])
     assert [path.name for path in paths] == ["compare-accuracy.png", "compare-widths.png"]
     both = pd.read_csv(tmp_path / "out" / "compare-accuracy.csv")
-    assert both["budget"].str.split(": ").str[0].unique().tolist() == [run.path.name, "other"]
+    assert both["run"].unique().tolist() == [run.path.name, "other"]
+    drawing = side_by_side([run, other], ["accuracy"])[0][0]
+    top, _, bottom, _ = drawing.figure.axes  # a row a run, on the same axes
+    assert (top.get_title(loc="left"), bottom.get_title(loc="left")) == (run.path.name, "other")
+    assert top.get_xlim() == bottom.get_xlim()
+    assert len(top.collections) == len(bottom.collections)
     with pytest.raises(UsageError, match="twice"):
         draw(run, None, out=tmp_path, beside=[run])
     record = json.loads((tmp_path / "other" / "run.json").read_text())
@@ -463,11 +468,12 @@ def test_a_dollar_in_a_name_is_no_formula(shape):
 
 def test_a_space_is_drawn_with_a_box_a_layer_and_joined_ones_in_colour():
     from prune_nas.nets.tracing import trace
+    from prune_nas.report.figures.space import layers
     from prune_nas.report.figures.space import space as draw_space
 
     space = trace("mobilenetv2").space
     with style.styled():
-        (axes,) = draw_space(space).axes
+        (axes,) = draw_space(layers(space), space.model).axes
     producers = [layer.name for layer in space.layers if layer.kind in ("conv", "linear")]
     owner = {name: slot.name for slot in space.slots for name in slot.layers}
     heights = [bar.get_y() * 1.12 for container in axes.containers for bar in container]

@@ -34,22 +34,31 @@ def accuracy(frame: pd.DataFrame) -> Figure:
 
     Args:
         frame: what `tables.results` returns; with a column `latency` in ms (NaN where it was not measured) there is a
-            third panel.
+            third panel, with a column `run` a row of panels for each run, all on the same axes.
     """
     base = frame[frame["arm"] == "base"]
     arms = frame[frame["arm"] != "base"].reset_index(drop=True)
     timed = "latency" in arms and arms["latency"].notna().sum() > 1
     costs = {cost: words for cost, words in COSTS.items() if cost != "latency" or timed}
-    figure = style.figure(3.6 * len(costs) + 2.8, 5.4)
-    panels = figure.subplots(1, len(costs), sharey=True, squeeze=False)[0]
-    for axes, (cost, words) in zip(panels, costs.items(), strict=True):
-        _panel(axes, arms[arms[cost].notna()].reset_index(drop=True), cost, _sizes(arms))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if cost == "latency" else EngFormatter(sep=""))
-        axes.set_xlabel(f"{words} (log scale)")
-        if len(base):
-            axes.axhline(100 * base["test_accuracy"].iloc[0], color=style.BLACK, linewidth=1, linestyle=(0, (5, 3)))
-        style.grid(axes)
-    panels[0].set_ylabel("test accuracy, %")
+    runs = list(arms["run"].unique()) if "run" in arms else [None]
+    figure = style.figure(3.6 * len(costs) + 2.8, 5.4 if len(runs) == 1 else 1 + 3.2 * len(runs))
+    grid = figure.subplots(len(runs), len(costs), sharex="col", sharey=True, squeeze=False)
+    for row, run in zip(grid, runs, strict=True):
+        own = arms if run is None else arms[arms["run"] == run]
+        level = base if run is None or "run" not in base else base[base["run"] == run]
+        for axes, (cost, words) in zip(row, costs.items(), strict=True):
+            _panel(axes, own[own[cost].notna()].reset_index(drop=True), cost, _sizes(arms))
+            _cost_axis(axes, arms.loc[arms[cost].notna(), cost].tolist())
+            axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if cost == "latency" else EngFormatter(sep=""))
+            if run == runs[-1]:
+                axes.set_xlabel(f"{words} (log scale)")
+            if len(level):
+                at = 100 * level["test_accuracy"].iloc[0]
+                axes.axhline(at, color=style.BLACK, linewidth=1, linestyle=(0, (5, 3)))
+            style.grid(axes)
+        row[0].set_ylabel("test accuracy, %")
+        if run is not None:
+            row[0].set_title(run, loc="left")
     figure.suptitle("Test accuracy of every arm against its cost", x=0.01, ha="left", fontsize=11)
     figure.legend(handles=_legend(arms, base), loc="outside right upper", labelspacing=0.6)
     style.note(figure, _caption(arms))
@@ -106,7 +115,6 @@ def _panel(axes: Axes, arms: pd.DataFrame, cost: str, sizes: dict[str, float]) -
             axes.plot(x, y, color=style.look(str(arm)).colour, linewidth=0.7, alpha=0.7, zorder=2)
     lines = front(arms, cost)
     axes.plot([costs[i] for i in lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
-    _cost_axis(axes, costs)
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:

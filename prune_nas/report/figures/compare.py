@@ -58,10 +58,9 @@ def _accuracy(runs: dict[str, RunData]) -> Iterator[Drawing]:
         return
     parts = []
     for name, run in runs.items():
-        own = run.results[run.results["arm"] != "base"]
-        parts.append(own.assign(budget=name + ": " + own["budget"]))
+        parts.append(run.results.assign(run=name))
     frame = pd.concat(parts, ignore_index=True)
-    if len(frame):
+    if (frame["arm"] != "base").any():
         alt = f"Points: test accuracy of the arms of {len(runs)} runs against what they cost"
         yield Drawing("compare-accuracy", accuracy(frame), alt, frame)
 

@@ -1,4 +1,8 @@
-"""What the sparse training left: the channels' |gamma|, stage by stage and slot by slot, and where the budget cuts."""
+"""What the sparse training left: the channels' |gamma|, stage by stage and slot by slot, and where the budget cuts.
+
+The axis is logarithmic, since a channel that the penalty took lies powers of ten below the others; what lies farther
+below the largest than `DECADES` is drawn at the axis' left end.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +22,7 @@ from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 BINS = 50
+DECADES = 4
 LINES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (5, 1, 1, 1)))
 CUTS = ("budget", "slot", "stage", "kept", "score")
 _FEWER = 25  # bins of a slot's panel
@@ -71,12 +76,12 @@ def gamma(frame: pd.DataFrame, cuts: pd.DataFrame, names: Sequence[str] = ()) ->
         for line, budget in zip(_styles(len(budgets)), budgets, strict=True):
             places = own.loc[own["budget"] == budget, "score"]
             if len(places):
-                axes.axvline(places.median(), color=style.VERMILION, linewidth=1.4, linestyle=line)
+                axes.axvline(max(places.median(), edges[0]), color=style.VERMILION, linewidth=1.4, linestyle=line)
         name = names[stage] if stage < len(names) else f"stage {stage + 1}"
         kept = [f"{own.loc[own['budget'] == budget, 'kept'].sum():g}" for budget in budgets]
         axes.set_title(f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} kept" if kept else ""))
         style.grid(axes)
-    panels[-1].set_xlabel("|gamma| of a channel, mean over the norms of its slot")
+    panels[-1].set_xlabel(f"|gamma| of a channel, log scale; all below {edges[0]:.1g} at the left end")
     figure.supylabel("channels (log scale)", fontsize=10)
     figure.suptitle("What the penalty left of |gamma|, stage by stage", x=0.01, ha="left", fontsize=11)
     _legend(figure, budgets)
@@ -102,10 +107,12 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
         _histogram(axes, frame.loc[frame["slot"] == slot, "score"], edges)
         for line, budget in zip(_styles(len(budgets)), budgets, strict=True):
             for score in cuts.loc[(cuts["slot"] == slot) & (cuts["budget"] == budget), "score"]:
-                axes.axvline(score, color=style.VERMILION, linewidth=1.2, linestyle=line)
+                axes.axvline(max(score, edges[0]), color=style.VERMILION, linewidth=1.2, linestyle=line)
         short = slot if len(slot) <= room else "…" + slot[-int(room) + 1 :]
         axes.set_title(short, fontsize=9)
         axes.tick_params(labelsize=8)
+    for axes in panels[max(len(slots) - columns, 0) : len(slots)]:  # the last of each column
+        axes.tick_params(labelbottom=True)
     for axes in panels[len(slots) :]:
         axes.set_axis_off()
     figure.supylabel("channels (log scale)", fontsize=10)
@@ -117,13 +124,18 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
 
 
 def _edges(frame: pd.DataFrame, bins: int) -> NDArray[np.float64]:
-    return np.linspace(0, float(frame["score"].max()) or 1.0, bins + 1)
+    top = float(frame["score"].max()) or 1.0
+    return np.geomspace(top / 10**DECADES, top, bins + 1)
 
 
 def _histogram(axes: Axes, values: pd.Series[float], edges: NDArray[np.float64]) -> None:
-    axes.hist(values, edges.tolist(), histtype="stepfilled", facecolor=style.SKY, edgecolor=style.BLUE, linewidth=0.6)
+    shown = values.clip(edges[0], edges[-1])
+    axes.hist(shown, edges.tolist(), histtype="stepfilled", facecolor=style.SKY, edgecolor=style.BLUE, linewidth=0.6)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yscale("log")
-    axes.set_ylim(0.7, max(12, 1.3 * float(np.histogram(values, edges)[0].max())))
+    axes.set_ylim(0.7, max(12, 1.3 * float(np.histogram(shown, edges)[0].max())))
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_locator(NullLocator())
