@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from prune_nas.config import resolve
+from prune_nas.config import Config, resolve
 from prune_nas.design import family, rules, selection
 from prune_nas.design.budget import Budget
 from prune_nas.design.ledger import scratch_b_epochs
@@ -35,7 +35,8 @@ from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.report.run_data import RunData
 from prune_nas.search import study as studies
-from prune_nas.search.pipeline import search
+from prune_nas.search.estimate import Plan
+from prune_nas.search.pipeline import dry_run, search
 from prune_nas.search.progress import View
 from prune_nas.search.single import setting_for
 from prune_nas.search.sparsity import sparsify
@@ -344,18 +345,39 @@ def run_search(
     Raises:
         UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
     """
-    for name in ("schedules", "arms", "devices"):
-        if isinstance(settings.get(name), str):
-            settings[name] = tuple(settings[name].split(","))
-    if isinstance(settings.get("budget"), str):
-        settings["budget"] = (settings["budget"],)
-    automatic = "standard" if settings.get("device") not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
-    resolved = resolve(settings, file=config, automatic=automatic)
-    path = Path(run) if run else Path("artifacts/runs") / resolved.run_name
+    resolved, path = _resolved(run, config, settings)
     if follows(resolved):
         return None
     (sparsify if resolved.prunes_weights else search)(resolved, path, View(quiet=quiet))
     return RunData(path)
+
+
+def plan_search(
+    run: Path | str | None = None, *, quiet: bool = False, config: Path | None = None, **settings: Any
+) -> Plan:
+    """What `run_search` would still train, step by step, with its time on this machine; trains nothing.
+
+    A budget of latency is measured for it.
+
+    Raises:
+        UsageError, MissingError, BudgetError: where the request cannot be met, or single weights are budgeted.
+    """
+    resolved, path = _resolved(run, config, settings)
+    if resolved.prunes_weights:
+        raise UsageError(f"a dry run is about widths; under {resolved.budget[0]} leave --dry-run out")
+    return dry_run(resolved, path, View(quiet=quiet))
+
+
+def _resolved(run: Path | str | None, config: Path | None, settings: dict[str, Any]) -> tuple[Config, Path]:
+    """The configuration that settings, environment, file and preset give, and the run's directory."""
+    for name in ("schedules", "arms", "devices"):
+        if isinstance(settings.get(name), str):
+            settings[name] = tuple(settings[name].split(","))
+    budget = settings.get("budget") or ()
+    settings["budget"] = (budget,) if isinstance(budget, str) else tuple(budget)
+    automatic = "standard" if settings.get("device") not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
+    resolved = resolve(settings, file=config, automatic=automatic)
+    return resolved, Path(run) if run else Path("artifacts/runs") / resolved.run_name
 
 
 def read_run(path: Path | str) -> RunData:

@@ -247,7 +247,11 @@ def test_latency_is_reported(searched):
 EXAMPLES = [c.epilog.removeprefix("Example: prune-nas ").split() for c in app.registered_commands]
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda e: e[0])
+@pytest.mark.parametrize(
+    "example",
+    [pytest.param(e, marks=pytest.mark.slow if e[0] in ("search", "compare") else ()) for e in EXAMPLES],
+    ids=lambda e: e[0],
+)
 def test_every_helps_example_runs(example, searched, cli, monkeypatch, tmp_path):
     """As written, but on a small subset of the data: the environment shrinks what the flags leave open."""
     sizes = {

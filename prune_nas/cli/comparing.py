@@ -12,6 +12,7 @@ from prune_nas.cli.common import (
     Dataset,
     Device,
     Devices,
+    Figures,
     Json,
     Model,
     Quiet,
@@ -89,6 +90,7 @@ def compare(
     study: Study = None,
     data_dir: DataDir = None,
     cache_images: CacheImages = None,
+    figures: Figures = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
     gpu_macs: Annotated[
         float | None, typer.Option(min=1.0, help="Macs a second of your GPU, for the estimate of --dry-run.")
@@ -97,7 +99,7 @@ def compare(
     json_: Json = False,
 ) -> None:
     """Prune by several methods, train what is left under the paper's schedules, and print the paper's table."""
-    own = ("methods", "ratios", "run", "config", "dry_run", "gpu_macs", "quiet", "json_")
+    own = ("methods", "ratios", "run", "config", "figures", "dry_run", "gpu_macs", "quiet", "json_")
     flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
 
     from prune_nas.config import resolve
@@ -137,7 +139,7 @@ def compare(
     work(settings, path, View(quiet=quiet))
     data = RunData(path)
     written = write_tables(data, path)
-    page = write_all(data)
+    page = write_all(data, figures=figures)
     if json_:
         print_json(data.verdicts)
         return

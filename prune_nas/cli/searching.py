@@ -12,6 +12,7 @@ from prune_nas.cli.common import (
     Dataset,
     Device,
     Devices,
+    Figures,
     Json,
     Quiet,
     Storage,
@@ -87,31 +88,37 @@ def search(
     randoms: Annotated[int | None, typer.Option(help="Random shapes a budget.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
     arms: Annotated[str | None, typer.Option(help="Arms of the finals, with commas [default: all].")] = None,
-    figures: Annotated[
-        bool, typer.Option("--figures/--no-figures", help="Draw them at the end; `plot` and `report` can later.")
-    ] = True,
+    figures: Figures = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
     """Search widths under a budget and compare them with every fair rival; the same command again resumes."""
-    flags = {k: v for k, v in locals().items() if k not in ("run", "config", "figures", "quiet", "json_")}
-    perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
+    own = ("run", "config", "figures", "dry_run", "quiet", "json_")
+    flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
+    if not dry_run:
+        perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
+        return
+
+    from prune_nas.api import plan_search
+
+    found = plan_search(run, quiet=quiet, config=config, **flags)
+    if json_:
+        print_json(found.to_dict())
+    else:
+        typer.echo("\n".join(found.lines()))
 
 
 def perform(
     flags: dict[str, Any], *, run: Path | None, config: Path | None, figures: bool = True, quiet: bool, json_: bool
 ) -> None:
     """Search with these settings, draw the figures if asked for, write the report, and print the results."""
-    for name in ("schedules", "arms", "devices"):
-        flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
-    flags["budget"] = tuple(flags["budget"] or ())
-
     from prune_nas.api import run_search
-    from prune_nas.report.html import write_all, write_report
+    from prune_nas.report.html import write_all
 
     done = run_search(run, quiet=quiet, config=config, **flags)
     if done is not None:
-        report_run(done.path, write_all if figures else partial(write_report, figures=False), json_=json_)
+        report_run(done.path, partial(write_all, figures=figures), json_=json_)
 
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")

@@ -11,6 +11,7 @@ from prune_nas.cli.common import (
     Dataset,
     Device,
     Devices,
+    Figures,
     Json,
     Model,
     Quiet,
@@ -80,6 +81,7 @@ def transfer(
     study: Study = None,
     data_dir: DataDir = None,
     cache_images: CacheImages = None,
+    figures: Figures = True,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -115,7 +117,7 @@ def transfer(
         "study": study,
     }
     if evaluate:
-        perform(flags, run=run, config=config, quiet=quiet, json_=json_)
+        perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
         return
 
     from prune_nas.config import resolve
@@ -151,7 +153,7 @@ def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, jso
     if out is not None:
         found.write_widths(out)
     if figure is not None:
-        _draw(found, figure)
+        _draw(found, source, figure, quiet=json_)
     if json_:
         print_json([target.to_dict() for target in found.targets])
         return
@@ -187,7 +189,8 @@ def _plan(
     wanted = Budget.parse(asked) if asked else None
     found = plan(source, model, dataset, [Budget.parse(text) for text in budgets], asked=wanted, **of_model)
     if figure is not None:
-        save_figure(figure, lambda: kernels(places([(each.budget, each.prior.rule) for each in found])))
+        frame = places([(each.budget, each.prior.rule) for each in found])
+        save_figure(figure, lambda: kernels(frame), frame, quiet=json_)
     if json_:
         print_json([each.to_dict() for each in found])
         return
@@ -198,12 +201,18 @@ def _plan(
         typer.echo("  " + ", ".join(f"{layer} {100 * kept / of:.1f} %" for layer, (kept, of) in each.kept.items()))
 
 
-def _draw(found: Any, path: Path) -> None:
-    from prune_nas.report.figures.transfer import Shown
+def _draw(found: Any, source: str, path: Path, *, quiet: bool) -> None:
+    from prune_nas.report.figures.transfer import Shown, tables
     from prune_nas.report.figures.transfer import transfer as figure
 
     shown = [Shown(t.budget, t.prior.rule, t.prior.patterns, t.widths) for t in found.targets]
-    save_figure(path, lambda: figure(found.space, shown))
+    data, named = tables(found.space, shown), Path(source).name or source
+    save_figure(
+        path,
+        lambda: figure(data.rules, data.patterns, data.widths, named, found.space.model),
+        data.widths,
+        quiet=quiet,
+    )
 
 
 rules = typer.Typer(help="List and explain the published rules; fit new ones.", rich_markup_mode=None)

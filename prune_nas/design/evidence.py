@@ -49,7 +49,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A paired difference in test accuracy, left minus right, with its 95 % interval and p-value (None at n < 2)."""
+    """A paired difference in test accuracy, left minus right; interval and p-value are None where `interval` is."""
 
     left: str
     right: str
@@ -98,12 +98,16 @@ class Comparison:
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float] | None:
-    """Student's t interval of the mean of paired differences at 95 %; None for fewer than two."""
+    """Student's t interval of the mean of paired differences of accuracies at 95 %, within what those can differ by.
+
+    None for fewer than two, and where they do not vary at all: accuracies are multiples of one image, so that a few
+    equal differences are chance, and no interval of width 0.
+    """
     n = len(differences)
-    if n < 2:
+    if n < 2 or (spread := stdev(differences)) == 0:
         return None
-    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * stdev(differences) / math.sqrt(n)
-    return fmean(differences) - half, fmean(differences) + half
+    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * spread / math.sqrt(n)
+    return max(fmean(differences) - half, -1.0), min(fmean(differences) + half, 1.0)
 
 
 def per_seed(finals: Iterable[Final]) -> dict[int, Final]:

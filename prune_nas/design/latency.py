@@ -12,10 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from prune_nas.design import family
 from prune_nas.design.budget import Limits
@@ -93,30 +93,52 @@ def error(space: Space, samples: Sequence[Sample]) -> float:
     return median(errors)
 
 
-def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, float], arm: str) -> str | None:
+class Timed(Protocol):
+    """A measured time, in milliseconds: its median and quartile range."""
+
+    @property
+    def median_ms(self) -> float:
+        """The median."""
+
+    @property
+    def iqr_ms(self) -> float:
+        """The range of the middle half."""
+
+
+def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Timed], arm: str) -> str | None:
     """A warning where macs fell and time did not, with the width multiple that helps; None where time followed.
+
+    A multiple helps where its middle half of times lies below the arm's own.
 
     Args:
         space: of all networks.
         arms: name -> widths; beside `base` and the arm the arm's `rounded` ones as `<arm> in multiples of <m>`.
-        measured: name -> milliseconds.
+        measured: name -> its time.
         arm: which to judge.
     """
     base, own = space.cost(space.base).macs, space.cost(arms[arm]).macs
-    macs, time = own / base, measured[arm] / measured["base"]
+    macs, time = own / base, measured[arm].median_ms / measured["base"].median_ms
     if macs >= 1 or math.log(time) <= _SLOWER_THAN_MACS * math.log(macs):
         return None
     said = f"{arm} has {100 * macs:.0f} % of the base's macs but takes {100 * time:.0f} % of its time"
     names = {multiple: f"{arm} in multiples of {multiple}" for multiple in MULTIPLES}
     gains = {m: measured[name] for m, name in names.items() if name in measured}
-    best = min(gains, key=lambda multiple: gains[multiple], default=None)
-    if best is None or gains[best] > _GAIN * measured[arm]:
+    best = min(gains, key=lambda multiple: gains[multiple].median_ms, default=None)
+    before = measured[arm]
+    if best is None or gains[best].median_ms > min(
+        _GAIN * before.median_ms, before.median_ms - (before.iqr_ms + gains[best].iqr_ms) / 2
+    ):
         return f"{said}; rounding widths to multiples of {', '.join(map(str, MULTIPLES))} does not help"
     share = space.cost(arms[names[best]]).macs / base
     return (
-        f"{said}; the same shape in multiples of {best} takes {gains[best]:.3g} ms instead of {measured[arm]:.3g} "
-        f"at {100 * share:.0f} % of the macs: set multiple = {best} in a --space file"
+        f"{said}; the same shape in multiples of {best} takes {_spoken(gains[best])} ms instead of {_spoken(before)} "
+        f"(medians, middle halves) at {100 * share:.0f} % of the macs: set multiple = {best} in a --space file"
     )
+
+
+def _spoken(time: Timed) -> str:
+    half = time.iqr_ms / 2
+    return f"{time.median_ms:.3g} ({max(time.median_ms - half, 0):.3g} to {time.median_ms + half:.3g})"
 
 
 def rounded(space: Space, widths: Mapping[str, int], multiple: int) -> Widths:
@@ -131,6 +153,8 @@ def rounded(space: Space, widths: Mapping[str, int], multiple: int) -> Widths:
 
 
 def _coefficients(space: Space, samples: Sequence[Sample]) -> tuple[tuple[str, float], ...]:
+    from scipy.optimize import nnls  # noqa: PLC0415 - it takes a third of a second, which few runs need
+
     terms = space.terms(_rows(space, samples))
     weight = np.array([(_NEAR if sample.near else 1.0) / sample.median_ms for sample in samples])
     columns = np.stack(list(terms.values()), axis=1) * weight[:, None]

@@ -1,27 +1,98 @@
-"""How long a run will take, asked of this machine before the work begins."""
+"""What a run still has to train and how long that takes, asked of this machine before the work begins."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.nn import functional as F
 
+from prune_nas.config import FROM_SUPERNET
+from prune_nas.design.arms import Job, jobs
+from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import project
+from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Widths
+from prune_nas.search.finals import owed
+from prune_nas.training.convolution import quick_gradients
 from prune_nas.training.loop import is_out_of_memory, place
-from prune_nas.training.precision import synchronise
+from prune_nas.training.precision import FORMATS, synchronise
 
 if TYPE_CHECKING:
     from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.progress import View
 
-_PROBES = 4
+_PROBES = 3
+_AGREED = 1.1  # two probes whose times differ by less are enough
 
 
-def announce(job: Search, view: View) -> None:
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Equal trainings that a run still has to do; `seconds` are those of all of them, with the workers there are.
+
+    A shape that is not found yet is taken as uniform.
+    """
+
+    phase: str
+    budget: str
+    what: str
+    trainings: int
+    epochs: int
+    macs: int
+    seconds: float
+
+    def train_macs(self, images: int) -> int:
+        """Of all its trainings on so many images."""
+        return self.trainings * train_macs(self.macs, images, self.epochs)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that a run still has to train, on so many images; `base` is the macs of one training of the base."""
+
+    steps: tuple[Step, ...]
+    images: int
+    base: int
+
+    @property
+    def seconds(self) -> float:
+        """Of all of it."""
+        return sum(step.seconds for step in self.steps)
+
+    @property
+    def train_macs(self) -> int:
+        """Of all of it."""
+        return sum(step.train_macs(self.images) for step in self.steps)
+
+    def lines(self) -> list[str]:
+        """The plan in words."""
+        if not self.steps:
+            return ["nothing is left to train"]
+        return [
+            *(
+                f"{step.phase}{f' {step.budget}' if step.budget else ''}: {step.trainings} x {step.what}, "
+                f"{step.epochs} epochs, {step.macs / 1e6:.1f}M macs: about {spoken(step.seconds)}"
+                for step in self.steps
+            ),
+            f"{sum(step.trainings for step in self.steps)} trainings on {self.images:,} images, "
+            f"{self.train_macs / self.base:.1f} trainings of the base: about {spoken(self.seconds)} here (shapes that "
+            "are not known yet are taken as uniform)",
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for `--json`."""
+        steps = [{**asdict(step), "train_macs": step.train_macs(self.images)} for step in self.steps]
+        facts = {"images": self.images, "train_macs": self.train_macs, "base_train_macs": self.base}
+        return {"schema": SCHEMA, **facts, "seconds": self.seconds, "steps": steps}
+
+
+def announce(job: Search, view: View) -> Plan:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
     config, space = job.config, job.space
     base = space.cost(space.base)
@@ -39,44 +110,83 @@ def announce(job: Search, view: View) -> None:
         )
     if "inherited" in config.arms and any(slot.shuffled for slot in space.slots):
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
+    found = plan(job)
+    if not found.steps:
+        view.say("everything is trained already")
+        return found
+    if found.seconds == 0:
+        view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
+        return found
+    workers, _ = job.size
+    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
+    view.say(f"estimate: about {spoken(found.seconds)}{beside}; stop at any time, the same command resumes")
+    return found
+
+
+def plan(job: Search) -> Plan:
+    """What a search still has to train, timed on a few real steps; at 0 s where the widest network does not fit."""
+    images, base = len(job.setting.data.train), job.space.cost(job.space.base).macs
     try:
-        seconds = _seconds(job)
+        steps = tuple(_steps(job))
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
-        return
-    workers, _ = job.size
-    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
-    view.say(
-        f"estimate: about {spoken(seconds)}{beside} if nothing is done yet; stop at any time, the same command resumes"
-    )
+        steps = (Step("supernet", "", "the widest network", 1, job.config.supernet_epochs, base, 0.0),)
+    return Plan(steps, images, train_macs(base, images, job.config.epochs))
 
 
-def _seconds(job: Search) -> float:
+def _steps(job: Search) -> Iterator[Step]:
     """The supernet alone with every thread, then everything else on as many workers as there are."""
     config, space = job.config, job.space
     workers, threads = job.size
-    total = (
-        seconds_per_image(job, space.widest, torch.get_num_threads()) * config.supernet_epochs if job.scored else 0.0
+    images = len(job.setting.data.train) + len(job.setting.data.val) / 3  # a step is three forward passes
+    speed: dict[Widths, float] = {}
+
+    def step(phase: str, budget: str, what: str, trainings: int, epochs: int, macs: int, like: Widths) -> Step:
+        """`like` is a network whose speed stands for theirs."""
+        if like not in speed:
+            speed[like] = seconds_per_image(job, like, threads)
+        seconds = trainings * epochs * images * speed[like] / workers
+        return Step(phase, budget, what, trainings, epochs, macs, seconds)
+
+    unscored = job.scored and not job.run.file("scores.safetensors").exists()
+    if unscored:
+        seconds = config.supernet_epochs * images * seconds_per_image(job, space.widest, torch.get_num_threads())
+        macs = space.cost(space.widest).macs
+        yield Step("supernet", "", f"penalty {config.penalty}", 1, config.supernet_epochs, macs, seconds)
+    even = {b: project(space, {s.name: 1.0 for s in space.slots}, limits) for b, limits in job.limits.items()}
+    lacking = {str(budget): job.studies_left(budget) for budget in config.budgets}
+    for budget, (trials, finalists) in lacking.items():
+        for what, trainings, epochs in (("trial", trials, config.trial_epochs), ("finalist", finalists, config.epochs)):
+            if trainings:
+                macs = space.cost(even[budget]).macs
+                yield step("study", budget, what, trainings, epochs, macs, even[budget])
+    if unscored or any(map(any, lacking.values())):
+        expected = _expected(job, even)
+    else:
+        expected = list({one.training: one for one in owed(job.jobs(), job.run.file("finals.csv"))}.values())
+    for (budget, arm, schedule), group in groupby(sorted(expected, key=_kind), key=_kind):
+        own = list(group)
+        macs, epochs = round(fmean(space.cost(one.widths).macs for one in own)), round(fmean(o.epochs for o in own))
+        yield step("finals", budget, f"{arm} {schedule}", len(own), epochs, macs, even.get(budget, space.base))
+
+
+def _kind(job: Job) -> tuple[str, str, str]:
+    return job.budget, job.arm, job.schedule
+
+
+def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
+    """The finals' trainings before their widths are known: all are taken as uniform."""
+    config = job.config
+    absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
+    absent |= set() if job.scored else set(FROM_SUPERNET)
+    arms: dict[str, dict[str, list[Widths]]] = {}
+    for budget, widths in even.items():
+        several = {"uniform": 2 if len(job.limits[budget].bounds) == 1 else 1, "random": config.randoms}
+        arms[budget] = {arm: [widths] * several.get(arm, 1) for arm in config.arms if arm not in absent}
+    return jobs(
+        job.space, arms, wanted=config.arms, schedules=config.schedules, seeds=job.seeds(), epochs=config.epochs
     )
-    if "base" in config.arms:
-        total += seconds_per_image(job, space.base, threads) * config.seeds * config.epochs / workers
-    base_macs = space.cost(space.base).macs
-    for limits in job.limits.values():
-        even = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
-        absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
-        several = 2 if len(limits.bounds) == 1 else 1
-        kinds = sum(several if arm == "uniform" else 1 for arm in config.arms if arm not in absent)
-        kinds += config.randoms - 1 if "random" in config.arms else 0
-        stretch = base_macs / space.cost(even).macs
-        epochs = config.epochs * sum(stretch if s == "scratch-b" else 1 for s in config.schedules)
-        rung = config.finalists > 0 and config.trials > 0
-        second = (config.finalists + 1) * config.finalist_seeds * config.epochs if rung else 0
-        study = config.trials * config.trial_epochs + second
-        total += seconds_per_image(job, even, threads) * (study + kinds * config.seeds * epochs) / workers
-    evaluation = len(job.setting.data.val) / (3 * len(job.setting.data.train))
-    return total * len(job.setting.data.train) * (1 + evaluation)
 
 
 def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
@@ -87,16 +197,17 @@ def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
     network = place(job.traced.build(widths, seed=0), setting.device)
     network.train()
     x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
-    best = float("inf")
-    for _ in range(_PROBES):
-        start = time.perf_counter()
-        with setting.precision.autocast(setting.device):
-            loss = F.cross_entropy(network(x), y)
-        loss.backward()
-        synchronise(setting.device)
-        best = min(best, time.perf_counter() - start)
+    times: list[float] = []
+    with quick_gradients(network, setting.device, FORMATS[setting.precision.name]):
+        while len(times) < _PROBES and not (len(times) > 1 and max(times[-2:]) < _AGREED * min(times[-2:])):
+            start = time.perf_counter()
+            with setting.precision.autocast(setting.device):
+                loss = F.cross_entropy(network(x), y)
+            loss.backward()
+            synchronise(setting.device)
+            times.append(time.perf_counter() - start)
     torch.set_num_threads(before)
-    return best / len(y)
+    return min(times) / len(y)
 
 
 def spoken(seconds: float) -> str:

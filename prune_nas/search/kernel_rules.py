@@ -12,7 +12,7 @@ from prune_nas.design.budget import Budget
 from prune_nas.design.kernels import Counts, Kernel, KernelMean, kernel_mean, kernel_mean_from_dict, planned
 from prune_nas.design.patterns import FLAT
 from prune_nas.design.space import Space
-from prune_nas.errors import MissingError, UsageError, unknown
+from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
 from prune_nas.search.prior import RESTORE, published, remark, spent_by
@@ -97,8 +97,7 @@ def read_kernel_prior(source: str, budget: Budget) -> KernelPrior:
         budget: a share (`Budget.share_of`).
 
     Raises:
-        UsageError: the source is none.
-        MissingError: there is no such source.
+        UsageError: the source is not there, or none.
     """
     path = Path(source)
     if path.is_dir():
@@ -108,7 +107,7 @@ def read_kernel_prior(source: str, budget: Budget) -> KernelPrior:
     if path.suffix == ".csv":
         raise UsageError(f"{source} is a table of widths; a budget of single weights takes a run or a kernel-mean rule")
     if not path.is_file():
-        raise MissingError(f"there is no run, rule file or published rule {source}")
+        raise UsageError(f"there is no run, rule file or published rule {source}")
     data = read_json(path, RESTORE)
     if isinstance(data, list):  # a run's rule.json
         data = of_budget(data, str(budget), path)

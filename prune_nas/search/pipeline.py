@@ -6,10 +6,12 @@ command again does exactly what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from optuna import Study
 
@@ -44,6 +46,28 @@ def search(config: Config, path: Path, view: View) -> None:
     Raises:
         UsageError, MissingError, BudgetError: before anything is trained, where the request cannot be met.
     """
+    with _begun(config, path, view) as job:
+        estimate.announce(job, view)
+        with job.crew:
+            job.run_supernet()
+            job.run_studies()
+            job.run_finals()
+        conclusion.conclude(job.run, job)
+
+
+def dry_run(config: Config, path: Path, view: View) -> estimate.Plan:
+    """What `search` would still train; trains nothing, and makes no run directory.
+
+    Raises:
+        UsageError, MissingError, BudgetError: where the request cannot be met.
+    """
+    with TemporaryDirectory() as nowhere, _begun(config, path if path.is_dir() else Path(nowhere), view) as job:
+        return estimate.plan(job)
+
+
+@contextmanager
+def _begun(config: Config, path: Path, view: View) -> Iterator[Search]:
+    """The run at `path`, opened or made, when all that it needs was seen to be there."""
     device, data, traced = prepare(config)
     priors = priors_of(config, path, traced.space)
     if not priors or set(FROM_SUPERNET) & set(config.arms):
@@ -55,13 +79,7 @@ def search(config: Config, path: Path, view: View) -> None:
         if priors and not run.file(PRIOR).exists():
             write_json(run.file(PRIOR), [{"budget": budget, **prior.to_dict()} for budget, prior in priors.items()])
         traced = timed(run, traced, device, view)
-        job = Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
-        estimate.announce(job, view)
-        with job.crew:
-            job.run_supernet()
-            job.run_studies()
-            job.run_finals()
-        conclusion.conclude(run, job)
+        yield Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
 
 
 @dataclass
@@ -146,6 +164,17 @@ class Search(Experiment):
         short, full = self.rungs(budget)
         return study.best(full if self.config.finalists else short)
 
+    def studies_left(self, budget: Budget) -> tuple[int, int]:
+        """Trials that the budget's study still lacks, and trainings of finalists."""
+        config = self.config
+        if not self.studied:
+            return 0, 0
+        begun = self.run.file("study.journal").exists()
+        trials = study.lacking(self.rungs(budget)[0], config.trials) if begun else config.trials
+        if not config.finalists:
+            return trials, 0
+        return trials, (config.finalists + 1) * config.finalist_seeds if trials else self._finalists(budget, []).left
+
     def _first_rungs(self) -> None:
         config = self.config
         opened_studies = {budget: self.rungs(budget)[0] for budget in config.budgets}
@@ -193,30 +222,26 @@ class Search(Experiment):
         Short schedules favour shapes that learn fast over shapes that end high, and the seed that chose a candidate
         flatters it: the first rung alone would choose the wrong net wherever the budget leaves the shape free.
         """
-        config = self.config
-        seeds = [FINALIST_SEEDS + config.seed + i for i in range(config.finalist_seeds)]
         bars: list[Bar] = []
-        sources = []
-        for budget in config.budgets:
-            short, full = self.rungs(budget)
-            study.best(short)  # says why if none succeeded
-            even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
-            candidates = list(dict.fromkeys([even, *study.leaders(short, config.finalists)]))
-            sources.append(
-                study.Finalists(
-                    full,
-                    candidates,
-                    seeds,
-                    lambda number, widths, seed, budget=budget: self._training(  # type: ignore[misc]
-                        budget, f"finalist {number}", widths, seed, config.epochs
-                    ),
-                    on_trial=lambda training, result: self._after_trial(bars[0], training, result),
-                )
-            )
-        with self.view.phase("finalists", sum(source.left for source in sources) * config.epochs) as bar:
+        sources = [self._finalists(budget, bars) for budget in self.config.budgets]
+        with self.view.phase("finalists", sum(source.left for source in sources) * self.config.epochs) as bar:
             bars.append(bar)
             self.crew.run(sources, partial(self._epoch, bar))
         self._write_trials()
+
+    def _finalists(self, budget: Budget, bars: list[Bar]) -> study.Finalists:
+        """The second rung of a budget; its results go to the first of `bars`, which may come later."""
+        config = self.config
+        short, full = self.rungs(budget)
+        study.best(short)  # says why if none succeeded
+        even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
+        return study.Finalists(
+            full,
+            list(dict.fromkeys([even, *study.leaders(short, config.finalists)])),
+            [FINALIST_SEEDS + config.seed + i for i in range(config.finalist_seeds)],
+            lambda number, widths, seed: self._training(budget, f"finalist {number}", widths, seed, config.epochs),
+            on_trial=lambda training, result: self._after_trial(bars[0], training, result),
+        )
 
     def _training(self, budget: Budget, name: str, widths: Widths, seed: int, epochs: int) -> Training:
         checkpoint = self.run.checkpoint(f"{name} {budget}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,7 +16,7 @@ from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
 from prune_nas.design.rules.rule import on_scale
 from prune_nas.design.selection import select
 from prune_nas.design.space import Space, Widths
-from prune_nas.errors import MissingError, UsageError, unknown
+from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.search.rundir import read_json
 from prune_nas.search.scores import load_scores
@@ -37,9 +37,11 @@ class Prior:
     patterns: tuple[Pattern, ...] = ()
     fitted: Fit | None = None
     remark: str = ""
-    """That there is nothing to transfer, where the patterns are within noise of uniform."""
+    """What must be said of it: that its patterns are within noise of uniform, or that it is of another budget."""
     spent: int = 0
     """Training macs of the source's supernet; 0 where that is not known."""
+    budget: str = ""
+    """Under which a rule file's patterns were pruned; empty where that is not known, or as the target's."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
@@ -94,8 +96,7 @@ def read_prior(source: Source) -> Prior:
     """The one rule that a source gives; of a run without `budget`, that of its first.
 
     Raises:
-        UsageError: the source is none, or damaged, or is a rule already and a `kind` is asked for.
-        MissingError: there is no such source.
+        UsageError: the source is not there, is none, or damaged, or is a rule already and a `kind` is asked for.
     """
     name, path = source.name, Path(source.name)
     if path.is_dir():
@@ -107,12 +108,12 @@ def read_prior(source: Source) -> Prior:
         raise UsageError(f"{name} is a rule already; --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
-            raise MissingError(f"there is no rule file {path}")
+            raise UsageError(f"there is no rule file {path}")
         return _rule_file(name, path, source.budget)
     known = published()
     if name not in known:
         if path.parent != Path():
-            raise MissingError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
+            raise UsageError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
         raise unknown("run, rule file or published rule", name, known)
     return _rule_file(name, known[name], source.budget)
 
@@ -131,7 +132,8 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
     path = Path(source.name)
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
-        return {str(budget): one for budget in budgets}
+        return {str(budget): replace(one, remark="; ".join(filter(None, [one.remark, _elsewhere(one, budget)])))
+                for budget in budgets}  # fmt: skip
     return {
         str(budget): _fitted(source, pattern_of_run(path, _relative(budget, space), selection=source.selection))
         for budget in budgets
@@ -167,6 +169,16 @@ def remark(prior: Given, space: Space) -> str:
     return "; ".join(said)
 
 
+def _elsewhere(prior: Prior, budget: Budget) -> str:
+    """That a rule file's patterns were pruned under other kinds of bounds than the target's; empty where not."""
+    if not prior.budget or {b.kind for b in Budget.parse(prior.budget).bounds} == {b.kind for b in budget.bounds}:
+        return ""
+    return (
+        f"{prior.source} was found under {prior.budget}, and is now asked for {budget}: what is scarce decides the "
+        "shape, so take a rule of such a budget, or a run, which gives each budget its own"
+    )
+
+
 def published() -> dict[str, Path]:
     """Name -> file of the rules that ship with this package."""
     return {path.stem: path for place in PLACES for path in sorted(place.glob("*.json"))}
@@ -188,7 +200,7 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
         BudgetError: the run's network cannot meet the budget.
     """
     if not path.is_dir():
-        raise MissingError(f"there is no run at {path}")
+        raise UsageError(f"there is no run at {path}")
     try:
         space = Space.from_dict(read_json(path / "space.json"))
         config = read_json(path / "run.json")["config"]
@@ -213,6 +225,11 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     limits = (budget or Budget.parse(name)).limits(space)
     chosen = select(space, load_scores(path / "scores.safetensors", space), limits, by=selection or own)
     return pattern_of(space, chosen.widths, f"{path.name} {name}")
+
+
+def first_budget(path: Path) -> str:
+    """The first budget of a run that `pattern_of_run` has read."""
+    return str(read_json(path / "run.json")["config"]["budget"][0])
 
 
 def _recorded(path: Path, space: Space, budget: str) -> Widths:
@@ -241,8 +258,8 @@ def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
     With `model` (at 3x32x32) the table needs `slot` and the widths alone.
 
     Raises:
-        UsageError: a column or slot is missing, misspelt or there twice, or a number is none or out of range.
-        MissingError: there is no such file.
+        UsageError: there is no such file, a column or slot is missing, misspelt or there twice, or a number is none or
+            out of range.
     """
     rows = _rows(path)
     if model is not None:
@@ -305,16 +322,23 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
         raise UsageError(f"{source} is one rule; {budget} picks one of a run's")
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no rule file: it must hold a JSON object")
-    said = str(dict(data.get("evidence") or {}).get("stability", data.get("remark", "")))
+    evidence = dict(data.get("evidence") or {})
+    said, found_under = str(evidence.get("stability", "")), str(evidence.get("budget", ""))
+    try:
+        Budget.parse(found_under or "macs=1")
+    except UsageError as error:
+        raise UsageError(f"{path} is no rule file: its evidence's budget is none ({error})") from None
     spent = data.get("spent", 0)
     if not isinstance(spent, int):
         raise UsageError(f"{path} is no rule file: spent must be a whole number; got {spent!r}")
-    return Prior(source, rule_from_dict(data, str(path)), remark=said if FLAT in said else "", spent=spent)
+    rule = rule_from_dict(data, str(path))
+    remark = str(data["remark"]) if "remark" in data else said if FLAT in said else ""
+    return Prior(source, rule, remark=remark, spent=spent, budget=found_under)
 
 
 def _rows(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
-        raise MissingError(f"there is no table of widths at {path}")
+        raise UsageError(f"there is no table of widths at {path}")
     try:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))

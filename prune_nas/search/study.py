@@ -276,6 +276,12 @@ def trained(study: optuna.Study) -> list[FrozenTrial]:
     return [t for t in finished if "repeats" not in t.user_attrs]
 
 
+def lacking(study: optuna.Study, wanted: int) -> int:
+    """Trials still to be trained of those wanted; none where the space was found to hold no more."""
+    exhausted = len(study.get_trials(deepcopy=False)) >= _PATIENCE * wanted
+    return 0 if exhausted else max(wanted - len(trained(study)), 0)
+
+
 def best(study: optuna.Study) -> Widths:
     """The widths with the highest mean validation accuracy; of equals the first.
 

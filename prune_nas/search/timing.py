@@ -215,6 +215,5 @@ def facts(
             f"{subject} measured {own.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
             f"formula is off there; search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
         )
-    medians = {arm: measured[widths].median_ms for arm, widths in arms.items()}
-    warning = formula.advice(space, arms, medians, subject)
+    warning = formula.advice(space, arms, {arm: measured[widths] for arm, widths in arms.items()}, subject)
     return {arm: asdict(measured[w]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]

@@ -16,7 +16,16 @@ from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.search.kernel_rules import read_kernel_prior
-from prune_nas.search.prior import Prior, Source, pattern_of_run, pattern_of_table, read_priors, remark, spent_by
+from prune_nas.search.prior import (
+    Prior,
+    Source,
+    first_budget,
+    pattern_of_run,
+    pattern_of_table,
+    read_priors,
+    remark,
+    spent_by,
+)
 from prune_nas.training.data import outline
 
 
@@ -127,9 +136,11 @@ def fit_rule(
         write_json(out, made)
         return made
     patterns: list[Pattern] = []
+    found_under: set[str] = set()
     for path in map(Path, sources):
         table = path.suffix == ".csv"
         patterns.append(pattern_of_table(path, source_model) if table else pattern_of_run(path, asked))
+        found_under.add("" if table else budget or first_budget(path))
     fitted = fit(kind or "stage-mean", patterns)
     same = len({tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns}) == 1
     agree = stability(patterns).sentence() if same else "the patterns are of different networks"
@@ -137,7 +148,11 @@ def fit_rule(
     made = {
         **to_dict(fitted),
         "spent": spent,
-        "evidence": {"sources": list(sources), "budget": budget or "", "stability": agree},
+        "evidence": {
+            "sources": list(sources),
+            "budget": found_under.pop() if len(found_under) == 1 else "",
+            "stability": agree,
+        },
     }
     write_json(out, made)
     return made

@@ -50,7 +50,7 @@ def test_scratch_b_never_costs_more_than_the_base(macs, epochs):
     assert train_macs(macs, 7, longer) <= train_macs(base.macs, 7, epochs) < train_macs(macs, 7, longer + 1)
 
 
-@settings(max_examples=25)  # a few tenths of a second each
+@settings(max_examples=12)  # a few tenths of a second each
 @given(st.lists(st.floats(0.15, 1), min_size=13, max_size=13), st.integers(0, 1000))
 def test_rivals_cost_no_more_than_the_pruned_net(keep, seed):
     pruned = SPACE.snap(dict(zip(SPACE.by_name, keep, strict=True)))

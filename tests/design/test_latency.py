@@ -118,12 +118,12 @@ def test_rounding_keeps_multiples_floors_and_ceilings():
     assert dict(rounded(space, {"conv1": 4, "conv2": 40}, 32)) == {"conv1": 4, "conv2": 32}
 
 
-def judged(time, multiples):
+def judged(time, multiples, spread=0.2):
     widths = project(SPACE, EVEN, Budget.parse("macs=0.1").limits(SPACE))
     arms = {"base": SPACE.base, "found": widths}
     arms |= {f"found in multiples of {m}": rounded(SPACE, widths, m) for m in MULTIPLES}
-    measured = {"base": 10.0, "found": time, **{f"found in multiples of {m}": t for m, t in multiples.items()}}
-    return advice(SPACE, arms, measured, "found")
+    times = {"base": 10.0, "found": time, **{f"found in multiples of {m}": t for m, t in multiples.items()}}
+    return advice(SPACE, arms, {name: Sample(arms[name], t, spread, False) for name, t in times.items()}, "found")
 
 
 def test_advice_where_macs_fell_and_time_did_not():
@@ -131,5 +131,6 @@ def test_advice_where_macs_fell_and_time_did_not():
     said = judged(6.0, {8: 6.1, 16: 3.0, 32: 4.0})
     assert "10 % of the base's macs but takes 60 % of its time" in said
     assert "multiple = 16" in said
-    assert "3 ms instead of 6" in said
+    assert "3 (2.9 to 3.1) ms instead of 6 (5.9 to 6.1) (medians" in said
+    assert "does not help" in judged(6.0, {8: 6.1, 16: 3.0, 32: 4.0}, spread=3.5)  # the middle halves overlap
     assert "does not help" in judged(6.0, {8: 5.9, 16: 6.2})

@@ -25,11 +25,12 @@ SETTINGS = {
 }  # fmt: skip
 
 
-def arguments(path, **changes):
+def arguments(path, *, figures=False, **changes):
     settings = {**SETTINGS, **{k.replace("_", "-"): v for k, v in changes.items()}}
     return [
         "compare",
         *(str(x) for k, v in settings.items() for x in (f"--{k}", v) if v is not None),
+        *([] if figures else ["--no-figures"]),
         "--run",
         str(path),
     ]
@@ -38,7 +39,7 @@ def arguments(path, **changes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     path = tmp_path_factory.mktemp("compare") / "run"
-    assert run(arguments(path)) == 0
+    assert run(arguments(path, figures=True)) == 0
     return path
 
 

@@ -206,6 +206,7 @@ def disturbed(run, command, kills, seed):
     readable(run)
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_it_ends_the_same(tmp_path, searched_by_two):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *arguments(run, **TWO)]

@@ -110,11 +110,12 @@ def trained(run):
     }
 
 
-def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres):
-    run, trials = tmp_path / "sixty", 60
+@pytest.mark.parametrize("trials", [24, pytest.param(60, marks=pytest.mark.slow)])
+def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
+    run = tmp_path / "many"
     search = start_search(postgres, run, trials=trials, workers=0, **QUICK)
-    workers = [start_worker(postgres, "sixty", tmp_path / f"worker{i}") for i in range(4)]
-    watch = Watch(postgres, "sixty")
+    workers = [start_worker(postgres, "many", tmp_path / f"worker{i}") for i in range(4)]
+    watch = Watch(postgres, "many")
     killed, paused = workers[0], workers[1]
 
     while True:
@@ -132,7 +133,7 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
         paused.send_signal(signal.SIGCONT)
     until(lambda: watch.trials()[held.number].state.name == "FAIL", search)
     paused.send_signal(signal.SIGCONT)
-    until(lambda: watch.finished() >= 25, search)
+    until(lambda: watch.finished() >= trials // 2, search)
     postgres.stop()
     time.sleep(2)
     postgres.start()
@@ -142,7 +143,7 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
         _, said = worker.communicate(timeout=60)
         assert worker.returncode == 0, said
 
-    # Sixty finished, none lost, and the same as without all that.
+    # All finished, none lost, and the same as without all that.
     alone = tmp_path / "alone"
     subprocess.run(
         [sys.executable, "-m", "prune_nas", *arguments(alone, trials=trials, **QUICK)], check=True, capture_output=True
@@ -166,6 +167,7 @@ def test_sixty_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_p
     assert json.loads((run / "verdict.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_command_killed_twice_and_repeated_takes_what_its_worker_did_meanwhile(tmp_path, postgres):
     run, trials = tmp_path / "repeated", 12
     search = start_search(postgres, run, trials=trials, workers=0, **QUICK)

@@ -229,7 +229,7 @@ def test_nothing_is_lost_or_told_twice_though_the_database_is_away_again_and_aga
     open_storage(parse_url(url), 1)  # tables first
     monkeypatch.setattr(coordinator, "open_storage", lambda url, beat: flaky())
     monkeypatch.setattr(coordinator, "_checked", lambda url, local: url)
-    monkeypatch.setattr(coordinator, "grace", lambda beat: 0.2)
+    monkeypatch.setattr(coordinator, "grace", lambda beat: 2.0)  # a loaded machine may stall
 
     def flaky():
         return Flaky(url, heartbeat_interval=1, grace_period=1, engine_kwargs={"connect_args": {"timeout": 30}})
