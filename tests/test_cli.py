@@ -220,6 +220,13 @@ def test_flags_that_do_not_exist(cli, words):
     assert "Traceback" not in err
 
 
+def test_two_budgets_behind_one_flag_are_told_how(cli):
+    code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "-b", "macs=0.2", "params=0.1")
+    assert code == 2
+    assert "-b macs=0.2,params=0.1" in err
+    assert "takes a -b of its own" not in cli("search", "-m", "vgg11", "-b", "macs=0.2", "--nonsense")[2]
+
+
 def test_without_arguments_it_helps(cli):
     assert "search" in "".join(cli()[1:])
 

@@ -1,4 +1,4 @@
-"""Every code block of the README: Python is run; commands are parsed, and run where they train nothing."""
+"""Every code block of the README and the results: Python is run; commands are parsed, and run if they train nothing."""
 
 import re
 import shlex
@@ -11,7 +11,7 @@ import typer
 from prune_nas.cli import app
 from tests.search.tiny import arguments
 
-README = Path("README.md").read_text()
+README = "\n".join(Path(name).read_text() for name in ("README.md", "artifacts/results/README.md"))
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [

@@ -5,6 +5,7 @@ Progress and messages go to stderr, results to stdout. Commands import what they
 """
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from prune_nas.cli.common import app
 from prune_nas.errors import PruneNasError
 
 INTERRUPTED = 130
+_BUDGET = re.compile(r"(macs|params|latency|weights)=")
+_EACH = "every budget takes a -b of its own: -b macs=0.2 -b params=0.1; or both at once: -b macs=0.2,params=0.1"
 _RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
 
 
@@ -47,6 +50,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         app(None if arguments is None else list(arguments))
     except SystemExit as done:  # Typer has ended: with a result, or with its own message about the flags
         code = done.code if isinstance(done.code, int) else 1
+        if code == 2 and _loose_budget(sys.argv[1:] if arguments is None else arguments):
+            return _fail(_EACH, code)
         return _fail(_RESUMABLE, code) if code == INTERRUPTED else code
     except PruneNasError as error:
         return _fail(str(error), error.exit_code)
@@ -65,6 +70,12 @@ def run(arguments: Sequence[str] | None = None) -> int:
         traceback.print_exc()
         return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
     return 0
+
+
+def _loose_budget(arguments: Sequence[str]) -> bool:
+    """Whether something like a budget stands without its flag, where Typer speaks of an unexpected argument."""
+    before = ("", *arguments)
+    return any(_BUDGET.match(text) and not flag.startswith("-") for flag, text in zip(before, arguments, strict=False))
 
 
 def _fail(message: str, code: int) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
+import re
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from prune_nas.search.rundir import machine
 from prune_nas.training.data.source import default_data_dir
 from prune_nas.training.precision import choose, choose_device
 
+_ABSENT = "not installed"
 _CIFAR10 = ("cifar10", "cifar-10-batches-py", "cifar-10-python.tar.gz")
 
 
@@ -33,11 +35,29 @@ def examine() -> dict[str, Any]:
         ),
         "data_dir": str(data_dir),
         "cifar10 there": any((data_dir / name).exists() for name in _CIFAR10),
+        **_extras(),
     }  # fmt: skip
+
+
+def _extras() -> dict[str, str]:
+    """The optional parts of this package: the versions of what they need, or how to install it."""
+    needs: dict[str, list[str]] = {}
+    for line in requires("prune-nas") or ():
+        if found := re.match(r"([\w.-]+).*extra == ['\"](\w+)['\"]", line):
+            needs.setdefault(found[2], []).append(found[1])
+    needs.pop("dev", None)
+    return {f"extra {extra}": _installed(extra, names) for extra, names in needs.items()}
+
+
+def _installed(extra: str, names: list[str]) -> str:
+    found = {name: _version(name) for name in names}
+    if _ABSENT in found.values():
+        return f"{_ABSENT}; pip install 'prune-nas[{extra}]'"
+    return ", ".join(f"{name} {number}" for name, number in found.items())
 
 
 def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "not installed"
+        return _ABSENT
