@@ -20,18 +20,17 @@ base's epochs: `per-cost` (selection by gain per cost), `threshold` (Network Sli
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr, t
+from scipy.stats import spearmanr
 from torch import nn
 
 from prune_nas.design import family, rules
@@ -49,6 +48,7 @@ from prune_nas.training.data import load
 from prune_nas.training.loop import Setting, accuracy, train
 from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import recipe
+from tests.benchmarks import rows
 
 RUNGS = (0.05, 0.1, 0.25)
 NAMES = (
@@ -159,11 +159,10 @@ def sparse(traced: Traced, setting: Setting, penalty: str, epochs: int, seed: in
     return train(build, setting, schedule, seed=seed, penalty=pull)[0]
 
 
-def run(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def run(given: argparse.Namespace) -> Iterator[rows.Row]:
     """What is not in the file yet."""
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
-    about = {"model": given.model, "width": given.width, "budget": given.budget, "images": given.images,
-             "epochs": given.epochs}  # fmt: skip
+    done = rows.read(given.out)
+    about = {name: getattr(given, name) for name in rows.GROUP}
     for seed in map(int, given.seeds.split(",")):
         bench = Bench(given, seed)
         names = [name for name in given.names.split(",") if name]
@@ -171,70 +170,52 @@ def run(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             names += [f"random/{i}" for i in range(given.randoms)]
         for name in names:
             key = {**about, "name": name, "seed": seed}
-            if not any(key.items() <= row.items() for row in done):
+            if not rows.has(done, key):
                 found = bench.row(name, cheap=seed == 0)
                 yield {**key, **found, "machine": machine()["cpu"], "torch": torch.__version__}
 
 
-def interval(values: list[float]) -> str:
-    """A 95 % confidence interval of the mean of differences."""
-    if len(values) < 2:
-        return f"{fmean(values):+.1f}"
-    half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{fmean(values):+.1f} [{fmean(values) - half:+.1f}, {fmean(values) + half:+.1f}]"
-
-
 def table(path: Path) -> Iterator[str]:
     """The shapes, the cheap measures, and what random search needs."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for about in dict.fromkeys((r["model"], r["width"], r["budget"], r["images"], r["epochs"]) for r in rows):
-        own = [r for r in rows if (r["model"], r["width"], r["budget"], r["images"], r["epochs"]) == about]
-        model, width, budget, images, epochs = about
+    for (model, width, budget, images, epochs), own in rows.groups(rows.read(path)).items():
         yield f"## {model} x {width:g}, {budget}: {images:,} training images, {epochs} base epochs\n"
         yield from shapes(own)
-        if any("rungs" in r for r in own):
-            yield from measures([r for r in own if "rungs" in r])
+        if cheap := [row for row in own if "rungs" in row]:
+            yield from measures(cheap)
             yield from random_search(own)
 
 
-def shapes(rows: list[dict[str, Any]]) -> Iterator[str]:
+def shapes(own: list[rows.Row]) -> Iterator[str]:
     """A row a shape, the best first; differences are paired by seed."""
-    names: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        names.setdefault("random" if row["name"].startswith("random/") else row["name"], []).append(row)
-    even = {r["seed"]: r["test"] for r in names["uniform"]}
+    named = [{**row, "name": "random"} if row["name"].startswith("random/") else row for row in own]
     yield "| shape | n | test, % | minus uniform, points [95 % interval] | found for, base trainings | macs | params |"
     yield "|---|--:|--:|--:|--:|--:|--:|"
-    for name, own in sorted(names.items(), key=lambda item: -fmean(r["test"] for r in item[1])):
-        tests = [100 * r["test"] for r in own]
-        spread = f" +- {stdev(tests):.1f}" if len(tests) > 1 else ""
-        paired = [100 * (r["test"] - even[r["seed"]]) for r in own if r["seed"] in even]
+    for name, results, cells in rows.ranked(named, "name"):
         yield (
-            f"| {name} | {len(own)} | {fmean(tests):.1f}{spread} | {interval(paired)} "
-            f"| {fmean(r['searched'] for r in own):.1f} | {fmean(r['macs'] for r in own):.1%} "
-            f"| {fmean(r['params'] for r in own):.1%} |"
+            f"| {name} | {cells} | {fmean(r['searched'] for r in results):.1f} "
+            f"| {fmean(r['macs'] for r in results):.1%} | {fmean(r['params'] for r in results):.1%} |"
         )
     yield ""
 
 
-def measures(rows: list[dict[str, Any]]) -> Iterator[str]:
+def measures(own: list[rows.Row]) -> Iterator[str]:
     """Rank correlations with the accuracy after the whole training."""
-    full = [r["test"] for r in rows]
-    yield f"Rank correlation (Spearman) with the test accuracy after the whole training, over {len(rows)} shapes:\n"
+    full = [r["test"] for r in own]
+    yield f"Rank correlation (Spearman) with the test accuracy after the whole training, over {len(own)} shapes:\n"
     yield "| measure on validation | rho | p | cost a shape, trainings of the base |\n|---|--:|--:|--:|"
-    kinds = {"inherited weights, BatchNorm anew": ([r["inherited"] for r in rows], 0.0)}
+    kinds = {"inherited weights, BatchNorm anew": ([r["inherited"] for r in own], 0.0)}
     for part in RUNGS:
-        kinds[f"a schedule of {part:g} of the base's compute"] = ([r["rungs"][str(part)] for r in rows], part)
-    kinds["the whole training's own validation"] = ([r["val"] for r in rows], 1.0)
+        kinds[f"a schedule of {part:g} of the base's compute"] = ([r["rungs"][str(part)] for r in own], part)
+    kinds["the whole training's own validation"] = ([r["val"] for r in own], 1.0)
     for name, (values, cost) in kinds.items():
         rho, p = spearmanr(values, full)
         yield f"| {name} | {rho:+.2f} | {p:.2g} | {cost:g} |"
     yield ""
 
 
-def random_search(rows: list[dict[str, Any]]) -> Iterator[str]:
+def random_search(own: list[rows.Row]) -> Iterator[str]:
     """Expected test accuracy of the best of N random shapes by each measure, over 2,000 draws from those trained."""
-    pool = [r for r in rows if r["name"].startswith("random/")]
+    pool = [r for r in own if r["name"].startswith("random/")]
     draw = np.random.default_rng(0)
     tests = 100 * np.array([r["test"] for r in pool])
     yield f"Random search: the test accuracy of the best of N shapes by a measure, N drawn from {len(pool)}:\n"
@@ -272,11 +253,7 @@ def main() -> None:
         sys.stdout.write("\n".join(table(given.table)) + "\n")
         return
     torch.set_num_threads(given.threads)
-    for row in run(given):
-        with given.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        sys.stdout.write(f"{row['name']} seed {row['seed']}: test {row['test']:.4f} in {row['seconds']:.0f} s\n")
-        sys.stdout.flush()
+    rows.keep(given.out, run(given), "name")
 
 
 if __name__ == "__main__":

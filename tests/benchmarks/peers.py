@@ -28,14 +28,13 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -60,6 +59,7 @@ from prune_nas.training.data import ImageSet, load
 from prune_nas.training.loop import Penalty, Setting, accuracy, train
 from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import Recipe, recipe
+from tests.benchmarks import rows
 
 TOTAL = 2  # in trainings of the base
 SHORT = 0.1  # of the base's compute: what a candidate of a study is trained for
@@ -383,41 +383,32 @@ def go(way: str, ground: Ground) -> dict[str, Any]:
     }
 
 
-def run(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def run(given: argparse.Namespace) -> Iterator[rows.Row]:
     """What is not in the file yet."""
-    done = [json.loads(line) for line in given.out.read_text().splitlines()] if given.out.exists() else []
+    done = rows.read(given.out)
     data = load("cifar10", data_dir=given.data_dir, train_size=given.images, val_size=given.images // 4, download=False)
     setting = Setting(data, torch.device("cpu"), Precision("fp32"))
-    about = {"model": given.model, "width": given.width, "budget": given.budget, "images": given.images,
-             "epochs": given.epochs}  # fmt: skip
+    about = {name: getattr(given, name) for name in rows.GROUP}
     traced = trace(given.model, input_shape=data.input_shape, classes=10, base_width=given.width)
     limits = Budget.parse(given.budget).limits(traced.space)
     test = data.open_test()
     for seed in map(int, given.seeds.split(",")):
         for way in given.ways.split(","):
-            key = {**about, "way": way, "seed": seed}
-            if not any(key.items() <= row.items() for row in done):
+            if not rows.has(done, {**about, "way": way, "seed": seed}):
                 ground = Ground(traced, setting, test, limits, given.epochs, seed)
                 yield {**about, **go(way, ground), "machine": machine()["cpu"], "torch": torch.__version__}
 
 
 def table(path: Path) -> Iterator[str]:
     """A row a way, the best first."""
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    for about in dict.fromkeys((r["model"], r["width"], r["budget"], r["images"], r["epochs"]) for r in rows):
-        model, width, budget, images, epochs = about
+    for (model, width, budget, images, epochs), own in rows.groups(rows.read(path)).items():
         yield f"## {model} x {width:g}, {budget}: {images:,} training images, {TOTAL} x {epochs} base epochs in all\n"
-        yield "| way | n | test, % | of it searching | macs | params |\n|---|--:|--:|--:|--:|--:|"
-        ways: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            if (row["model"], row["width"], row["budget"], row["images"], row["epochs"]) == about:
-                ways.setdefault(row["way"], []).append(row)
-        for way, own in sorted(ways.items(), key=lambda item: -fmean(r["test"] for r in item[1])):
-            tests = [100 * r["test"] for r in own]
-            spread = f" +- {stdev(tests):.1f}" if len(tests) > 1 else ""
+        yield "| way | n | test, % | minus uniform, points [95 % interval] | of it searching | macs | params |"
+        yield "|---|--:|--:|--:|--:|--:|--:|"
+        for way, results, cells in rows.ranked(own, "way"):
             yield (
-                f"| {way} | {len(own)} | {fmean(tests):.1f}{spread} | {fmean(r['searched'] for r in own):.0%} "
-                f"| {fmean(r['macs'] for r in own):.1%} | {fmean(r['params'] for r in own):.1%} |"
+                f"| {way} | {cells} | {fmean(r['searched'] for r in results):.0%} "
+                f"| {fmean(r['macs'] for r in results):.1%} | {fmean(r['params'] for r in results):.1%} |"
             )
         yield ""
 
@@ -441,11 +432,7 @@ def main() -> None:
         sys.stdout.write("\n".join(table(given.table)) + "\n")
         return
     torch.set_num_threads(given.threads)
-    for row in run(given):
-        with given.out.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        sys.stdout.write(f"{row['way']} seed {row['seed']}: test {row['test']:.4f} in {row['seconds']:.0f} s\n")
-        sys.stdout.flush()
+    rows.keep(given.out, run(given), "way")
 
 
 if __name__ == "__main__":
