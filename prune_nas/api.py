@@ -7,6 +7,7 @@ job, which `prune-nas search` is a thin layer over.
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,7 @@ from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.report.run_data import RunData
 from prune_nas.search import study as studies
-from prune_nas.search.estimate import Plan
+from prune_nas.search.estimate import Steps
 from prune_nas.search.pipeline import dry_run, search
 from prune_nas.search.progress import View
 from prune_nas.search.single import setting_for
@@ -354,7 +355,7 @@ def run_search(
 
 def plan_search(
     run: Path | str | None = None, *, quiet: bool = False, config: Path | None = None, **settings: Any
-) -> Plan:
+) -> Steps:
     """What `run_search` would still train, step by step, with its time on this machine; trains nothing.
 
     A budget of latency is measured for it.
@@ -362,6 +363,8 @@ def plan_search(
     Raises:
         UsageError, MissingError, BudgetError: where the request cannot be met, or single weights are budgeted.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UsageError("a dry run is one process; leave torchrun out")
     resolved, path = _resolved(run, config, settings)
     if resolved.prunes_weights:
         raise UsageError(f"a dry run is about widths; under {resolved.budget[0]} leave --dry-run out")
@@ -427,6 +430,7 @@ def _result(network: Traced, setting: Setting, schedule: Recipe, training: Train
 
 
 __all__ = [
-    "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net", "read_run",
-    "run_search", "select", "study", "taper", "trace", "train_supernet", "train_widths", "uniform",
+    "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net",
+    "plan_search", "read_run", "run_search", "select", "study", "taper", "trace", "train_supernet", "train_widths",
+    "uniform",
 ]  # fmt: skip

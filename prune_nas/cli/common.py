@@ -107,10 +107,10 @@ def read_shape(text: str) -> tuple[int, ...]:
     return shape
 
 
-def save_figure(path: Path, draw: Callable[[], Any], data: Any, *, quiet: bool) -> None:
-    """Draw a figure into a file of the kind that its ending names, with its data frame as CSV beside it.
+def save_figure(path: Path, draw: Callable[[], Any], data: dict[str, Any], *, quiet: bool) -> None:
+    """Draw a figure into a file of the kind that its ending names, with its data frames as CSV beside it, by name.
 
-    Both paths are printed unless `quiet`.
+    The paths are printed unless `quiet`.
 
     Raises:
         UsageError: the ending is no figure's.
@@ -123,7 +123,7 @@ def save_figure(path: Path, draw: Callable[[], Any], data: Any, *, quiet: bool) 
         raise unknown("figure format", form, FORMATS)
     with style.styled():
         write_bytes(path, style.render(draw(), form))
-    beside = path.with_name(f"{path.name}.csv")
-    write_text(beside, data.to_csv(index=False, lineterminator="\n"))
+    for name, frame in data.items():
+        write_text(path.with_name(f"{path.name}.{name}.csv"), frame.to_csv(index=False, lineterminator="\n"))
     if not quiet:
-        typer.echo(f"figure: {path}, its data: {beside}")
+        typer.echo(f"figure: {path}, its data: {', '.join(f'{path}.{name}.csv' for name in data)}")

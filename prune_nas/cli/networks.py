@@ -109,7 +109,7 @@ def _draw_space(space: Any, path: Path, *, quiet: bool) -> None:
     from prune_nas.report.figures.space import space as draw
 
     frame = layers(space)
-    save_figure(path, lambda: draw(frame, space.model), frame, quiet=quiet)
+    save_figure(path, lambda: draw(frame, space.model), {"layers": frame}, quiet=quiet)
 
 
 _WIDE = 240  # columns of a table that goes to a file or another program, where nothing need be cut

@@ -190,7 +190,7 @@ def _plan(
     found = plan(source, model, dataset, [Budget.parse(text) for text in budgets], asked=wanted, **of_model)
     if figure is not None:
         frame = places([(each.budget, each.prior.rule) for each in found])
-        save_figure(figure, lambda: kernels(frame), frame, quiet=json_)
+        save_figure(figure, lambda: kernels(frame), {"places": frame}, quiet=json_)
     if json_:
         print_json([each.to_dict() for each in found])
         return
@@ -210,7 +210,7 @@ def _draw(found: Any, source: str, path: Path, *, quiet: bool) -> None:
     save_figure(
         path,
         lambda: figure(data.rules, data.patterns, data.widths, named, found.space.model),
-        data.widths,
+        {"rules": data.rules, "patterns": data.patterns, "widths": data.widths},
         quiet=quiet,
     )
 

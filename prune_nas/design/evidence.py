@@ -16,7 +16,7 @@ from statistics import fmean, median, stdev
 from scipy.special import stdtrit
 
 from prune_nas.design.records import KEPT, Final
-from prune_nas.design.significance import p_value
+from prune_nas.design.significance import p_value, spread_of
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
@@ -100,11 +100,10 @@ class Comparison:
 def interval(differences: Sequence[float]) -> tuple[float, float] | None:
     """Student's t interval of the mean of paired differences of accuracies at 95 %, within what those can differ by.
 
-    None for fewer than two, and where they do not vary at all: accuracies are multiples of one image, so that a few
-    equal differences are chance, and no interval of width 0.
+    None where they have no spread (`significance.spread_of`).
     """
-    n = len(differences)
-    if n < 2 or (spread := stdev(differences)) == 0:
+    n, spread = len(differences), spread_of(differences)
+    if spread is None:
         return None
     half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * spread / math.sqrt(n)
     return max(fmean(differences) - half, -1.0), min(fmean(differences) + half, 1.0)

@@ -108,7 +108,7 @@ class Timed(Protocol):
 def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Timed], arm: str) -> str | None:
     """A warning where macs fell and time did not, with the width multiple that helps; None where time followed.
 
-    A multiple helps where its middle half of times lies below the arm's own.
+    A multiple helps where half a quartile range to either side of the medians leaves a gap.
 
     Args:
         space: of all networks.
@@ -122,18 +122,26 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
         return None
     said = f"{arm} has {100 * macs:.0f} % of the base's macs but takes {100 * time:.0f} % of its time"
     names = {multiple: f"{arm} in multiples of {multiple}" for multiple in MULTIPLES}
-    gains = {m: measured[name] for m, name in names.items() if name in measured}
-    best = min(gains, key=lambda multiple: gains[multiple].median_ms, default=None)
     before = measured[arm]
-    if best is None or gains[best].median_ms > min(
-        _GAIN * before.median_ms, before.median_ms - (before.iqr_ms + gains[best].iqr_ms) / 2
-    ):
-        return f"{said}; rounding widths to multiples of {', '.join(map(str, MULTIPLES))} does not help"
+    gains = {
+        multiple: measured[name]
+        for multiple, name in names.items()
+        if name in measured and _is_faster(measured[name], before)
+    }
+    best = min(gains, key=lambda multiple: gains[multiple].median_ms, default=None)
+    if best is None:
+        return f"{said}; rounding widths to multiples of {', '.join(map(str, MULTIPLES))} brings no clear gain"
     share = space.cost(arms[names[best]]).macs / base
     return (
         f"{said}; the same shape in multiples of {best} takes {_spoken(gains[best])} ms instead of {_spoken(before)} "
-        f"(medians, middle halves) at {100 * share:.0f} % of the macs: set multiple = {best} in a --space file"
+        f"(medians, and half a quartile range to either side) at {100 * share:.0f} % of the macs: set "
+        f"multiple = {best} in a --space file"
     )
+
+
+def _is_faster(time: Timed, before: Timed) -> bool:
+    gap = before.median_ms - time.median_ms
+    return time.median_ms <= _GAIN * before.median_ms and gap >= (before.iqr_ms + time.iqr_ms) / 2
 
 
 def _spoken(time: Timed) -> str:

@@ -11,17 +11,23 @@ from scipy.special import stdtr
 SIGNIFICANT = 0.05
 
 
-def p_value(differences: Sequence[float]) -> float | None:
-    """The two-sided p-value of paired differences under Student's t.
+_SAME = 1e-9  # equal differences of accuracies differ by rounding
+
+
+def spread_of(differences: Sequence[float]) -> float | None:
+    """The standard deviation of paired differences of accuracies.
 
     None for fewer than two, and where they do not vary at all: accuracies are multiples of one image, so that a few
     equal differences are chance, not certainty.
     """
-    n = len(differences)
-    if n < 2:
-        return None
-    spread, mean = stdev(differences), fmean(differences)
-    if spread == 0:
+    spread = stdev(differences) if len(differences) > 1 else 0.0
+    return spread if spread > _SAME else None
+
+
+def p_value(differences: Sequence[float]) -> float | None:
+    """The two-sided p-value of paired differences under Student's t; None where they have no spread (`spread_of`)."""
+    n, spread, mean = len(differences), spread_of(differences), fmean(differences)
+    if spread is None:
         return None
     return float(2 * stdtr(n - 1, -abs(mean) * math.sqrt(n) / spread))
 

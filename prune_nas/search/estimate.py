@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -13,10 +14,10 @@ import torch
 from torch.nn import functional as F
 
 from prune_nas.config import FROM_SUPERNET
-from prune_nas.design.arms import Job, jobs
+from prune_nas.design.arms import Job, Key, jobs, training_of
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import project
-from prune_nas.design.records import SCHEMA
+from prune_nas.design.records import SCHEMA, Final, read_table
 from prune_nas.design.space import Widths
 from prune_nas.search.finals import owed
 from prune_nas.training.convolution import quick_gradients
@@ -36,12 +37,14 @@ _AGREED = 1.1  # two probes whose times differ by less are enough
 class Step:
     """Equal trainings that a run still has to do; `seconds` are those of all of them, with the workers there are.
 
-    A shape that is not found yet is taken as uniform.
+    `arm` is `supernet`, `trial`, `finalist`, or one of the finals'. A shape that is not found yet is taken as uniform,
+    and a training in progress counts whole.
     """
 
     phase: str
     budget: str
-    what: str
+    arm: str
+    schedule: str
     trainings: int
     epochs: int
     macs: int
@@ -53,12 +56,13 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
-    """Everything that a run still has to train, on so many images; `base` is the macs of one training of the base."""
+class Steps:
+    """Everything that a run still has to train, on so many images."""
 
     steps: tuple[Step, ...]
     images: int
-    base: int
+    base_train_macs: int
+    """Of one training of the base."""
 
     @property
     def seconds(self) -> float:
@@ -71,28 +75,28 @@ class Plan:
         return sum(step.train_macs(self.images) for step in self.steps)
 
     def lines(self) -> list[str]:
-        """The plan in words."""
+        """The steps in words."""
         if not self.steps:
             return ["nothing is left to train"]
         return [
             *(
-                f"{step.phase}{f' {step.budget}' if step.budget else ''}: {step.trainings} x {step.what}, "
-                f"{step.epochs} epochs, {step.macs / 1e6:.1f}M macs: about {spoken(step.seconds)}"
+                f"{step.phase}{f' {step.budget}' if step.budget else ''}: {step.trainings} x {step.arm} "
+                f"{step.schedule}, {step.epochs} epochs, {step.macs / 1e6:.1f}M macs: about {spoken(step.seconds)}"
                 for step in self.steps
             ),
-            f"{sum(step.trainings for step in self.steps)} trainings on {self.images:,} images, "
-            f"{self.train_macs / self.base:.1f} trainings of the base: about {spoken(self.seconds)} here (shapes that "
-            "are not known yet are taken as uniform)",
+            f"{sum(step.trainings for step in self.steps)} trainings at most on {self.images:,} images, "
+            f"{self.train_macs / self.base_train_macs:.1f} trainings of the base: about {spoken(self.seconds)} here "
+            "(shapes that are not known yet are taken as uniform, a training in progress counts whole)",
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         steps = [{**asdict(step), "train_macs": step.train_macs(self.images)} for step in self.steps]
-        facts = {"images": self.images, "train_macs": self.train_macs, "base_train_macs": self.base}
+        facts = {"images": self.images, "train_macs": self.train_macs, "base_train_macs": self.base_train_macs}
         return {"schema": SCHEMA, **facts, "seconds": self.seconds, "steps": steps}
 
 
-def announce(job: Search, view: View) -> Plan:
+def announce(job: Search, view: View) -> None:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
     config, space = job.config, job.space
     base = space.cost(space.base)
@@ -108,31 +112,31 @@ def announce(job: Search, view: View) -> Plan:
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
             "files scores.safetensors, supernet.safetensors and rule.json are absent"
         )
-    if "inherited" in config.arms and any(slot.shuffled for slot in space.slots):
+    if "inherited" in config.arms and _shuffles(job):
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
-    found = plan(job)
-    if not found.steps:
-        view.say("everything is trained already")
-        return found
-    if found.seconds == 0:
-        view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
-        return found
-    workers, _ = job.size
-    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
-    view.say(f"estimate: about {spoken(found.seconds)}{beside}; stop at any time, the same command resumes")
-    return found
-
-
-def plan(job: Search) -> Plan:
-    """What a search still has to train, timed on a few real steps; at 0 s where the widest network does not fit."""
-    images, base = len(job.setting.data.train), job.space.cost(job.space.base).macs
     try:
-        steps = tuple(_steps(job))
+        left = steps_left(job)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
-        steps = (Step("supernet", "", "the widest network", 1, job.config.supernet_epochs, base, 0.0),)
-    return Plan(steps, images, train_macs(base, images, job.config.epochs))
+        view.say(f"estimate: none, since the widest network does not fit into memory at batch {job.batch}")
+        return
+    if not left.steps:
+        view.say("everything is trained already")
+        return
+    workers, _ = job.size
+    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
+    view.say(f"estimate: about {spoken(left.seconds)}{beside}; stop at any time, the same command resumes")
+
+
+def steps_left(job: Search) -> Steps:
+    """What a search still has to train, timed on a few real steps.
+
+    Raises:
+        RuntimeError: a network does not fit into memory.
+    """
+    images, base = len(job.setting.data.train), job.space.cost(job.space.base).macs
+    return Steps(tuple(_steps(job)), images, train_macs(base, images, job.config.epochs))
 
 
 def _steps(job: Search) -> Iterator[Step]:
@@ -142,51 +146,71 @@ def _steps(job: Search) -> Iterator[Step]:
     images = len(job.setting.data.train) + len(job.setting.data.val) / 3  # a step is three forward passes
     speed: dict[Widths, float] = {}
 
-    def step(phase: str, budget: str, what: str, trainings: int, epochs: int, macs: int, like: Widths) -> Step:
+    def seconds(trainings: int, epochs: int, like: Widths) -> float:
         """`like` is a network whose speed stands for theirs."""
         if like not in speed:
             speed[like] = seconds_per_image(job, like, threads)
-        seconds = trainings * epochs * images * speed[like] / workers
-        return Step(phase, budget, what, trainings, epochs, macs, seconds)
+        return trainings * epochs * images * speed[like] / workers
 
-    unscored = job.scored and not job.run.file("scores.safetensors").exists()
-    if unscored:
-        seconds = config.supernet_epochs * images * seconds_per_image(job, space.widest, torch.get_num_threads())
+    if not job.scores_are_there:
+        alone = config.supernet_epochs * images * seconds_per_image(job, space.widest, torch.get_num_threads())
         macs = space.cost(space.widest).macs
-        yield Step("supernet", "", f"penalty {config.penalty}", 1, config.supernet_epochs, macs, seconds)
+        yield Step("supernet", "", "supernet", config.penalty, 1, config.supernet_epochs, macs, alone)
     even = {b: project(space, {s.name: 1.0 for s in space.slots}, limits) for b, limits in job.limits.items()}
     lacking = {str(budget): job.studies_left(budget) for budget in config.budgets}
     for budget, (trials, finalists) in lacking.items():
-        for what, trainings, epochs in (("trial", trials, config.trial_epochs), ("finalist", finalists, config.epochs)):
-            if trainings:
-                macs = space.cost(even[budget]).macs
-                yield step("study", budget, what, trainings, epochs, macs, even[budget])
-    if unscored or any(map(any, lacking.values())):
-        expected = _expected(job, even)
-    else:
-        expected = list({one.training: one for one in owed(job.jobs(), job.run.file("finals.csv"))}.values())
-    for (budget, arm, schedule), group in groupby(sorted(expected, key=_kind), key=_kind):
+        macs = space.cost(even[budget]).macs
+        if trials:
+            lasting = min(seconds(trials, config.trial_epochs, even[budget]), config.timeout or math.inf)
+            yield Step("study", budget, "trial", "scratch-e", trials, config.trial_epochs, macs, lasting)
+        if finalists:
+            lasting = seconds(finalists, config.epochs, even[budget])
+            yield Step("study", budget, "finalist", "scratch-e", finalists, config.epochs, macs, lasting)
+    known = job.scores_are_there and not any(map(any, lacking.values()))
+    finals = _owed(job) if known else _expected(job, even)
+    for (budget, arm, schedule), group in groupby(sorted(finals, key=_kind), key=_kind):
         own = list(group)
         macs, epochs = round(fmean(space.cost(one.widths).macs for one in own)), round(fmean(o.epochs for o in own))
-        yield step("finals", budget, f"{arm} {schedule}", len(own), epochs, macs, even.get(budget, space.base))
+        lasting = seconds(len(own), epochs, even.get(budget, space.base))
+        yield Step("finals", budget, arm, schedule, len(own), epochs, macs, lasting)
 
 
 def _kind(job: Job) -> tuple[str, str, str]:
     return job.budget, job.arm, job.schedule
 
 
+def _shuffles(job: Search) -> bool:
+    return any(slot.shuffled for slot in job.space.slots)
+
+
+def _owed(job: Search) -> list[Job]:
+    """The finals' trainings that are left, each under the arm that it is trained for."""
+    table = job.run.file("finals.csv")
+    done = {training_of(row) for row in read_table(table, Final)}
+    left: dict[Key, Job] = {}
+    for one in job.hopeful(owed(job.jobs(), table)):
+        if one.training not in done:
+            left.setdefault(one.training, one)
+    return list(left.values())
+
+
 def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
-    """The finals' trainings before their widths are known: all are taken as uniform."""
+    """The finals' trainings before their widths are known: all are taken as uniform; what has a row is left out."""
     config = job.config
     absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
     absent |= set() if job.scored else set(FROM_SUPERNET)
+    absent |= {"inherited"} if _shuffles(job) else set()
     arms: dict[str, dict[str, list[Widths]]] = {}
     for budget, widths in even.items():
-        several = {"uniform": 2 if len(job.limits[budget].bounds) == 1 else 1, "random": config.randoms}
+        bounds = job.limits[budget].bounds
+        several = {"random": config.randoms, "uniform": 1 if len(bounds) > 1 else len({bounds[0][0], "macs", "params"})}
         arms[budget] = {arm: [widths] * several.get(arm, 1) for arm in config.arms if arm not in absent}
-    return jobs(
+    everything = jobs(
         job.space, arms, wanted=config.arms, schedules=config.schedules, seeds=job.seeds(), epochs=config.epochs
     )
+    rows = read_table(job.run.file("finals.csv"), Final)
+    settled = {(row.budget, row.arm, row.schedule, row.seed) for row in rows if row.arm != "found"}
+    return [one for one in everything if (one.budget, one.arm, one.schedule, one.seed) not in settled]
 
 
 def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
@@ -194,19 +218,21 @@ def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
     setting = job.setting
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    network = place(job.traced.build(widths, seed=0), setting.device)
-    network.train()
-    x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
-    times: list[float] = []
-    with quick_gradients(network, setting.device, FORMATS[setting.precision.name]):
-        while len(times) < _PROBES and not (len(times) > 1 and max(times[-2:]) < _AGREED * min(times[-2:])):
-            start = time.perf_counter()
-            with setting.precision.autocast(setting.device):
-                loss = F.cross_entropy(network(x), y)
-            loss.backward()
-            synchronise(setting.device)
-            times.append(time.perf_counter() - start)
-    torch.set_num_threads(before)
+    try:
+        network = place(job.traced.build(widths, seed=0), setting.device)
+        network.train()
+        x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
+        times: list[float] = []
+        with quick_gradients(network, setting.device, FORMATS[setting.precision.name]):
+            while len(times) < _PROBES and not (len(times) > 1 and max(times[-2:]) < _AGREED * min(times[-2:])):
+                start = time.perf_counter()
+                with setting.precision.autocast(setting.device):
+                    loss = F.cross_entropy(network(x), y)
+                loss.backward()
+                synchronise(setting.device)
+                times.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(before)
     return min(times) / len(y)
 
 

@@ -179,14 +179,14 @@ class Experiment(ABC):
         """Train what is owed, on test data that nothing before has read."""
         table, jobs = self.run.file("finals.csv"), self.jobs()
         write_table(table, Final, retire(read_table(table, Final), self.candidates()))
-        left = self._hopeful(owed(jobs, table))
+        left = self.hopeful(owed(jobs, table))
         for job in set(jobs) - set(left):  # a process may have died between a row and the end of its checkpoint
             self.run.checkpoint(checkpoint_of(job)).unlink(missing_ok=True)
         if left:
             self._train_finals(left)
         self.run.phase("finals", "done")
 
-    def _hopeful(self, jobs: Sequence[Job]) -> list[Job]:
+    def hopeful(self, jobs: Sequence[Job]) -> list[Job]:
         """Those whose training has not diverged before; a new arm or case of such a training shares its failure."""
         noted = dict(self.run.record.get("failures", {}))
         diverged = {Key(*one["training"]): one for one in noted.values() if one["diverged"]}

@@ -6,6 +6,7 @@ command again does exactly what is missing.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ from prune_nas.design.projection import project
 from prune_nas.design.records import KEPT, TrialRow, write_table
 from prune_nas.design.selection import Selection, best_channels
 from prune_nas.design.space import Cost, Widths
+from prune_nas.errors import PruneNasError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
@@ -33,11 +35,12 @@ from prune_nas.search.experiment import Experiment
 from prune_nas.search.finals import FINALIST_SEEDS
 from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
-from prune_nas.search.rundir import opened
+from prune_nas.search.rundir import opened, refuse
 from prune_nas.search.setup import prepare, setting_of
 from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.weights import save_weights
 from prune_nas.search.work import Result, Training
+from prune_nas.training.loop import is_out_of_memory
 
 
 def search(config: Config, path: Path, view: View) -> None:
@@ -55,14 +58,35 @@ def search(config: Config, path: Path, view: View) -> None:
         conclusion.conclude(job.run, job)
 
 
-def dry_run(config: Config, path: Path, view: View) -> estimate.Plan:
-    """What `search` would still train; trains nothing, and makes no run directory.
+def dry_run(config: Config, path: Path, view: View) -> estimate.Steps:
+    """What `search` would still train; trains nothing, and leaves the run directory as it is, or not there.
 
     Raises:
         UsageError, MissingError, BudgetError: where the request cannot be met.
+        PruneNasError: the widest network does not fit into memory.
     """
-    with TemporaryDirectory() as nowhere, _begun(config, path if path.is_dir() else Path(nowhere), view) as job:
-        return estimate.plan(job)
+    refuse(path)
+    with TemporaryDirectory() as nowhere:
+        copy = Path(nowhere) / "run"
+        copy.mkdir()
+        for name in _STATE if (path / "run.json").exists() else ():
+            if (path / name).exists():
+                shutil.copyfile(path / name, copy / name)
+        try:
+            with _begun(config, copy, view) as job:
+                return estimate.steps_left(job)
+        except PruneNasError as error:
+            raise type(error)(str(error).replace(str(copy), str(path))) from None
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise PruneNasError("the widest network does not fit into memory; use a smaller --batch") from error
+
+
+_STATE = (
+    "run.json", "space.json", "scores.safetensors", "prior.json", "latency.json", "study.journal", "finals.csv",
+)  # fmt: skip
+"""The files that say what of a run is done, all of them small."""
 
 
 @contextmanager
@@ -117,6 +141,11 @@ class Search(Experiment):
             self.scoring.score()
         self.run.phase("supernet", "done" if self.scored else "skipped")
 
+    @property
+    def scores_are_there(self) -> bool:
+        """Whether the supernet's scores are in their file, or not needed."""
+        return not self.scored or self.run.file("scores.safetensors").exists()
+
     # Selection and rule -------------------------------------------------------------------------------------------
 
     @property
@@ -169,16 +198,20 @@ class Search(Experiment):
         config = self.config
         if not self.studied:
             return 0, 0
-        begun = self.run.file("study.journal").exists()
-        trials = study.lacking(self.rungs(budget)[0], config.trials) if begun else config.trials
-        if not config.finalists:
+        every = (config.finalists + 1) * config.finalist_seeds if config.finalists else 0
+        centred = self.scores_are_there or bool(self.priors)
+        if not (centred and self.run.file("study.journal").exists()):
+            return config.trials, every
+        short, full = self.rungs(budget)
+        trials = study.lacking(short, config.trials)
+        if not every:
             return trials, 0
-        return trials, (config.finalists + 1) * config.finalist_seeds if trials else self._finalists(budget, []).left
+        return trials, max(every - len(study.trained(full)), 0) if trials else self._finalists(budget, []).left
 
     def _first_rungs(self) -> None:
         config = self.config
         opened_studies = {budget: self.rungs(budget)[0] for budget in config.budgets}
-        left = sum(max(config.trials - len(study.trained(s)), 0) for s in opened_studies.values())
+        left = sum(study.lacking(s, config.trials) for s in opened_studies.values())
         lanes = self.lanes(len(opened_studies))
         with self.view.phase("study", left * config.trial_epochs) as bar:
             sources = [self._trials(budget, opened_studies[budget], lanes, bar) for budget in config.budgets]

@@ -36,19 +36,36 @@ class Prior:
     rule: Rule
     patterns: tuple[Pattern, ...] = ()
     fitted: Fit | None = None
-    remark: str = ""
-    """What must be said of it: that its patterns are within noise of uniform, or that it is of another budget."""
+    flat: str = ""
+    """That there is nothing to transfer, where the patterns are within noise of uniform."""
     spent: int = 0
     """Training macs of the source's supernet; 0 where that is not known."""
-    budget: str = ""
-    """Under which a rule file's patterns were pruned; empty where that is not known, or as the target's."""
+    found_under: str = ""
+    """The budget under which a rule file's patterns were pruned; empty where that is not known."""
+    asked: str = ""
+    """The budget of the target."""
+
+    @property
+    def remark(self) -> str:
+        """What must be said of it on any network: that it is flat, or was found under other kinds of bounds."""
+        return "; ".join(filter(None, [self.flat, self._elsewhere]))
+
+    @property
+    def _elsewhere(self) -> str:
+        if not (self.found_under and self.asked) or _kinds(self.found_under) == _kinds(self.asked):
+            return ""
+        return (
+            f"{self.source} was found under {self.found_under}, and is asked for {self.asked}: what is scarce decides "
+            "the shape, so take a rule of such a budget, or a run, which gives each budget its own"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
         if self.fitted is not None:
-            return {"source": self.source, **to_dict(self.fitted), "remark": self.remark, "spent": self.spent}
+            return {"source": self.source, **to_dict(self.fitted), "remark": self.flat, "spent": self.spent}
         plain = {"kind": self.rule.kind, "parameters": dict(self.rule.parameters), "explanation": self.rule.explain()}
-        return {"source": self.source, "schema": SCHEMA, **plain, "remark": self.remark, "spent": self.spent}
+        about = {"remark": self.flat, "spent": self.spent, "found_under": self.found_under}
+        return {"source": self.source, "schema": SCHEMA, **plain, **about}
 
 
 class Staged(Protocol):
@@ -132,8 +149,7 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
     path = Path(source.name)
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
-        return {str(budget): replace(one, remark="; ".join(filter(None, [one.remark, _elsewhere(one, budget)])))
-                for budget in budgets}  # fmt: skip
+        return {str(budget): replace(one, asked=str(budget)) for budget in budgets}
     return {
         str(budget): _fitted(source, pattern_of_run(path, _relative(budget, space), selection=source.selection))
         for budget in budgets
@@ -149,7 +165,8 @@ def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
         return {}
     kept = run / PRIOR
     if kept.is_file():
-        return {str(budget): _rule_file(config.prior, kept, str(budget)) for budget in config.budgets}
+        own = {str(budget): _rule_file(config.prior, kept, str(budget)) for budget in config.budgets}
+        return {budget: replace(prior, asked=budget) for budget, prior in own.items()}
     source = Source(config.prior, config.rule, config.prior_budget, config.prior_model, config.selection)
     return read_priors(source, space, config.budgets)
 
@@ -169,14 +186,9 @@ def remark(prior: Given, space: Space) -> str:
     return "; ".join(said)
 
 
-def _elsewhere(prior: Prior, budget: Budget) -> str:
-    """That a rule file's patterns were pruned under other kinds of bounds than the target's; empty where not."""
-    if not prior.budget or {b.kind for b in Budget.parse(prior.budget).bounds} == {b.kind for b in budget.bounds}:
-        return ""
-    return (
-        f"{prior.source} was found under {prior.budget}, and is now asked for {budget}: what is scarce decides the "
-        "shape, so take a rule of such a budget, or a run, which gives each budget its own"
-    )
+def _kinds(budget: str) -> set[str]:
+    """What a budget bounds."""
+    return {bound.kind for bound in Budget.parse(budget).bounds}
 
 
 def published() -> dict[str, Path]:
@@ -201,6 +213,8 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     """
     if not path.is_dir():
         raise UsageError(f"there is no run at {path}")
+    if not (path / "run.json").is_file():
+        raise UsageError(f"{path} is no run: it has no run.json")
     try:
         space = Space.from_dict(read_json(path / "space.json"))
         config = read_json(path / "run.json")["config"]
@@ -299,8 +313,8 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
 
 def _fitted(source: Source, pattern: Pattern) -> Prior:
     fitted, agree = fit(source.kind or "stage-mean", [pattern]), stability([pattern])
-    remark = agree.sentence() if agree.is_uniform else ""
-    return Prior(source.name, fitted.rule, (pattern,), fitted, remark, spent_by(Path(source.name) / "run.json"))
+    flat = agree.sentence() if agree.is_uniform else ""
+    return Prior(source.name, fitted.rule, (pattern,), fitted, flat, spent_by(Path(source.name) / "run.json"))
 
 
 def spent_by(record: Path) -> int:
@@ -322,18 +336,24 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
         raise UsageError(f"{source} is one rule; {budget} picks one of a run's")
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no rule file: it must hold a JSON object")
-    evidence = dict(data.get("evidence") or {})
-    said, found_under = str(evidence.get("stability", "")), str(evidence.get("budget", ""))
-    try:
-        Budget.parse(found_under or "macs=1")
-    except UsageError as error:
-        raise UsageError(f"{path} is no rule file: its evidence's budget is none ({error})") from None
-    spent = data.get("spent", 0)
+    evidence, spent = dict(data.get("evidence") or {}), data.get("spent", 0)
     if not isinstance(spent, int):
         raise UsageError(f"{path} is no rule file: spent must be a whole number; got {spent!r}")
-    rule = rule_from_dict(data, str(path))
-    remark = str(data["remark"]) if "remark" in data else said if FLAT in said else ""
-    return Prior(source, rule, remark=remark, spent=spent, budget=found_under)
+    said = str(evidence.get("stability", data.get("remark", "")))
+    # A prior's own file says where its rule was found; the budget in it is its target's.
+    found_under = data.get(
+        "found_under", evidence.get("budget") or ("" if "source" in data else data.get("budget", ""))
+    )
+    flat = said if FLAT in said else ""
+    return Prior(source, rule_from_dict(data, str(path)), flat=flat, spent=spent, found_under=_a_budget(found_under))
+
+
+def _a_budget(text: Any) -> str:
+    """The text if it is a budget of widths; else nothing, as where it is a pruning method's case."""
+    try:
+        return "" if Budget.parse(str(text)).bounds_weights else str(text)
+    except UsageError:
+        return ""
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

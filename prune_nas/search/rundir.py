@@ -62,12 +62,7 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
         UsageError: the directory holds something else, or a run with another configuration (the difference is shown).
         PruneNasError: another process is working on it, or its `run.json` is damaged.
     """
-    strangers = [p.name for p in path.iterdir() if p.name != _LOCK] if path.is_dir() else []
-    if path.exists() and not path.is_dir():
-        raise UsageError(f"--run {path} is a file; name a directory")
-    if strangers and not (path / "run.json").exists() and not all(name.startswith(".run.json.") for name in strangers):
-        raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json; "
-                         "name a new directory or a run's")  # fmt: skip
+    refuse(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -83,6 +78,20 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
         yield _load(path, config) if (path / "run.json").exists() else _create(path, config)
     finally:
         lock.release()
+
+
+def refuse(path: Path) -> None:
+    """See that a run may lie at `path`.
+
+    Raises:
+        UsageError: there is a file, or a directory that holds something else.
+    """
+    strangers = [p.name for p in path.iterdir() if p.name != _LOCK] if path.is_dir() else []
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--run {path} is a file; name a directory")
+    if strangers and not (path / "run.json").exists() and not all(name.startswith(".run.json.") for name in strangers):
+        raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json; "
+                         "name a new directory or a run's")  # fmt: skip
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:

@@ -23,7 +23,7 @@ from prune_nas.training.convolution import quick_gradients
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
-_CALLS = 3  # at least, so that one hiccup does not decide
+_CALLS = 3  # at least, where two do not agree
 _AGREED = 1.1  # two calls whose times differ by less agree
 _SLOWER = 2.0  # a run goes on in its first format unless that is this much slower than the best
 _AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)

@@ -1,35 +1,44 @@
 """What a search says that it will train, before it does."""
 
+import hashlib
 import json
 
 import pytest
 
 from prune_nas.design.ledger import train_macs
-from prune_nas.design.records import Expense, read_table
+from prune_nas.design.records import Expense, Final, read_table
 from prune_nas.search.estimate import spoken
 from tests.search.tiny import arguments
 
 ARMS = "found,uniform,inherited"  # those of `searched`
 
 
-def plan_of(cli, run, **changes):
-    code, out, err = cli(*arguments(run, arms=ARMS, **changes), "--dry-run", "--json")
+def planned(cli, run, **changes):
+    code, out, err = cli(*arguments(run, **{"arms": ARMS, **changes}), "--dry-run", "--json")
     assert code == 0, err
     return json.loads(out)
 
 
+def arms(plan, phase="finals"):
+    return {(s["arm"], s["schedule"]): s["trainings"] for s in plan["steps"] if s["phase"] == phase}
+
+
+def content(run):
+    return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in run.rglob("*") if p.is_file()}
+
+
 def test_a_dry_run_counts_what_the_run_then_trains(cli, tmp_path, searched):
-    plan = plan_of(cli, tmp_path / "new")
+    plan = planned(cli, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     spent = read_table(searched / "ledger.csv", Expense)
-    planned = {
+    expected = {
         phase: sum(step["trainings"] for step in plan["steps"] if step["phase"] == phase)
         for phase in ("supernet", "study", "finals")
     }
-    trained = {phase: sum(e.trainings for e in spent if e.phase == phase) for phase in planned}
-    assert planned["supernet"] == trained["supernet"] == 1
-    assert planned["study"] >= trained["study"] >= planned["study"] - 2  # uniform may be among the best trials
-    assert planned["finals"] >= trained["finals"]  # arms of one shape share a training
+    trained = {phase: sum(e.trainings for e in spent if e.phase == phase) for phase in expected}
+    assert expected["supernet"] == trained["supernet"] == 1
+    assert expected["study"] >= trained["study"] >= expected["study"] - 2  # uniform may be among the best trials
+    assert expected["finals"] >= trained["finals"]  # arms of one shape share a training
     (supernet,) = (step for step in plan["steps"] if step["phase"] == "supernet")
     assert supernet["train_macs"] == train_macs(supernet["macs"], plan["images"], 3)
     assert supernet["train_macs"] == sum(e.train_macs for e in spent if e.phase == "supernet")
@@ -39,26 +48,52 @@ def test_a_dry_run_counts_what_the_run_then_trains(cli, tmp_path, searched):
 
 
 def test_of_a_finished_run_nothing_is_left_and_of_a_longer_one_the_rest(cli, searched):
-    before = sorted(path.name for path in searched.iterdir())
-    assert plan_of(cli, searched)["steps"] == []
-    assert sorted(path.name for path in searched.iterdir()) == before
+    before = content(searched)
+    assert planned(cli, searched)["steps"] == []
     _, out, _ = cli(*arguments(searched, arms=ARMS), "--dry-run")
     assert out == "nothing is left to train\n"
-    more = plan_of(cli, searched, seeds=3)
+    more = planned(cli, searched, seeds=3)
     assert {step["phase"] for step in more["steps"]} == {"finals"}
     assert all(step["trainings"] == 1 for step in more["steps"])
-    trials = plan_of(cli, searched, trials=6)
+    assert arms(planned(cli, searched, arms=f"{ARMS},base")) == {("base", "scratch-e"): 2}
+    trials = planned(cli, searched, trials=6)
     first = next(step for step in trials["steps"] if step["phase"] == "study")
-    assert (first["what"], first["trainings"]) == ("trial", 2)
+    assert (first["arm"], first["trainings"]) == ("trial", 2)
+    assert ("inherited", "rewind") not in arms(trials)  # which more trials do not change
+    assert content(searched) == before
+
+
+def test_arms_of_one_shape_share_their_training(cli, searched):
+    rows = read_table(searched / "finals.csv", Final)
+    digests = {row.arm: row.candidate for row in rows}
+    own = arms(planned(cli, searched, arms=f"{ARMS},pruned"))
+    assert own == ({} if digests["inherited"] in (digests["found"], digests["uniform@macs"]) else
+                   {("pruned", "scratch-e"): 2})  # fmt: skip
+
+
+def test_without_its_scores_a_run_trains_its_supernet_again(cli, searched):
+    (searched / "scores.safetensors").unlink()
+    assert ("supernet", "l1") in arms(planned(cli, searched), "supernet")
+    code, _, err = cli(*arguments(searched, arms=ARMS))
+    assert code == 0, err
 
 
 def test_the_plan_in_words(cli, tmp_path):
     code, out, err = cli(*arguments(tmp_path / "new"), "--dry-run")
     assert code == 0, err
-    assert "supernet: 1 x penalty l1, 3 epochs" in out
-    assert "study macs=0.4: 4 x trial, 1 epochs" in out
+    assert "supernet: 1 x supernet l1, 3 epochs" in out
+    assert "study macs=0.4: 4 x trial scratch-e, 1 epochs" in out
     assert "finals: 2 x base scratch-e, 2 epochs" in out
     assert "trainings of the base: about " in out
+
+
+def test_where_no_run_may_lie_there_is_no_plan(cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = cli(*arguments(tmp_path / "file"), "--dry-run")
+    assert (code, "is a file" in err) == (2, True)
+    (tmp_path / "empty").mkdir()
+    assert planned(cli, tmp_path / "empty")["steps"]
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_finished_run_is_estimated_at_nothing(cli, searched):
@@ -66,6 +101,24 @@ def test_a_finished_run_is_estimated_at_nothing(cli, searched):
     assert code == 0, err
     assert "everything is trained already" in err
     assert "estimate" not in err
+
+
+def test_another_configuration_is_refused_by_the_run_s_name(cli, searched):
+    code, _, err = cli(*arguments(searched, arms=ARMS, supernet_epochs=2), "--dry-run")
+    assert code == 2
+    assert f"{searched} was started with another configuration" in err
+
+
+def test_no_more_time_is_planned_than_a_study_may_take(cli, tmp_path):
+    plan = planned(cli, tmp_path / "new", timeout=0.001)
+    (trials,) = (step for step in plan["steps"] if step["arm"] == "trial")
+    assert trials["seconds"] == 0.001
+
+
+def test_channels_that_are_shuffled_are_not_inherited(cli, tmp_path):
+    asked = {"model": "torchvision:shufflenet_v2_x0_5", "base_width": 0.5, "image_size": 32, "trials": 0}
+    plan = planned(cli, tmp_path / "new", **asked, finalists=0, arms="inherited,base")
+    assert set(arms(plan)) == {("base", "scratch-e")}
 
 
 def test_single_weights_have_no_dry_run(cli, tmp_path):

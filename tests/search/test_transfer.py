@@ -125,15 +125,20 @@ def test_a_rule_of_another_kind_of_budget_is_said_to_be_one(searched, cli, tmp_p
     assert cli("rules", "fit", searched, "-o", out)[0] == 0
     assert json.loads(out.read_text())["evidence"]["budget"] == "macs=0.4"  # the run's own
     asked = ["transfer", out, "-m", "vgg13", "-d", "digits", "--image-size", "16"]
-    said = "was found under macs=0.4, and is now asked for params=0.2"
+    said = "was found under macs=0.4, and is asked for params=0.2"
     for budget, expected in (("macs=0.2", False), ("params=0.2", True)):
         code, told, err = cli(*asked, "-b", budget)
         assert code == 0, err
         assert (said in told) == expected
-    data = json.loads(out.read_text())
-    out.write_text(json.dumps({**data, "evidence": {**data["evidence"], "budget": "mads=0.4"}}))
-    code, _, err = cli(*asked)
-    assert (code, "its evidence's budget is none" in " ".join(err.split())) == (2, True)
+    code, told, err = cli("transfer", searched / "rule.json", *asked[2:], "-b", "params=0.2")  # a run's own file
+    assert said in told, err
+    run = tmp_path / "run"  # said again when the run goes on, and not of another target of its prior.json
+    command = arguments(run, prior=out, budget="params=0.2", trials=0, arms="transferred,uniform", seeds=1)
+    for _ in range(2):
+        code, _, err = cli(*command)
+        assert (code, said in " ".join(err.split())) == (0, True), err
+    code, told, err = cli("transfer", run / "prior.json", *asked[2:], "-b", "macs=0.3")
+    assert (code, "was found under" in told) == (0, False), err
 
 
 def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, cli, tmp_path):

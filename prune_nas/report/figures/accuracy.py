@@ -47,7 +47,9 @@ def accuracy(frame: pd.DataFrame) -> Figure:
         own = arms if run is None else arms[arms["run"] == run]
         level = base if run is None or "run" not in base else base[base["run"] == run]
         for axes, (cost, words) in zip(row, costs.items(), strict=True):
-            _panel(axes, own[own[cost].notna()].reset_index(drop=True), cost, _sizes(arms))
+            known = own[own[cost].notna()].reset_index(drop=True)
+            if len(known):
+                _panel(axes, known, cost, _sizes(arms))
             _cost_axis(axes, arms.loc[arms[cost].notna(), cost].tolist())
             axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}") if cost == "latency" else EngFormatter(sep=""))
             if run == runs[-1]:

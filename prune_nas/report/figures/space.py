@@ -44,6 +44,7 @@ def space(frame: pd.DataFrame, model: str) -> Figure:
         frame: as `layers` gives it.
         model: the network's name, for the title.
     """
+    frame = frame.fillna({"slot": ""})  # read from a file, nothing is a missing value
     width = float(np.clip(2 + 0.22 * len(frame), 7.0, 15.0))
     figure = style.figure(width, 4.2)
     axes = figure.subplots()

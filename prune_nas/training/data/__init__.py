@@ -87,7 +87,7 @@ def outline(name: str, *, image_size: int = 32, data_dir: Path | None = None) ->
 
 
 def _open(name: str, data_dir: Path, image_size: int, download: bool, cache_images: bool) -> Source:
-    # Each imports what it alone needs, torchvision or scikit-learn.
+    # Each imports what it alone needs.
     if name.startswith("folder:"):
         from prune_nas.training.data import folder  # noqa: PLC0415
 
