@@ -32,6 +32,7 @@ def test_every_block_is_of_a_kind_that_is_tested():
     assert len(PYTHON) == 2
 
 
+@pytest.mark.slow
 def test_the_lines_of_python_do_what_they_say(searched):
     scope = {}
     for text in PYTHON:

@@ -169,6 +169,7 @@ def test_what_was_pruned_is_made_again_as_it_was(compared):
     assert again.test_accuracy == lost.test_accuracy
 
 
+@pytest.mark.slow
 def test_published_results_go_on_without_weights(compared):
     """As a run kept without its weights: nothing is trained again but what new trainings start from."""
     for folder in ("weights", "starts", "origins"):
@@ -228,6 +229,7 @@ def test_figures_and_report(finished):
     assert page.count("non-uniformity of the pruned shape") <= len(CASES)
 
 
+@pytest.mark.slow
 def test_two_workers_do_what_one_does(finished, tmp_path):
     small = {"cases": "slimming=0.5,magnitude=0.8", "schedules": "rewind,scratch-e", "arms": "pruned"}
     assert run(arguments(tmp_path / "two", **small, workers=2)) == 0

@@ -211,6 +211,7 @@ def test_a_run_published_without_weights_goes_on_without_its_supernet(sparse, cl
     assert said["deploy"]["arm"] in {row.arm for row in rows}
 
 
+@pytest.mark.slow
 def test_two_budgets_on_two_workers_are_those_on_one(cli, tmp_path):
     same = {"budget": None, "trials": 0, "arms": "pruned,uniform", "seeds": 1, "epochs": 1, "supernet_epochs": 1}
     two = ["--budget", "weights=0.2", "--budget", "weights=0.05"]

@@ -256,6 +256,7 @@ def test_what_a_worker_gives_back_is_done_by_another_at_once(tmp_path, postgres,
             assert torch.equal(value, load_file(tmp_path / f"{seed}.safetensors")[name])
 
 
+@pytest.mark.slow
 def test_a_local_worker_that_is_killed_is_replaced(tmp_path, postgres, made_cluster):
     cluster, place = made_cluster("local", ["cpu"])
     source = Trainings(place.traced.space, range(2), 20, tmp_path)
