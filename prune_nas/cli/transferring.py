@@ -28,7 +28,10 @@ from prune_nas.cli.searching import perform
 from prune_nas.errors import UsageError
 
 Source = Annotated[
-    str, typer.Argument(help="A run, a rule file, a published rule's name, or a .csv of widths.", show_default=False)
+    str,
+    typer.Argument(
+        help="A run, a rule file, a published rule's name, a .csv of widths, or taper or uniform.", show_default=False
+    ),
 ]
 Kind = Annotated[
     str | None,

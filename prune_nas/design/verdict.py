@@ -25,9 +25,10 @@ _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for roun
 _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
 _RIVALS = ("transferred", "guided", "pruned", "taper", "random", "inherited")
+_PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
 _NO_SCRATCH_B = (
-    "what uniform reaches with the base's whole training compute (scratch-b) was not trained here; "
-    "add it with --schedules scratch-b --arms {},uniform"
+    "what uniform and the taper, which need no search, reach with the base's whole training compute (scratch-b) was "
+    "not trained here; add it with --schedules scratch-b --arms {},uniform,taper"
 )
 Groups = Mapping[tuple[str, str], Sequence[Final]]
 
@@ -133,11 +134,11 @@ def _headline(comparisons: Sequence[Comparison], subject: str, what: str) -> str
 
 
 def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
-    """What training uniform for the base's whole compute changes: at equal epochs a small net trains on less."""
+    """What the base's whole compute makes of shapes that need no search: at equal epochs a small net trains on less."""
     against = ((subject, _MAIN), (subject, _LONG), ("base", _MAIN))
     pairs = [
         compare(groups[arm, _LONG], groups[rival])
-        for arm in UNIFORM_ARMS
+        for arm in _PLAIN
         for rival in against
         if (arm, _LONG) in groups and rival in groups
     ]

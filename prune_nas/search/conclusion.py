@@ -21,7 +21,7 @@ from prune_nas.design.verdict import unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import weights_of
-from prune_nas.search.prior import Prior, remark
+from prune_nas.search.prior import HAND, Prior, remark
 
 if TYPE_CHECKING:
     from prune_nas.search.experiment import Experiment
@@ -88,6 +88,8 @@ def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -
     """What must be said of a transferred rule, and what its source cost."""
     said = [text] if (text := remark(prior, space)) else []
     base = next((row.train_macs for row in finals if row.arm == "base"), 0)
+    if prior.source in HAND:
+        return [*said, "the rule was made by hand: no network was trained for it"]
     if not prior.spent:
         return [*said, "what the source's supernet cost is not known, and not in the ledger"]
     cost = f"{prior.spent / base:.1f} trainings of this base" if base else f"{prior.spent:,} training macs"

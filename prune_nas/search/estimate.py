@@ -30,6 +30,11 @@ if TYPE_CHECKING:
     from prune_nas.search.progress import View
 
 _PROBES = 3
+_ADVICE = (
+    "advice: at equal total compute a taper that was trained with all of it was ahead of every search measured so far "
+    "(artifacts/results/peers.md); try it first: prune-nas transfer taper -m {} -d {} -b {} --evaluate --schedules "
+    "scratch-b --arms transferred,uniform"
+)
 _AGREED = 1.1  # two probes whose times differ by less are enough
 
 
@@ -114,6 +119,8 @@ def announce(job: Search, view: View) -> None:
         )
     if "inherited" in config.arms and _shuffles(job):
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
+    if job.studied and not job.priors and not ({"taper"} <= set(config.arms) and "scratch-b" in config.schedules):
+        view.say(_ADVICE.format(config.model, config.dataset, job.config.budget[0]))
     try:
         left = steps_left(job)
     except RuntimeError as error:

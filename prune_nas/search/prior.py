@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from prune_nas.config import Config
-from prune_nas.design.budget import UNITS, Bound, Budget, prune_weights
+from prune_nas.design.budget import UNITS, Bound, Budget, Limits, prune_weights
 from prune_nas.design.patterns import FLAT, Pattern, Ratio, pattern_of, stability
 from prune_nas.design.records import SCHEMA
-from prune_nas.design.rules import Fit, Rule, fit, rule_from_dict, to_dict
+from prune_nas.design.rules import Fit, Rule, Uniform, fit, fit_taper, rule_from_dict, to_dict
 from prune_nas.design.rules.rule import on_scale
 from prune_nas.design.selection import select
 from prune_nas.design.space import Space, Widths
@@ -25,6 +25,11 @@ _HERE = Path(__file__).resolve().parent.parent
 PLACES = (_HERE / "rules", _HERE.parent / "artifacts" / "rules")  # in the wheel, in a checkout
 RESTORE = "restore it from a copy, or fit the rule again with `prune-nas rules fit`"
 PRIOR = "prior.json"
+HAND: Mapping[str, Callable[[Space, Limits], Rule]] = {
+    "taper": fit_taper,
+    "uniform": lambda space, limits: Uniform(),
+}
+"""Rules that need no pattern, by the name that stands for a source."""
 ARM = "pruned"  # whose widths a run lends
 
 
@@ -131,7 +136,7 @@ def read_prior(source: Source) -> Prior:
     if name not in known:
         if path.parent != Path():
             raise UsageError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
-        raise unknown("run, rule file or published rule", name, known)
+        raise unknown("run, rule file or published rule", name, [*known, *HAND])
     return _rule_file(name, known[name], source.budget)
 
 
@@ -139,7 +144,8 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
     """Budget of the target -> the rule for it.
 
     A run is pruned under each of the target's budgets, as shares of its own base: the shape that it teaches depends on
-    what is scarce. Other sources, and a run of which the source picks a budget, give every budget the same rule.
+    what is scarce. A rule made by hand (`HAND`) needs no source. Other sources, and a run of which the source picks a
+    budget, give every budget the same rule.
 
     Args:
         source: where the rules come from.
@@ -147,6 +153,10 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
         budgets: the target's.
     """
     path = Path(source.name)
+    if source.name in HAND:
+        if source.budget or source.kind or source.model:
+            raise UsageError(f"{source.name} is a rule by itself; leave out what says how a run or a table is read")
+        return {str(b): Prior(source.name, HAND[source.name](space, _unmeasured(b, space))) for b in budgets}
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
         return {str(budget): replace(one, asked=str(budget)) for budget in budgets}
@@ -253,6 +263,12 @@ def _recorded(path: Path, space: Space, budget: str) -> Widths:
     if not rows or not all(own.values()):
         raise UsageError(f"{path} has no {ARM} widths under {budget}; give it a supernet by asking for the arm {ARM}")
     return space.check({name: _number(text, path / "widths.csv") for name, text in own.items()})
+
+
+def _unmeasured(budget: Budget, space: Space) -> Limits:
+    """A budget's limits but for latency, which is measured later."""
+    bounds = tuple(bound for bound in budget.bounds if bound.kind != "latency")
+    return Budget(bounds).limits(space) if bounds else Limits(())
 
 
 def _relative(budget: Budget, space: Space) -> Budget | None:

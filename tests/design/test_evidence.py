@@ -106,6 +106,9 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     second = verdict("macs=0.2", WIDE, [*rows, *longer], spent, 0.4, WITHIN)
     assert any("uniform (scratch-b)" in s and "found (scratch-e)" in s for s in second["sentences"])
     assert second["deploy"]["schedule"] == "scratch-b"
+    tapered = arm("taper", [0.83, 0.831, 0.829], schedule="scratch-b", epochs=60)
+    plain = verdict("macs=0.2", WIDE, [*rows, *tapered], spent, 0.4, WITHIN)
+    assert any(s.startswith("taper (scratch-b) beats found (scratch-e)") for s in plain["sentences"])
     both = [*longer, *arm("found", [0.84, 0.845, 0.85], schedule="scratch-b")]
     third = verdict("macs=0.2", WIDE, [*rows, *both], spent, 0.4, WITHIN)
     assert any(s.startswith("uniform (scratch-b) loses to found (scratch-b)") for s in third["sentences"])

@@ -120,6 +120,29 @@ def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_
     assert (run / "report.html").exists()
 
 
+def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
+    from prune_nas.design.budget import Budget
+    from prune_nas.design.rules import taper_widths
+    from prune_nas.nets.tracing import trace
+
+    asked = ["-m", "vgg13", "-d", "digits", "--image-size", "16", "-b", "macs=0.2", "-b", "macs=0.2,params=0.1"]
+    code, out, err = cli("transfer", "taper", *asked, "--json")
+    assert code == 0, err
+    space = trace("vgg13", input_shape=(3, 16, 16), classes=10).space
+    for one in json.loads(out):
+        assert one["widths"] == dict(taper_widths(space, Budget.parse(one["budget"]).limits(space)))
+    code, _, err = cli("transfer", "taper", *asked, "--source-budget", "macs=0.3")
+    assert (code, "is a rule by itself" in err) == (2, True)
+    run = tmp_path / "run"
+    command = arguments(run, prior="taper", trials=0, arms="transferred,uniform,base", seeds=1, schedules="scratch-b")
+    for _ in range(2):  # and again from the run's own prior.json
+        code, _, err = cli(*command)
+        assert code == 0, err
+    (said,) = json.loads((run / "verdict.json").read_text())
+    assert "the rule was made by hand: no network was trained for it" in said["sentences"]
+    assert not (run / "supernet.safetensors").exists()
+
+
 def test_a_rule_of_another_kind_of_budget_is_said_to_be_one(searched, cli, tmp_path):
     out = tmp_path / "rule.json"
     assert cli("rules", "fit", searched, "-o", out)[0] == 0
