@@ -18,8 +18,6 @@ from prune_nas.design.evidence import retire
 from prune_nas.design.records import Curve, Final, read_table, write_table
 from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.nets.tracing import Traced
-from prune_nas.search.cluster.briefing import briefing
-from prune_nas.search.cluster.coordinator import Cluster
 from prune_nas.search.crew import Alone, Crew, Source, Workers
 from prune_nas.search.curves import Curves
 from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, failure_of, owed, weights_of
@@ -133,6 +131,9 @@ class Experiment(ABC):
         if team().size > 1:
             return Alone(self.here)
         if self.config.storage is not None:
+            from prune_nas.search.cluster.briefing import briefing  # noqa: PLC0415 - with SQLAlchemy, for few runs
+            from prune_nas.search.cluster.coordinator import Cluster  # noqa: PLC0415
+
             return Cluster(
                 self.config,
                 self.config.study or self.run.path.resolve().name,
