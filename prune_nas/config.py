@@ -324,6 +324,10 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
             values[name] = tuple(text.split(";" if name == "budget" else ",")) if name in _LISTS else text
     if (data := environment.get(f"{ENVIRONMENT}DATA")) is not None:
         values["data_dir"] = data
+    known = {*(ENVIRONMENT + name.upper() for name in Config.model_fields), f"{ENVIRONMENT}DATA"}
+    for name in environment:
+        if name.startswith(ENVIRONMENT) and name not in known and not name.startswith(f"{ENVIRONMENT}REQUIRE_"):
+            raise unknown("setting in the environment", name, known)
     return values
 
 

@@ -227,6 +227,47 @@ def test_two_budgets_behind_one_flag_are_told_how(cli):
     assert "takes a -b of its own" not in cli("search", "-m", "vgg11", "-b", "macs=0.2", "--nonsense")[2]
 
 
+def test_the_version(cli):
+    from prune_nas import __version__
+
+    assert cli("--version")[:2] == (0, f"{__version__}\n")
+
+
+def test_inspect_shows_one_budget(cli):
+    code, _, err = cli("inspect", "-m", "vgg11", "-b", "macs=0.4", "-b", "params=0.2")
+    assert (code, "-b macs=0.4,params=0.2" in err) == (2, True)
+
+
+def test_a_misspelt_setting_in_the_environment_is_refused(cli, monkeypatch):
+    monkeypatch.setenv("PRUNE_NAS_SEDS", "5")
+    code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "--preset", "smoke")
+    assert code == 2
+    assert "did you mean PRUNE_NAS_SEEDS" in " ".join(err.split())
+
+
+def test_kinds_take_commas_and_must_fit_the_run(searched, cli, tmp_path):
+    code, out, err = cli("plot", searched, "-k", "ledger,widths", "-f", "svg,png", "--out", tmp_path)
+    assert code == 0, err
+    names = {"ledger.svg", "ledger.png", "widths-1.svg", "widths-1.png"}
+    assert {line.rpartition("/")[2] for line in out.split()} == names
+    code, _, err = cli("plot", searched, "-k", "methods", "--out", tmp_path)
+    assert (code, "has no figure of methods; it has accuracy" in " ".join(err.split())) == (2, True)
+
+
+def test_what_is_written_onto_a_file_is_refused(searched, cli, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = cli("export", searched / "best.json", "--out", tmp_path / "file")
+    assert (code, "name another place" in err, "free some space" in err) == (2, True, False)
+
+
+def test_a_transfer_keeps_to_a_file_of_settings(cli, tmp_path):
+    (tmp_path / "own.toml").write_text("multiple = 16\n")
+    asked = ["transfer", "taper", "-m", "vgg11", "-d", "digits", "--image-size", 16, "-b", "macs=0.4", "--json"]
+    code, out, err = cli(*asked, "--space", tmp_path / "own.toml")
+    assert code == 0, err
+    assert all(width % 16 == 0 for width in json.loads(out)[0]["widths"].values())
+
+
 def test_without_arguments_it_helps(cli):
     assert "search" in "".join(cli()[1:])
 

@@ -59,6 +59,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return _fail(_RESUMABLE, INTERRUPTED)
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         return 1
+    except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
+        return _fail(f"{error.filename}: {error.strerror}; name another place", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}; free some space or name another place, then repeat", 1)

@@ -21,6 +21,24 @@ app = typer.Typer(
     add_completion=False,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from prune_nas import __version__
+
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def about(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Find channel widths by pruning, turn them into design rules, and prove them by training from scratch."""
+
+
 Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prune_nas.cli.common import DataDir, Json, Model, app, print_json, print_listing, read_shape, save_figure
+from prune_nas.errors import UsageError
 
 
 @app.command(epilog="Example: prune-nas inspect --model vgg16 --budget macs=0.2,params=0.05")
@@ -18,7 +19,9 @@ def inspect(
         str, typer.Option("--input", help="Channels x height x width; several inputs with commas.")
     ] = "3x32x32",
     classes: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
-    budget: Annotated[str | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")] = None,
+    budgets: Annotated[
+        list[str] | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")
+    ] = None,
     base_width: Annotated[float, typer.Option(help="Scales the network itself.")] = 1.0,
     space_file: Annotated[
         Path | None, typer.Option("--space", help="A TOML file of floors, ties and the like.")
@@ -33,6 +36,9 @@ def inspect(
     from prune_nas.nets.settings import parse_settings, read_settings
     from prune_nas.nets.tracing import trace
 
+    if len(budgets or ()) > 1:
+        raise UsageError(f"inspect shows one budget; both at once are one, too: -b {','.join(budgets or ())}")
+    budget = budgets[0] if budgets else None
     parsed = Budget.parse(budget) if budget else None
     shape, *others = map(read_shape, input_.split(","))
     if dataset:

@@ -14,8 +14,16 @@ from prune_nas.errors import unknown
 @app.command(epilog="Example: prune-nas plot artifacts/runs/my-run --kind widths --format png")
 def plot(
     run: RunDir,
-    kind: Annotated[list[str] | None, typer.Option("--kind", "-k", help="Which figures [default: all].")] = None,
-    format_: Annotated[list[str] | None, typer.Option("--format", "-f", help="svg, png or pdf.")] = None,
+    kind: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kind",
+            "-k",
+            help="accuracy, widths, gamma, rule, study, parallel, curves, ledger; of a comparison methods, kernels, "
+            "stability; with commas [default: all].",
+        ),
+    ] = None,
+    format_: Annotated[list[str] | None, typer.Option("--format", "-f", help="svg, png or pdf, with commas.")] = None,
     theme: Annotated[str, typer.Option(help="light or dark; an SVG turns dark by itself on a dark page.")] = "light",
     compare: Annotated[
         list[Path] | None, typer.Option(help="Another run, drawn over this one; may be repeated.")
@@ -28,13 +36,18 @@ def plot(
 
     for path in draw(
         RunData(run),
-        kinds=kind or None,
-        formats=tuple(format_ or ("svg", "png")),
+        kinds=_parts(kind) or None,
+        formats=_parts(format_) or ("svg", "png"),
         out=out or run / "figures",
         theme=theme,
         beside=[RunData(other) for other in compare or ()],
     ):
         typer.echo(path)
+
+
+def _parts(given: list[str] | None) -> tuple[str, ...]:
+    """What was given with commas, with repeated flags, or both."""
+    return tuple(part for text in given or () for part in text.split(","))
 
 
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")

@@ -62,6 +62,7 @@ def transfer(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Without --evaluate: write the widths into this .csv.")] = None,
     base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
     selection: Annotated[str | None, typer.Option(help="How channels are chosen: per-cost or threshold.")] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
@@ -101,6 +102,7 @@ def transfer(
         "trials": 0,
         "finalists": 0,
         "image_size": image_size,
+        "space": space,
         "selection": selection,
         "preset": preset,
         "train_size": train_size,
@@ -136,7 +138,13 @@ def transfer(
     }
     budgets = tuple(budget or ("macs=0.4",))
     if prune_weights(map(Budget.parse, budgets)):
-        for name, given in (("rule", rule), ("source-model", source_model), ("selection", selection), ("out", out)):
+        for name, given in (
+            ("rule", rule),
+            ("source-model", source_model),
+            ("selection", selection),
+            ("out", out),
+            ("space", space),
+        ):
             if given is not None:
                 raise UsageError(f"--{name} is about widths; leave it out under {budgets[0]}")
         _plan(source, model, dataset, budgets, source_budget, of_model, figure=figure, json_=json_)
@@ -146,6 +154,7 @@ def transfer(
         model,
         dataset,
         budgets=budgets,
+        settings=asked.space if asked else space,
         **of_model,
     )
     _show(found, source, figure=figure, out=out, json_=json_)
@@ -248,7 +257,8 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
         return
     for name, (rule, evidence) in found.items():
         typer.echo(f"{name} ({rule.kind}): {rule.explain()}")
-        typer.echo(f"  {evidence.get('helped', 'no evidence is given')} (n = {evidence.get('n', 0)})")
+        seeds = f" (n = {evidence['n']} seeds)" if evidence.get("results") else ""
+        typer.echo(f"  {evidence.get('helped', 'no evidence is given')}{seeds}")
         if "did_not_help" in evidence:
             typer.echo(f"  where it did not help: {evidence['did_not_help']}")
     if not found:

@@ -69,6 +69,7 @@ def verdict(
             *(comparison.sentence() for comparison in against[1:]),
             *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
             *about_failures(failures),
+            *_about_larger(own, within, limits),
             _about_shape(non_uniformity, subject),
             *(_about_search(budget, base, expenses) if subject == "found" else []),
         ],
@@ -143,6 +144,20 @@ def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
         if (arm, _LONG) in groups and rival in groups
     ]
     return [pair for pair in pairs if pair is not None]
+
+
+def _about_larger(own: Iterable[Final], within: Collection[str], limits: Limits) -> list[str]:
+    """Which arms are over the budget, since they are matched to the subject by another cost."""
+    kinds = [kind for kind, _ in limits.bounds]
+    over = {
+        row.arm: ", ".join(f"{getattr(row, kind):,} {kind}" for kind in kinds if hasattr(row, kind))
+        for row in own
+        if row.arm in UNIFORM_ARMS and row.arm not in within
+    }
+    if not over:
+        return []
+    spoken = "; ".join(f"{arm} ({cost})" if cost else arm for arm, cost in over.items())
+    return [f"over the budget, there for comparison at another equal cost, and never to deploy: {spoken}"]
 
 
 def about_failures(failures: Mapping[str, str]) -> list[str]:

@@ -92,7 +92,7 @@ def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -
         return [*said, "the rule was made by hand: no network was trained for it"]
     if not prior.spent:
         return [*said, "what the source's supernet cost is not known, and not in the ledger"]
-    cost = f"{prior.spent / base:.1f} trainings of this base" if base else f"{prior.spent:,} training macs"
+    cost = f"{prior.spent / base:.1f} trainings of this base" if base else f"{prior.spent / 1e9:,.3g}G training macs"
     return [*said, f"the source's supernet cost {cost}, once, however many networks its rules go to"]
 
 

@@ -110,15 +110,7 @@ def announce(job: Search, view: View) -> None:
         f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
-    for said in dict.fromkeys(prior.remark for prior in job.priors.values() if prior.remark):
-        view.say(f"prior: {said}")
-    if not job.scored:
-        view.say(
-            "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
-            "files scores.safetensors, supernet.safetensors and rule.json are absent"
-        )
-    if "inherited" in config.arms and _shuffles(job):
-        view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
+    remark(job, view)
     if job.studied and not job.priors and not ({"taper"} <= set(config.arms) and "scratch-b" in config.schedules):
         view.say(_ADVICE.format(config.model, config.dataset, job.config.budget[0]))
     try:
@@ -133,7 +125,28 @@ def announce(job: Search, view: View) -> None:
         return
     workers, _ = job.size
     beside = f" with {workers} trainings beside each other" if workers > 1 else ""
-    view.say(f"estimate: about {spoken(left.seconds)}{beside}; stop at any time, the same command resumes")
+    view.say(
+        f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart; stop at any time, "
+        "the same command resumes"
+    )
+
+
+def remark(job: Search, view: View) -> None:
+    """Say what a reader may not expect of a run."""
+    for said in dict.fromkeys(prior.remark for prior in job.priors.values() if prior.remark):
+        view.say(f"prior: {said}")
+    for budget, limits in job.limits.items():
+        if limits.admits(job.space.cost(job.space.base)):
+            view.say(
+                f"the base itself meets {budget}: there is nothing to make smaller, and every arm will be as it is"
+            )
+    if not job.scored:
+        view.say(
+            "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
+            "files scores.safetensors, supernet.safetensors and rule.json are absent"
+        )
+    if "inherited" in job.config.arms and _shuffles(job):
+        view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
 
 
 def steps_left(job: Search) -> Steps:

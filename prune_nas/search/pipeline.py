@@ -74,6 +74,7 @@ def dry_run(config: Config, path: Path, view: View) -> estimate.Steps:
                 shutil.copyfile(path / name, copy / name)
         try:
             with _begun(config, copy, view) as job:
+                estimate.remark(job, view)
                 return estimate.steps_left(job)
         except PruneNasError as error:
             raise type(error)(str(error).replace(str(copy), str(path))) from None

@@ -167,9 +167,9 @@ class Plan:
                 f"epochs, {one.macs / 1e6:.1f}M macs"
                 for one in self.steps
             ),
-            f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e15:.3g}P training macs (shapes "
+            f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e12:.3g}T training macs (shapes "
             "that are not known yet are taken as uniform)",
-            f"about {self.gpu_hours:.1f} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed; say "
+            f"about {self.gpu_hours:.2g} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed; say "
             "otherwise with --gpu-macs)",
         ]
 

@@ -14,6 +14,7 @@ from prune_nas.design.patterns import Pattern, stability
 from prune_nas.design.rules import apply, fit, to_dict
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
+from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import trace
 from prune_nas.search.kernel_rules import read_kernel_prior
 from prune_nas.search.prior import (
@@ -92,6 +93,7 @@ def transfer(
     budgets: Sequence[str],
     base_width: float = 1.0,
     image_size: int = 32,
+    settings: Path | None = None,
     data_dir: Path | None = None,
 ) -> Transferred:
     """Apply a source's rules to a network; nothing is trained and no image is read.
@@ -103,6 +105,7 @@ def transfer(
         budgets: texts of budgets.
         base_width: scales the network.
         image_size: pixels.
+        settings: the network's own file of settings (`--space`).
         data_dir: where a folder data set lies.
 
     Raises:
@@ -110,7 +113,8 @@ def transfer(
         BudgetError: a budget cannot be met.
     """
     shape, classes = outline(dataset, image_size=image_size, data_dir=data_dir)
-    space = trace(model, input_shape=shape, classes=classes, base_width=base_width).space
+    own = parse_settings(read_settings(settings), settings.name) if settings else None
+    space = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=own).space
     parsed = [Budget.parse(text) for text in budgets]
     if any(budget.bounds_latency for budget in parsed):
         raise UsageError("a latency is measured, which takes a while; add --evaluate, or bound macs and params")

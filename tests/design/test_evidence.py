@@ -162,6 +162,7 @@ def test_a_net_over_the_budget_is_compared_but_never_deployed_nor_the_headline()
     said = verdict(ROW.budget, limits, rows, [], 0.4, {"found", "uniform@params"})
     assert said["headline"].startswith("found beats uniform@params")
     assert any("loses to uniform@macs" in s for s in said["sentences"])
+    assert any(s.endswith("never to deploy: uniform@macs (250 params)") for s in said["sentences"])
     assert said["deploy"]["arm"] == "found"
 
 

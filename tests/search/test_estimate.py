@@ -115,6 +115,11 @@ def test_no_more_time_is_planned_than_a_study_may_take(cli, tmp_path):
     assert trials["seconds"] == 0.001
 
 
+def test_a_budget_that_binds_nothing_is_said_to(cli, tmp_path):
+    _, _, err = cli(*arguments(tmp_path / "new", budget="macs=90M"), "--dry-run")
+    assert "the base itself meets macs=90M" in err
+
+
 def test_channels_that_are_shuffled_are_not_inherited(cli, tmp_path):
     asked = {"model": "torchvision:shufflenet_v2_x0_5", "base_width": 0.5, "image_size": 32, "trials": 0}
     plan = planned(cli, tmp_path / "new", **asked, finalists=0, arms="inherited,base")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prune_nas.design.files import write_bytes, write_text
-from prune_nas.errors import PruneNasError, unknown
+from prune_nas.errors import PruneNasError, UsageError, unknown
 from prune_nas.report.figures import style
 from prune_nas.report.figures.compare import side_by_side
 from prune_nas.report.figures.of_run import KINDS, MAKERS, Drawing, kinds_of
@@ -79,13 +79,16 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
     """The figures of some of `KINDS` (all that fit the run by default), and a line for each whose data the run lacks.
 
     Raises:
-        UsageError: a kind that does not exist.
+        UsageError: a kind that does not exist, or that runs of this sort do not have.
     """
     drawings: list[Drawing] = []
     notes = []
-    for kind in kinds_of(run) if kinds is None else kinds:
+    fitting = kinds_of(run)
+    for kind in fitting if kinds is None else kinds:
         if kind not in MAKERS:
             raise unknown("figure", kind, KINDS)
+        if kind not in fitting:
+            raise UsageError(f"a run such as {run.path} has no figure of {kind}; it has {', '.join(fitting)}")
         needs, maker = MAKERS[kind]
         try:
             with style.styled():

@@ -84,7 +84,7 @@ def _widths(runs: dict[str, RunData]) -> Iterator[Drawing]:
                 )
                 found.append((budget, own))
     shared = {budget for budget, _ in found if len({p.name for b, p in found if b == budget}) > 1}
-    if shared:
+    if {own.name for _, own in found} == {own.name for budget, own in found if budget in shared}:  # no run is left out
         frame = patterns.table([(budget, own) for budget, own in found if budget in shared])
     else:
         frame = patterns.table([("", replace(own, name=f"{own.name}, {budget}")) for budget, own in found])

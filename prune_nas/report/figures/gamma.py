@@ -77,6 +77,7 @@ def gamma(frame: pd.DataFrame, cuts: pd.DataFrame, names: Sequence[str] = ()) ->
             places = own.loc[own["budget"] == budget, "score"]
             if len(places):
                 axes.axvline(max(places.median(), edges[0]), color=style.VERMILION, linewidth=1.4, linestyle=line)
+                _below(axes, places.median(), edges)
         name = names[stage] if stage < len(names) else f"stage {stage + 1}"
         kept = [f"{own.loc[own['budget'] == budget, 'kept'].sum():g}" for budget in budgets]
         axes.set_title(f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} kept" if kept else ""))
@@ -108,6 +109,7 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
         for line, budget in zip(_styles(len(budgets)), budgets, strict=True):
             for score in cuts.loc[(cuts["slot"] == slot) & (cuts["budget"] == budget), "score"]:
                 axes.axvline(max(score, edges[0]), color=style.VERMILION, linewidth=1.2, linestyle=line)
+                _below(axes, score, edges)
         short = slot if len(slot) <= room else "…" + slot[-int(room) + 1 :]
         axes.set_title(short, fontsize=9)
         axes.tick_params(labelsize=8)
@@ -116,11 +118,18 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
     for axes in panels[len(slots) :]:
         axes.set_axis_off()
     figure.supylabel("channels (log scale)", fontsize=10)
+    figure.supxlabel("|gamma| (log scale)", fontsize=10)
     figure.suptitle(
         "What the penalty left of |gamma|, slot by slot, each over the same axis", x=0.01, ha="left", fontsize=11
     )
     _legend(figure, budgets)
     return figure
+
+
+def _below(axes: Axes, cut: float, edges: NDArray[np.float64]) -> None:
+    """Say of a cut that it lies left of the axis, where its line can hardly be seen."""
+    if cut <= edges[0]:
+        axes.text(0.03, 0.97, "cut: here", transform=axes.transAxes, va="top", color=style.VERMILION, fontsize=8)
 
 
 def _edges(frame: pd.DataFrame, bins: int) -> NDArray[np.float64]:
