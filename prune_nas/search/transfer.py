@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from prune_nas.design import kernels
@@ -147,7 +148,16 @@ def fit_rule(
         found_under.add("" if table else budget or first_budget(path))
     fitted = fit(kind or "stage-mean", patterns)
     same = len({tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns}) == 1
-    agree = stability(patterns).sentence() if same else "the patterns are of different networks"
+    agree = (
+        stability(patterns).sentence()
+        if same
+        else (
+            "the patterns are of different networks, whose stages' mean keep ratios deviate by "
+            f"{fmean(fitted.spread):.2f} from each other on average"
+        )
+    )
+    if len(found_under) > 1:
+        agree += f"; they were pruned under different budgets ({'; '.join(sorted(found_under - {''}))})"
     spent = sum(spent_by(Path(source) / "run.json") for source in sources)
     made = {
         **to_dict(fitted),

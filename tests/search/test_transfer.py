@@ -173,6 +173,13 @@ def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, c
     assert made["fit"]["spread"] == [0.0] * 5
     code, _, err = cli("transfer", out, "-m", "vgg13", "-d", "digits")
     assert code == 0, err
+    other = tmp_path / "other.csv"
+    rows = [f"s{i},{i},0.5,64,{width}" for i, width in enumerate((8, 16, 24, 32, 40))]
+    other.write_text("\n".join(["slot,stage,depth,ceiling,width", *rows]) + "\n")
+    code, said, err = cli("rules", "fit", searched, other, "-o", out)
+    assert code == 0, err
+    assert "of different networks, whose stages' mean keep ratios deviate by 0." in said
+    assert "under different budgets (macs=0.4)" in said
 
 
 @pytest.mark.parametrize(
