@@ -20,6 +20,7 @@ base's epochs: `per-cost` (selection by gain per cost), `threshold` (Network Sli
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -50,6 +51,7 @@ from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import recipe
 from tests.benchmarks import rows
 
+_FEW = 4  # random shapes, below which nothing is drawn from them
 RUNGS = (0.05, 0.1, 0.25)
 NAMES = (
     "uniform,taper,per-cost,threshold,stage-mean,cost-penalty,sparse/0.1,sparse/0.2,sparse/0.5,transferred,"
@@ -180,8 +182,9 @@ def table(path: Path) -> Iterator[str]:
     for (model, width, budget, images, epochs), own in rows.groups(rows.read(path)).items():
         yield f"## {model} x {width:g}, {budget}: {images:,} training images, {epochs} base epochs\n"
         yield from shapes(own)
-        if cheap := [row for row in own if "rungs" in row]:
-            yield from measures(cheap)
+        if cheap := {json.dumps(row["widths"]): row for row in own if "rungs" in row}:  # each shape once
+            yield from measures(list(cheap.values()))
+        if sum(row["name"].startswith("random/") for row in own) >= _FEW:
             yield from random_search(own)
 
 
@@ -235,18 +238,8 @@ def random_search(own: list[rows.Row]) -> Iterator[str]:
 
 def main() -> None:
     """Measure, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--model", default="vgg16")
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--budget", default="macs=0.2")
-    parser.add_argument("--images", type=int, default=2500)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = rows.parser(__doc__)
     parser.add_argument("--names", default=NAMES)
-    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--randoms", type=int, default=20)
     given = parser.parse_args()
     if given.table:

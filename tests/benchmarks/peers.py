@@ -415,18 +415,8 @@ def table(path: Path) -> Iterator[str]:
 
 def main() -> None:
     """Measure, or print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--table", type=Path)
-    parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--model", default="vgg16")
-    parser.add_argument("--width", type=float, default=0.25)
-    parser.add_argument("--budget", default="macs=0.2")
-    parser.add_argument("--images", type=int, default=4000)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--threads", type=int, default=1)
+    parser = rows.parser(__doc__)
     parser.add_argument("--ways", default="uniform,taper")
-    parser.add_argument("--seeds", default="0,1,2")
     given = parser.parse_args()
     if given.table:
         sys.stdout.write("\n".join(table(given.table)) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,22 @@ from prune_nas.design.evidence import interval
 
 Row = dict[str, Any]
 GROUP = ("model", "width", "budget", "images", "epochs")
+
+
+def parser(about: str | None) -> argparse.ArgumentParser:
+    """The arguments that say which network, budget and length, where the results go, or that a table is wanted."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--table", type=Path)
+    made.add_argument("--data-dir", type=Path)
+    made.add_argument("--out", type=Path)
+    made.add_argument("--model", default="vgg16")
+    made.add_argument("--width", type=float, default=0.25)
+    made.add_argument("--budget", default="macs=0.2")
+    made.add_argument("--images", type=int, default=2500)
+    made.add_argument("--epochs", type=int, default=10)
+    made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--seeds", default="0,1,2")
+    return made
 
 
 def read(path: Path) -> list[Row]:
