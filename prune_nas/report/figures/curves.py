@@ -96,14 +96,16 @@ def _panel(axes: Axes, frame: pd.DataFrame, column: str, scale: float) -> None:
             axes.plot(one["epoch"], scale * one[column], color=style.LIGHT, linewidth=0.8, linestyle=line, zorder=1)
     supernet = frame[frame["arm"] == "supernet"]
     axes.plot(supernet["epoch"], scale * supernet[column], color=style.BLACK, linewidth=1.2, linestyle=":", zorder=2)
-    for arm, schedule in _groups(frame):
+    for place, (arm, schedule) in enumerate(_groups(frame)):
         own = frame[(frame["arm"] == arm) & (frame["schedule"] == schedule)]
         every = own["trial"].nunique()
         by_epoch = scale * own.groupby("epoch")[column].agg(["mean", "min", "max", "count"])
         by_epoch = by_epoch[by_epoch["count"] == scale * every]  # a mean of fewer would jump where some end
         colour, x = style.look(arm).colour, by_epoch.index.to_numpy()
         axes.fill_between(x, by_epoch["min"], by_epoch["max"], color=colour, alpha=0.15, linewidth=0, zorder=2)
-        axes.plot(x, by_epoch["mean"], color=colour, linewidth=1.5, linestyle=LINES.get(schedule, "-"), zorder=3)
+        apart = max(len(x) // 4, 1)  # marks along the line, at other epochs for each arm: some share a colour
+        axes.plot(x, by_epoch["mean"], color=colour, linewidth=1.5, linestyle=LINES.get(schedule, "-"), zorder=3,
+                  marker=style.look(arm).marker, markersize=4, markevery=(place % apart, apart))  # fmt: skip
         axes.plot(x[-1], by_epoch["mean"].iloc[-1], color=colour, marker=style.look(arm).marker, zorder=4)
 
 
