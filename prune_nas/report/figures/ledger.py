@@ -81,7 +81,8 @@ def _bar(axes: Axes, frame: pd.DataFrame, column: str, words: Mapping[str, str])
         colour = COLOURS.get(part, COLOURS[FOUND])
         axes.barh(0, share, left=left, color=colour, edgecolor="white", label=part)
         if share >= _LEGIBLE:
-            ink = style.ON_LIGHT if part in (STUDY, RIVALS) else style.ON_DARK
+            # The greys change on a dark page, and so must what is written on them; the colours stay.
+            ink = {STUDY: style.ON_LIGHT, RIVALS: style.BLACK, BASE: "#ffffff"}.get(part, style.ON_DARK)
             axes.text(left + share / 2, 0, words[part], ha="center", va="center", color=ink)
         left += share
     axes.set_xlim(0, 1)
