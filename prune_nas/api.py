@@ -26,7 +26,7 @@ from prune_nas.design import family, rules, selection
 from prune_nas.design.budget import Budget
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.patterns import pattern_of
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.rules import Rule
 from prune_nas.design.space import Widths
 from prune_nas.errors import UsageError, unknown
@@ -149,7 +149,7 @@ def uniform(network: Traced, budget: Budget | str) -> Widths:
         BudgetError: no network is that small.
     """
     space = network.space
-    return project(space, {slot.name: 1.0 for slot in space.slots}, _budget(budget).limits(space))
+    return uniform_widths(space, _budget(budget).limits(space))
 
 
 def taper(network: Traced, budget: Budget | str) -> Widths:

@@ -32,7 +32,7 @@ def inspect(
 ) -> None:
     """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing, may measure latency."""
     from prune_nas.design.budget import Budget
-    from prune_nas.design.projection import project
+    from prune_nas.design.projection import uniform_widths
     from prune_nas.nets.settings import parse_settings, read_settings
     from prune_nas.nets.tracing import trace
 
@@ -59,7 +59,7 @@ def inspect(
     if figure:
         _draw_space(space, figure, quiet=json_)
     cost = space.cost(space.base)
-    widths = project(space, {s.name: 1.0 for s in space.slots}, parsed.limits(space)) if parsed else None
+    widths = uniform_widths(space, parsed.limits(space)) if parsed else None
     if json_:
         result: dict[str, Any] = {
             "schema": 1,

@@ -10,7 +10,7 @@ from prune_nas.design import family
 from prune_nas.design.budget import Limits
 from prune_nas.design.kernels import Mask
 from prune_nas.design.ledger import scratch_b_epochs
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import KEPT, REWIND, Final
 from prune_nas.design.rules import Rule, apply, taper_widths
 from prune_nas.design.space import Space, Widths
@@ -47,19 +47,18 @@ def widths_of_arms(
         randoms: random shapes.
         seed: of the random shapes.
     """
-    even = {slot.name: 1.0 for slot in space.slots}
     guided = apply(rule, space, limits) if rule is not None else None
     known = {"found": found, "transferred": transferred, "pruned": pruned, "guided": guided}
     arms = {name: [widths] for name, widths in known.items() if widths is not None}
     if len(limits.bounds) > 1:
-        arms[UNIFORM] = [project(space, even, limits)]
+        arms[UNIFORM] = [uniform_widths(space, limits)]
     else:
         cost = space.cost(next(iter(arms.values()))[0])
         for kind in dict.fromkeys([limits.bounds[0][0], "macs", "params"]):
-            arms[f"{UNIFORM}@{kind}"] = [project(space, even, Limits(((kind, cost.of(kind)),)))]
+            arms[f"{UNIFORM}@{kind}"] = [uniform_widths(space, Limits(((kind, cost.of(kind)),)))]
     arms["taper"] = [taper_widths(space, limits)]
     arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]
-    if pruned is not None and not any(slot.shuffled for slot in space.slots):
+    if pruned is not None and not space.shuffles:
         arms["inherited"] = [pruned]
     return arms
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from prune_nas.design import family
 from prune_nas.design.budget import Limits
-from prune_nas.design.projection import project
+from prune_nas.design.projection import project, uniform_widths
 from prune_nas.design.space import Space, Widths
 
 MULTIPLES = (8, 16, 32)
@@ -41,12 +41,11 @@ class Sample:
 
 def spread(space: Space, count: int, seed: int) -> list[Widths]:
     """Networks to begin with: the narrowest, uniform ones of five sizes, and `count` random shapes of all sizes."""
-    even = {slot.name: 1.0 for slot in space.slots}
     base, least = space.cost(space.base).macs, space.cost(space.narrowest).macs
     shares = np.geomspace(min(1.5 * least / base, 1.0), 1.0, count)
     limits = [Limits((("macs", float(share) * base),)) for share in shares]
     scales = (Limits((("macs", share * base + (1 - share) * least),)) for share in (0.05, 0.2, 0.4, 0.7, 1.0))
-    uniform = [project(space, even, limit) for limit in scales]
+    uniform = [uniform_widths(space, limit) for limit in scales]
     random = [family.random_widths(space, limit, seed + i) for i, limit in enumerate(limits)]
     return list(dict.fromkeys([space.narrowest, *uniform, *random]))
 

@@ -45,6 +45,11 @@ def project(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
     return at(largest(lambda scale: limits.admits(space.cost(at(scale))), 0.0, high))
 
 
+def uniform_widths(space: Space, limits: Limits) -> Widths:
+    """The uniform net: one keep ratio for all slots, the largest within the limits."""
+    return project(space, {slot.name: 1.0 for slot in space.slots}, limits)
+
+
 def fill_both(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
     """Scale and tilt `keep` so that two bounds bind: widths ~ s * keep * r^stage.
 

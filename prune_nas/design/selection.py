@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prune_nas.design.budget import Limits
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
 
@@ -118,7 +118,7 @@ def _marginal(space: Space, limits: Limits) -> list[dict[str, float]]:
     meets the budget, which is where the choice is made. Under one bound there is one price; under two, how much each
     bound's share weighs is the multiplier of a knapsack with two constraints, so several mixes are tried.
     """
-    there = project(space, {slot.name: 1.0 for slot in space.slots}, limits)
+    there = uniform_widths(space, limits)
     before = space.cost(there)
     shares = {}
     for slot in space.slots:

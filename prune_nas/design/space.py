@@ -219,6 +219,11 @@ class Space:
         return {slot.name: slot for slot in self.slots}
 
     @property
+    def shuffles(self) -> bool:
+        """Whether the network shuffles channels, so that none can be followed into a narrower one."""
+        return any(slot.shuffled for slot in self.slots)
+
+    @property
     def stages(self) -> int:
         """The number of stages, those without a slot included."""
         return len(self.stage_names)

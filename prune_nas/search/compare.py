@@ -225,7 +225,7 @@ class Compare(Experiment):
         source.to(self.setting.device)
         images = self._images(seed)
         chosen = method.choose(space, source, case.ratio, images)
-        if not any(slot.shuffled for slot in space.slots):
+        if not space.shuffles:
             narrow = inherit(space, source.cpu(), self.traced.build(chosen.widths, seed=0), chosen.kept)
             if method.mend is not None:
                 both = source.to(self.setting.device), narrow.to(self.setting.device)

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from prune_nas.config import FROM_SUPERNET
 from prune_nas.design.arms import Job, Key, jobs, training_of
 from prune_nas.design.ledger import train_macs
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import SCHEMA, Final, read_table
 from prune_nas.design.space import Widths
 from prune_nas.search.finals import owed
@@ -111,7 +111,7 @@ def announce(job: Search, view: View) -> None:
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
     remark(job, view)
-    if job.studied and not job.priors and not ({"taper"} <= set(config.arms) and "scratch-b" in config.schedules):
+    if job.studied and not job.priors and not ("taper" in config.arms and "scratch-b" in config.schedules):
         view.say(_ADVICE.format(config.model, config.dataset, job.config.budget[0]))
     try:
         left = steps_left(job)
@@ -145,7 +145,7 @@ def remark(job: Search, view: View) -> None:
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
             "files scores.safetensors, supernet.safetensors and rule.json are absent"
         )
-    if "inherited" in job.config.arms and _shuffles(job):
+    if "inherited" in job.config.arms and job.space.shuffles:
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
 
 
@@ -176,7 +176,7 @@ def _steps(job: Search) -> Iterator[Step]:
         alone = config.supernet_epochs * images * seconds_per_image(job, space.widest, torch.get_num_threads())
         macs = space.cost(space.widest).macs
         yield Step("supernet", "", "supernet", config.penalty, 1, config.supernet_epochs, macs, alone)
-    even = {b: project(space, {s.name: 1.0 for s in space.slots}, limits) for b, limits in job.limits.items()}
+    even = {budget: uniform_widths(space, limits) for budget, limits in job.limits.items()}
     lacking = {str(budget): job.studies_left(budget) for budget in config.budgets}
     for budget, (trials, finalists) in lacking.items():
         macs = space.cost(even[budget]).macs
@@ -199,10 +199,6 @@ def _kind(job: Job) -> tuple[str, str, str]:
     return job.budget, job.arm, job.schedule
 
 
-def _shuffles(job: Search) -> bool:
-    return any(slot.shuffled for slot in job.space.slots)
-
-
 def _owed(job: Search) -> list[Job]:
     """The finals' trainings that are left, each under the arm that it is trained for."""
     table = job.run.file("finals.csv")
@@ -219,7 +215,7 @@ def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
     config = job.config
     absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
     absent |= set() if job.scored else set(FROM_SUPERNET)
-    absent |= {"inherited"} if _shuffles(job) else set()
+    absent |= {"inherited"} if job.space.shuffles else set()
     arms: dict[str, dict[str, list[Widths]]] = {}
     for budget, widths in even.items():
         bounds = job.limits[budget].bounds

@@ -22,7 +22,7 @@ from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
 from prune_nas.design.patterns import pattern_of
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import KEPT, TrialRow, write_table
 from prune_nas.design.selection import Selection, best_channels
 from prune_nas.design.space import Cost, Widths
@@ -268,7 +268,7 @@ class Search(Experiment):
         config = self.config
         short, full = self.rungs(budget)
         study.best(short)  # says why if none succeeded
-        even = project(self.space, {slot.name: 1.0 for slot in self.space.slots}, self.limits[str(budget)])
+        even = uniform_widths(self.space, self.limits[str(budget)])
         return study.Finalists(
             full,
             list(dict.fromkeys([even, *study.leaders(short, config.finalists)])),

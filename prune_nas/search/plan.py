@@ -45,7 +45,7 @@ def check(config: Config, traced: Traced) -> None:
     space = traced.space
     if space.widest != space.base:
         raise UsageError("a comparison takes the network as it is; leave --supernet-width and `widening` out")
-    if set(config.schedules) & set(KEPT) and any(slot.shuffled for slot in space.slots):
+    if set(config.schedules) & set(KEPT) and space.shuffles:
         raise UsageError(
             f"{space.model} shuffles its channels, so that no weights can be kept; use --schedules scratch-e,scratch-b"
         )

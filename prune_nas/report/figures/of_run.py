@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.kernels import kernel_mean_from_dict
 from prune_nas.design.patterns import pattern_of
-from prune_nas.design.projection import project
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.rules import rule_from_dict
 from prune_nas.errors import PruneNasError
 from prune_nas.report.figures import curves, gamma, kernels, ledger, parallel, patterns, rule, study, style
@@ -208,7 +208,7 @@ def _with_uniform(run: RunData, budget: str) -> pd.DataFrame:
     limits = _limits(run, budget)
     if run.space is None or not limits:
         return frame
-    even = project(run.space, {slot.name: 1.0 for slot in run.space.slots}, Limits(tuple(limits.items())))
+    even = uniform_widths(run.space, Limits(tuple(limits.items())))
     return frame.assign(uniform=frame["slot"].map(even))
 
 
