@@ -443,6 +443,17 @@ def test_nothing_is_clipped(run, kind):
             assert box.width == 0 or (box.x0 >= 0 and box.x1 <= page.x1 and box.y0 >= 0 and box.y1 <= page.y1)
 
 
+def test_a_legend_below_covers_no_words(run):
+    figure = gamma_of_slots(channels(run.scores, run.space), cuts(
+        *((budget, {"conv1_2": (10, 0.2)}) for budget in ("macs=0.2", "macs=0.2,params=0.05"))
+    ))  # fmt: skip
+    with style.styled():
+        figure.draw_without_rendering()
+    (legend,) = (legend.get_window_extent() for legend in figure.legends)
+    for text in (figure._suptitle, figure._supxlabel, figure._supylabel):
+        assert text is None or not legend.overlaps(text.get_window_extent())
+
+
 @pytest.mark.parametrize("width", [3.0, 5.3, 8.0])
 def test_a_note_is_no_wider_than_its_figure(width):
     figure = style.figure(width, 2.0)

@@ -118,9 +118,11 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
     for axes in panels[len(slots) :]:
         axes.set_axis_off()
     figure.supylabel("channels (log scale)", fontsize=10)
-    figure.supxlabel("|gamma| (log scale)", fontsize=10)
     figure.suptitle(
-        "What the penalty left of |gamma|, slot by slot, each over the same axis", x=0.01, ha="left", fontsize=11
+        "What the penalty left of |gamma| (log scale), slot by slot, each over the same axis",
+        x=0.01,
+        ha="left",
+        fontsize=11,
     )
     _legend(figure, budgets)
     return figure
