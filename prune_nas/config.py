@@ -64,8 +64,8 @@ class Config(BaseModel):
     penalty: str = "l1"
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     selection: Literal["per-cost", "threshold"] = "per-cost"
-    supernet_epochs: Positive = 20
-    trial_epochs: Positive = 6
+    supernet_epochs: Positive = 6
+    trial_epochs: Positive = 4
     finalists: Annotated[int, Field(ge=0)] = 3
     finalist_seeds: Positive = 2
     sampler: Literal["tpe", "gp", "random"] = "tpe"
@@ -83,6 +83,7 @@ class Config(BaseModel):
     # What a later call on the same run may change: how much is asked for, and where it runs.
     cases: tuple[str, ...] = ()
     trials: Annotated[int, Field(ge=0)] = 12
+    search_cost: Factor = 2.0
     seeds: Positive = 3
     schedules: tuple[str, ...] = ("scratch-e",)
     arms: tuple[str, ...] = ARMS
@@ -199,6 +200,7 @@ CHANGEABLE = (
     "preset",
     "cases",
     "trials",
+    "search_cost",
     "seeds",
     "schedules",
     "arms",
@@ -221,9 +223,9 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train_size": 1000,
         "batch": 32,
         "lr": 0.05,
-        "supernet_epochs": 8,
+        "supernet_epochs": 6,
         "trials": 6,
-        "trial_epochs": 4,
+        "trial_epochs": 2,
         "finalists": 2,
         "epochs": 8,
         "randoms": 2,
@@ -232,18 +234,18 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "base_width": 0.5,
         "train_size": 10_000,
         "val_size": 2_500,
-        "supernet_epochs": 20,
+        "supernet_epochs": 6,
         "trials": 12,
-        "trial_epochs": 6,
+        "trial_epochs": 4,
         "epochs": 12,
         "randoms": 2,
     },
-    "standard": {"supernet_epochs": 40, "trials": 24, "trial_epochs": 10, "epochs": 40, "seeds": 3},
+    "standard": {"supernet_epochs": 20, "trials": 24, "trial_epochs": 8, "epochs": 40, "seeds": 3},
     "paper": {
         "recipe": "paper",
-        "supernet_epochs": 160,
+        "supernet_epochs": 80,
         "trials": 24,
-        "trial_epochs": 40,
+        "trial_epochs": 32,
         "epochs": 160,
         "seeds": 5,
         "schedules": ("scratch-e", "scratch-b"),

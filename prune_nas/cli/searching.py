@@ -79,6 +79,10 @@ def search(
         int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
     ] = None,
     finalist_seeds: Annotated[int | None, typer.Option(help="Seeds that the finalists are trained with.")] = None,
+    search_cost: Annotated[
+        float | None,
+        typer.Option(help="Most that the supernet and a budget's study may cost, in trainings of the base."),
+    ] = None,
     latency_batch: Annotated[int | None, typer.Option(help="Images a forward pass when latency is measured.")] = None,
     latency_threads: Annotated[int | None, typer.Option(help="CPU threads when latency is measured.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,

@@ -41,11 +41,12 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
     asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
     said = [
         f"{run.path}: {config.get('model')} on {config.get('dataset')}, {asked}",
-        *(f"  {name}: {state}" for name, state in now["phases"].items()),
+        *(f"  {name}: {_state(state, now)}" for name, state in now["phases"].items()),
     ]
     if config.get("trials") and not config.get("cases"):
         said.append(
-            f"  {now['trials']} trainings of the study finished ({config['trials']} trials a budget, then finalists)"
+            f"  {now['trials']} trainings of the study finished (at most {config['trials']} trials a budget, then "
+            "finalists)"
         )
         said += [
             f"  best under {budget}: {100 * one['value']:.1f} % on validation after {one['epochs']} epochs "
@@ -64,6 +65,10 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
         idle = "nobody works on it: repeat its command to go on"
         said.append("  a command works on it now" if now["running"] else f"  {idle}")
     return said
+
+
+def _state(state: str, now: Mapping[str, Any]) -> str:
+    return "cut off" if state == "running" and not now["running"] else state
 
 
 def _best(run: RunData) -> dict[str, dict[str, Any]]:

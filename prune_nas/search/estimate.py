@@ -25,9 +25,11 @@ from prune_nas.training.loop import is_out_of_memory, place
 from prune_nas.training.precision import FORMATS, synchronise
 
 if TYPE_CHECKING:
+    from prune_nas.config import Config
     from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.progress import View
+    from prune_nas.search.spending import Spending
 
 _PROBES = 3
 _ADVICE = (
@@ -145,8 +147,21 @@ def remark(job: Search, view: View) -> None:
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
             "files scores.safetensors, supernet.safetensors and rule.json are absent"
         )
+    for name, spending in job.spending.items() if job.studied else ():
+        _remark_cost(job.config, name, spending, view)
     if "inherited" in job.config.arms and job.space.shuffles:
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
+
+
+def _remark_cost(config: Config, budget: str, spending: Spending, view: View) -> None:
+    """Say what the search cost does not pay for."""
+    trials, finalists = spending.expected()
+    every = (config.finalists + 1) * config.finalist_seeds if config.finalists else 0
+    if trials < config.trials or finalists < every:
+        view.say(
+            f"study {budget}: --search-cost {config.search_cost:g} (trainings of the base) pays for some {trials} of "
+            f"{config.trials} trials, and for {finalists} of {every} whole trainings of the best of them and of uniform"
+        )
 
 
 def steps_left(job: Search) -> Steps:

@@ -22,7 +22,6 @@ from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
 from prune_nas.design.patterns import pattern_of
-from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import KEPT, TrialRow, write_table
 from prune_nas.design.selection import Selection, best_channels
 from prune_nas.design.space import Cost, Widths
@@ -32,11 +31,11 @@ from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import conclusion, estimate, study
 from prune_nas.search.experiment import Experiment
-from prune_nas.search.finals import FINALIST_SEEDS
 from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import opened, refuse
 from prune_nas.search.setup import prepare, setting_of
+from prune_nas.search.spending import Spending
 from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.weights import save_weights
 from prune_nas.search.work import Result, Training
@@ -104,7 +103,10 @@ def _begun(config: Config, path: Path, view: View) -> Iterator[Search]:
         if priors and not run.file(PRIOR).exists():
             write_json(run.file(PRIOR), [{"budget": budget, **prior.to_dict()} for budget, prior in priors.items()])
         traced = timed(run, traced, device, view)
-        yield Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
+        job = Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
+        for name, spending in job.spending.items() if job.studied else ():
+            spending.check(name)
+        yield job
 
 
 @dataclass
@@ -118,6 +120,12 @@ class Search(Experiment):
     def limits(self) -> dict[str, Limits]:
         """Budget -> absolute limits."""
         return {str(budget): budget.limits(self.space) for budget in self.config.budgets}
+
+    @cached_property
+    def spending(self) -> dict[str, Spending]:
+        """Budget -> what its study may cost."""
+        images = len(self.setting.data.train)
+        return {b: Spending(self.config, self.space, limits, images, self.scored) for b, limits in self.limits.items()}
 
     @property
     def conditions(self) -> Conditions:
@@ -188,31 +196,29 @@ class Search(Experiment):
         return study.open_study(journal, str(budget), prior), study.open_study(journal, f"{budget} finalists", prior)
 
     def found(self, budget: Budget) -> Widths | None:
-        """The best finalist; without a second rung the best trial; None without a study."""
+        """The best finalist; where there was no second rung the best trial; None without a study."""
         if not self.studied:
             return None
         short, full = self.rungs(budget)
-        return study.best(full if self.config.finalists else short)
+        return study.best(full if self.config.finalists and study.trained(full) else short)
 
     def studies_left(self, budget: Budget) -> tuple[int, int]:
-        """Trials that the budget's study still lacks, and trainings of finalists."""
-        config = self.config
+        """Trials that the budget's study still lacks, and trainings of finalists: at most, shapes taken as uniform."""
+        spending = self.spending[str(budget)]
         if not self.studied:
             return 0, 0
-        every = (config.finalists + 1) * config.finalist_seeds if config.finalists else 0
-        centred = self.scores_are_there or bool(self.priors)
-        if not (centred and self.run.file("study.journal").exists()):
-            return config.trials, every
+        if not ((self.scores_are_there or self.priors) and self.run.file("study.journal").exists()):
+            return spending.expected()
         short, full = self.rungs(budget)
-        trials = study.lacking(short, config.trials)
-        if not every:
-            return trials, 0
-        return trials, max(every - len(study.trained(full)), 0) if trials else self._finalists(budget, []).left
+        trials, finalists = spending.expected(study.candidates(short))
+        if trials and study.lacking(short, self.config.trials):
+            return trials, max(finalists - len(study.trained(full)), 0)
+        return 0, self._finalists(budget, []).left if self.config.finalists else 0
 
     def _first_rungs(self) -> None:
         config = self.config
         opened_studies = {budget: self.rungs(budget)[0] for budget in config.budgets}
-        left = sum(study.lacking(s, config.trials) for s in opened_studies.values())
+        left = sum(self.studies_left(budget)[0] for budget in config.budgets)
         lanes = self.lanes(len(opened_studies))
         with self.view.phase("study", left * config.trial_epochs) as bar:
             sources = [self._trials(budget, opened_studies[budget], lanes, bar) for budget in config.budgets]
@@ -221,7 +227,11 @@ class Search(Experiment):
         for budget, opened_study in opened_studies.items():
             done = len(study.trained(opened_study))
             if done < config.trials:
-                why = "the time is up" if config.timeout else "the space holds no more"
+                why = "the space holds no more"
+                if not self.spending[str(budget)].affords(study.candidates(opened_study)):
+                    why = f"--search-cost {config.search_cost:g} pays for no more"
+                elif config.timeout:
+                    why = "the time is up"
                 self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
 
     def _trials(self, budget: Budget, opened_study: Study, lanes: int, bar: Bar) -> study.Trials:
@@ -240,6 +250,7 @@ class Search(Experiment):
             proposals,
             lambda number, widths: self._training(budget, f"trial {number}", widths, config.seed, config.trial_epochs),
             wanted=config.trials,
+            affordable=self.spending[str(budget)].affords,
             lanes=lanes,
             timeout=config.timeout,
             on_trial=lambda training, result: self._after_trial(bar, training, result),
@@ -268,11 +279,12 @@ class Search(Experiment):
         config = self.config
         short, full = self.rungs(budget)
         study.best(short)  # says why if none succeeded
-        even = uniform_widths(self.space, self.limits[str(budget)])
+        spending = self.spending[str(budget)]
+        leaders = [w for w in study.leaders(short, config.finalists + 1) if w != spending.even][: config.finalists]
+        wanted = spending.finalists(study.candidates(short), leaders, study.finished(full))
         return study.Finalists(
             full,
-            list(dict.fromkeys([even, *study.leaders(short, config.finalists)])),
-            [FINALIST_SEEDS + config.seed + i for i in range(config.finalist_seeds)],
+            wanted,
             lambda number, widths, seed: self._training(budget, f"finalist {number}", widths, seed, config.epochs),
             on_trial=lambda training, result: self._after_trial(bars[0], training, result),
         )

@@ -36,7 +36,9 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     data_dir: Path | None,
     view: View,
 ) -> list[dict[str, Any]]:
-    """Train a spec from scratch with each seed; weights are saved as `<out>/<digest>-<schedule>-<seed>.safetensors`.
+    """Train a spec from scratch with each seed; weights are saved under a name of all that they depend on.
+
+    It is `<out>/<data set>-<digest>-<schedule>-<epochs>-<seed>.safetensors`.
 
     Raises:
         UsageError: the spec is not one, or does not fit the data set.
@@ -68,7 +70,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
                 seed=seed,
                 on_epoch=lambda epoch: bar.advance(f"{100 * epoch.val_accuracy:.1f} % on validation"),
             )
-        weights = out / f"{widths.digest}-{schedule}-{seed}.safetensors"
+        weights = out / f"{data.name}-{widths.digest}-{schedule}-{lasting}-{seed}.safetensors"
         save_weights(weights, network)
         results.append(
             {

@@ -140,6 +140,7 @@ class Trials:
         training: Callable[[int, Widths], Training],
         *,
         wanted: int,
+        affordable: Callable[[Sequence[Widths]], bool] = lambda begun: True,
         lanes: int = 1,
         timeout: float | None = None,
         on_trial: Callable[[Training, Result], None] = lambda training, result: None,
@@ -151,12 +152,13 @@ class Trials:
             proposals: from `trials`.
             training: the training of a trial's number and widths.
             wanted: trained candidates, failures included; a global target over all calls.
+            affordable: whether another candidate may be trained beside those that were, or are being, trained.
             lanes: trainings begun before the first of them is told; with more, a proposal knows fewer results.
             timeout: seconds from now after which no further trial is begun.
             on_trial: called after every finished trial.
         """
         self._study, self._proposals, self._training = study, proposals, training
-        self._wanted, self._lanes, self._on_trial = wanted, lanes, on_trial
+        self._wanted, self._affordable, self._lanes, self._on_trial = wanted, affordable, lanes, on_trial
         self._end = math.inf if timeout is None else time.monotonic() + timeout
         self._running: dict[str, optuna.Trial] = {}
 
@@ -182,16 +184,17 @@ class Trials:
         self._on_trial(training, result)
 
     def _open(self) -> bool:
-        proposed = len(self._study.get_trials(deepcopy=False))
+        begun = [*candidates(self._study), *(Widths(json.loads(text)) for text in self._running)]
         return (
-            len(trained(self._study)) + len(self._running) < self._wanted
-            and proposed < _PATIENCE * self._wanted
+            len(begun) < self._wanted
+            and self._affordable(begun)
+            and len(self._study.get_trials(deepcopy=False)) < _PATIENCE * self._wanted
             and time.monotonic() < self._end
         )
 
 
 class Finalists:
-    """The second rung as a source of trainings: every candidate once with every seed.
+    """The second rung as a source of trainings: candidates, each with its seed.
 
     A finalist's trial has no parameters: nothing is proposed, and the first rung's sampler never sees its value,
     since the two rungs train for different numbers of epochs.
@@ -200,8 +203,7 @@ class Finalists:
     def __init__(
         self,
         study: optuna.Study,
-        candidates: Sequence[Widths],
-        seeds: Sequence[int],
+        wanted: Sequence[tuple[Widths, int]],
         training: Callable[[int, Widths, int], Training],
         *,
         on_trial: Callable[[Training, Result], None] = lambda training, result: None,
@@ -210,15 +212,15 @@ class Finalists:
 
         Args:
             study: the rung's own study, from `open_study`.
-            candidates: distinct widths; more may be added by a later call.
-            seeds: fresh ones: the first rung's own seed favours what it chose.
+            wanted: distinct (widths, seed), those that are trained already among them; seeds are fresh ones, since the
+                first rung's own favours what it chose.
             training: the training of a trial's number, widths and seed.
             on_trial: called after every finished trial.
         """
         self._study, self._training, self._on_trial = study, training, on_trial
         self._unfinished = {_candidate(t): t for t in study.get_trials(states=(TrialState.RUNNING,))}
-        done = {_candidate(t) for t in trained(study)}
-        self._left = [(w, s) for s in seeds for w in candidates if (w.to_json(), s) not in done]
+        done = finished(study)
+        self._left = [one for one in wanted if one not in done]
         self._running: dict[tuple[str, int], optuna.Trial] = {}
 
     @property
@@ -227,7 +229,7 @@ class Finalists:
         return len(self._left)
 
     def ask(self) -> Training | None:
-        """The next training, seed by seed; None at the end."""
+        """The next training; None at the end."""
         if not self._left:
             return None
         widths, seed = self._left.pop(0)
@@ -274,6 +276,17 @@ def trained(study: optuna.Study) -> list[FrozenTrial]:
     """The finished trials that cost a training: repeats left out, failures included."""
     finished = study.get_trials(deepcopy=False, states=_FINISHED)
     return [t for t in finished if "repeats" not in t.user_attrs]
+
+
+def candidates(study: optuna.Study) -> list[Widths]:
+    """The widths of `trained`."""
+    return [Widths(json.loads(t.user_attrs["widths"])) for t in trained(study)]
+
+
+def finished(study: optuna.Study) -> set[tuple[Widths, int]]:
+    """The second rung's (widths, seed) that were trained."""
+    found = map(_candidate, trained(study))
+    return {(Widths(json.loads(text)), seed) for text, seed in found}
 
 
 def lacking(study: optuna.Study, wanted: int) -> int:

@@ -262,11 +262,28 @@ def test_study_shows_values_origins_and_the_use_of_the_budget(run, shape):
     assert frame["share of macs"].max() == pytest.approx(0.5)
     figure = study(frame, BUDGET)
     values, fill = figure.axes
-    shown = sum(len(points.get_offsets()) for points in values.collections)
+    shown = sum(len(p.get_offsets()) for p in values.collections if p.get_label() != "what was found")
     assert shown == len(trials) == 12  # one of them as a cross: it failed
     assert values.lines[0].get_ydata().max() == pytest.approx(100 * max(t.value for t in trials if t.value))
     assert fill.patches[0].get_height() == pytest.approx(frame["share of macs"][0])
     assert "seeded: guided" in labels(figure)
+
+
+def test_study_rings_what_was_found(run, shape):
+    trials = [trial for trial in run.trials if trial.budget == BUDGET]
+    chosen = next(trial for trial in trials if trial.value and trial.number == 1)
+    here = shape.assign(found=shape["slot"].map(json.loads(chosen.widths)))
+    frame = trials_table(trials, here)
+    assert frame.loc[frame["found"], "number"].tolist() == [1]
+    figure = study(frame, BUDGET)
+    ring = next(p for p in figure.axes[0].collections if p.get_label() == "what was found")
+    assert ring.get_offsets().tolist() == [pytest.approx([1, 100 * chosen.value])]
+
+
+def test_study_without_an_end_rings_nothing(run, shape):
+    frame = trials_table(run.trials[:1], shape.drop(columns="found"))
+    assert not frame["found"].any()
+    assert "what was found" not in labels(study(frame, BUDGET))
 
 
 def test_study_without_limits_has_one_panel(run, shape):
@@ -296,7 +313,16 @@ def test_parallel_has_a_line_a_finished_candidate_at_its_stage_means(run):
     assert frame["stage 1"].iloc[-1] == pytest.approx((widths["conv1_1"] + widths["conv1_2"]) / 64)
     figure = parallel(frame, BUDGET, ("a", "a", "value", "", "number"))  # whatever stages are called
     assert len([line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]) == 12  # the best is drawn twice
-    assert labels(figure) == [f"best: trial {best.number}, {100 * best.value:.1f} %"]
+    assert labels(figure) == [f"best in short training: trial {best.number}, {100 * best.value:.1f} %"]
+
+
+def test_parallel_names_what_was_found(run):
+    trials = [trial for trial in run.trials if trial.budget == BUDGET]
+    best, *others = sorted((t for t in trials if t.value), key=lambda t: -t.value)
+    figure = parallel(candidates(trials, run.space, json.loads(others[0].widths)), BUDGET)
+    assert labels(figure)[1:] == [f"found among the finalists: trial {others[0].number}, {100 * others[0].value:.1f} %"]
+    figure = parallel(candidates(trials, run.space, json.loads(best.widths)), BUDGET)
+    assert labels(figure) == [f"best and found: trial {best.number}, {100 * best.value:.1f} %"]
 
 
 def curve_rows(*trials, budget=BUDGET, epochs=3):

@@ -198,7 +198,7 @@ def test_a_study_around_other_scores_is_refused(journal):
 
 def finalists(journal, candidates, train, seeds=(500, 501)):
     opened = study.open_study(journal, "finalists", SPACE.widest)
-    drive(study.Finalists(opened, candidates, seeds, order), train)
+    drive(study.Finalists(opened, [(w, s) for s in seeds for w in candidates], order), train)
     return opened
 
 

@@ -12,6 +12,7 @@ SETTINGS = {
     "trials": 4,
     "trial-epochs": 1,
     "finalists": 1,
+    "search-cost": 20,
     "epochs": 2,
     "seeds": 2,
     "randoms": 1,

@@ -116,7 +116,7 @@ def _panel(axes: Axes, arms: pd.DataFrame, cost: str, sizes: dict[str, float]) -
             x, y = np.array(places)[own.index][order], tests[own.index].to_numpy()[order]
             axes.plot(x, y, color=style.look(str(arm)).colour, linewidth=0.7, alpha=0.7, zorder=2)
     lines = front(arms, cost)
-    axes.plot([costs[i] for i in lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
+    axes.plot(np.array(places)[lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
@@ -172,5 +172,5 @@ def _caption(arms: pd.DataFrame) -> str:
     return (
         f"Marks: mean over seeds ({n}); bars: one standard deviation. "
         "Marks that would touch are moved sideways a little; thin lines join an arm's budgets.\n"
-        "Front: no other arm has a higher validation accuracy at a lower cost; drawn at true cost and test accuracy."
+        "Front: no other arm has a higher validation accuracy at a lower cost; drawn through the marks."
     )

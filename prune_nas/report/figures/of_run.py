@@ -131,7 +131,7 @@ def _parallel(run: RunData) -> Iterator[Drawing]:
         if run.space is None:
             return
         trials = [trial for trial in run.trials if trial.budget == budget]
-        frame = parallel.candidates(trials, run.space)
+        frame = parallel.candidates(trials, run.space, _found(run, budget))
         if len(frame):
             alt = f"Lines: what each of {len(frame)} candidates under {budget} keeps of every stage, by its accuracy"
             yield Drawing(f"parallel-{number}", parallel.parallel(frame, budget, run.space.stage_names), alt, frame)
@@ -200,6 +200,14 @@ def _ledger(run: RunData) -> Iterator[Drawing]:
 def _lines(run: RunData, budget: str) -> pd.DataFrame:
     """The budget's lines of `widths.csv`."""
     return run.widths[run.widths["budget"] == budget].reset_index(drop=True)
+
+
+def _found(run: RunData, budget: str) -> dict[str, int] | None:
+    """The widths of what the study found; None before its end."""
+    frame = _lines(run, budget)
+    if "found" not in frame or frame["found"].isna().any():
+        return None
+    return {slot: int(width) for slot, width in zip(frame["slot"], frame["found"], strict=True)}
 
 
 def _with_uniform(run: RunData, budget: str) -> pd.DataFrame:

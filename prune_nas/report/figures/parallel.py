@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import matplotlib as mpl
 import numpy as np
@@ -18,15 +18,16 @@ from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 
-def candidates(trials: Iterable[TrialRow], space: Space) -> pd.DataFrame:
+def candidates(trials: Iterable[TrialRow], space: Space, found: Mapping[str, int] | None = None) -> pd.DataFrame:
     """The mean keep ratio of every stage of each candidate of a study's first rung.
 
     Args:
         trials: of one budget; those that failed or repeat another are left out, and those trained longer.
         space: whose slots they choose the widths of.
+        found: the widths that the study found, where it has ended.
 
     Returns:
-        `number, value` and a column a stage (`stage 1`, ...), the best candidate last.
+        `number, value, found` and a column a stage (`stage 1`, ...), the best candidate last.
     """
     done = [trial for trial in trials if trial.value is not None and trial.epochs and trial.widths]
     short = min((trial.epochs for trial in done), default=0)
@@ -35,23 +36,24 @@ def candidates(trials: Iterable[TrialRow], space: Space) -> pd.DataFrame:
         {
             "number": trial.number,
             "value": trial.value,
+            "found": json.loads(trial.widths) == found,
             **dict(zip(names, stage_means(pattern_of(space, json.loads(trial.widths))), strict=True)),
         }
         for trial in done
         if trial.epochs == short
     ]
-    return pd.DataFrame(rows, columns=["number", "value", *names]).sort_values("value", ignore_index=True)
+    return pd.DataFrame(rows, columns=["number", "value", "found", *names]).sort_values("value", ignore_index=True)
 
 
 def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Figure:
-    """A line a candidate: what it keeps of each stage, in the colour of its validation accuracy; the best one bold.
+    """A line a candidate: what it keeps of each stage, coloured by its validation accuracy; best and found are bold.
 
     Args:
         frame: what `candidates` returns, with at least one line.
         budget: its text, for the title.
         stages: the stages' names; by default their numbers.
     """
-    names = list(frame.columns[2:])
+    names = list(frame.columns[3:])
     places = np.arange(len(names))
     values = 100 * frame["value"].to_numpy()
     colours = mpl.colormaps["cividis"]
@@ -60,8 +62,15 @@ def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Fi
     axes = figure.subplots()
     for row, value in zip(frame[names].to_numpy(), values, strict=True):
         axes.plot(places, row, color=colours(scale(value)), linewidth=1.4, marker="o", markersize=3)
-    axes.plot(places, frame[names].iloc[-1], color=style.BLACK, linewidth=2.4, marker="o", markersize=5,
-              label=f"best: trial {frame['number'].iloc[-1]}, {values[-1]:.1f} %")  # fmt: skip
+    last = len(frame) - 1
+    found = next((i for i, is_found in enumerate(frame["found"]) if is_found), None)
+    marked = [(last, style.BLACK, "-", "best and found" if found == last else "best in short training")]
+    if found not in (None, last):
+        marked.append((found, style.VERMILION, "--", "found among the finalists"))
+    for i, colour, line, words in marked:
+        label = f"{words}: trial {frame['number'].iloc[i]}, {values[i]:.1f} %"
+        axes.plot(places, frame[names].iloc[i], color=colour, linestyle=line, linewidth=2.4, marker="o", markersize=5,
+                  label=label)  # fmt: skip
     for place in places:
         axes.axvline(float(place), color=style.LIGHT, linewidth=0.8, zorder=0)
     axes.set_xticks(places, [stages[i] if i < len(stages) else name for i, name in enumerate(names)])

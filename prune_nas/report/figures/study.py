@@ -35,7 +35,8 @@ def trials_table(
         limits: bounded cost -> bound.
 
     Returns:
-        The columns of `trials.csv`, `origin` (an arm, or `PROPOSED` by the sampler), and a `share of <cost>` a bound.
+        The columns of `trials.csv`, `origin` (an arm, or `PROPOSED` by the sampler), `found` (whether it is the net
+        that the study found), and a `share of <cost>` a bound.
     """
     frame = pd.DataFrame([asdict(trial) for trial in trials]).sort_values("number", ignore_index=True)
     frame["value"] = frame["value"].astype(float)
@@ -45,6 +46,8 @@ def trials_table(
             known.setdefault(_key(dict(zip(widths["slot"], widths[arm], strict=True))), arm)
     read = [json.loads(text or "{}") for text in frame["widths"]]
     frame["origin"] = [known.get(_key(one), PROPOSED) for one in read]
+    found = _key(dict(zip(widths["slot"], widths["found"], strict=True))) if "found" in widths else None
+    frame["found"] = [_key(one) == found for one in read]
     if space is not None:
         costs = [space.cost(one) if one else None for one in read]
         for kind, limit in (limits or {}).items():
@@ -98,8 +101,14 @@ def _values(axes: Axes, frame: pd.DataFrame) -> None:
         axes.scatter(own["number"], 100 * own["value"], color=colour, marker=marker, s=42, label=label, zorder=2)
     if len(longer):
         label = "finalists, trained\nas long as the base"
-        axes.scatter(longer["number"], 100 * longer["value"], facecolor="none", edgecolor=style.BLACK, marker="s", s=48,
-                     label=label, zorder=2)  # fmt: skip
+        edges = [style.VERMILION if name == PROPOSED else style.look(name).colour for name in longer["origin"]]
+        axes.scatter(longer["number"], 100 * longer["value"], facecolor="none", edgecolor=edges, marker="s", s=48,
+                     linewidth=1.6, zorder=2)  # fmt: skip
+        axes.scatter([], [], facecolor="none", edgecolor=style.BLACK, marker="s", s=48, linewidth=1.6, label=label)
+    found = valued[valued["found"] & (valued["state"] != "REPEAT")]
+    if len(found):
+        axes.scatter(found["number"], 100 * found["value"], facecolor="none", edgecolor=style.BLACK, marker="o", s=190,
+                     linewidth=1, label="what was found", zorder=3)  # fmt: skip
     failed = frame.loc[frame["value"].isna(), "number"]
     if len(failed):
         low = [0.03] * len(failed)

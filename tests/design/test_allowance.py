@@ -1,0 +1,66 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prune_nas.design.allowance import Allowance, divide, finalists
+from prune_nas.design.space import Widths
+
+amounts = st.integers(0, 10**6)
+
+
+def shape(size):
+    return Widths({"a": size})
+
+
+def price(widths):
+    return widths["a"]
+
+
+def test_the_second_rung_gets_half():
+    assert divide(1500, 200) == Allowance(1500, 750)
+
+
+def test_the_second_rung_gets_at_least_what_two_whole_trainings_take():
+    assert divide(1500, 400) == Allowance(1500, 700)
+
+
+def test_where_two_whole_trainings_take_most_of_it_there_is_one_rung():
+    assert divide(1500, 501) == Allowance(1500, 1500)
+
+
+@given(amounts, st.integers(1, 10**6))
+def test_a_second_rung_pays_for_two_whole_trainings_and_leaves_a_third(both, whole):
+    given_ = divide(both, whole)
+    second = both - given_.first
+    assert second == 0 or (second >= 2 * whole and 3 * given_.first >= both - 3)
+
+
+def test_leaders_come_before_seeds_and_a_seed_is_for_all_or_none():
+    even, a, b = shape(100), shape(101), shape(102)
+    assert finalists(even, [a, b], [7, 8], price, 302) == [(even, 7), (a, 7)]
+    assert finalists(even, [a, b], [7, 8], price, 303) == [(even, 7), (a, 7), (b, 7)]
+    assert finalists(even, [a, b], [7, 8], price, 605) == [(even, 7), (a, 7), (b, 7)]
+    assert len(finalists(even, [a, b], [7, 8], price, 606)) == 6
+
+
+def test_a_leader_that_costs_too_much_makes_room_for_the_next():
+    assert finalists(shape(10), [shape(90), shape(20)], [7], price, 40) == [(shape(10), 7), (shape(20), 7)]
+
+
+def test_uniform_alone_is_not_trained():
+    assert finalists(shape(10), [shape(10)], [7], price, 1000) == []
+
+
+shapes = st.lists(st.integers(1, 100).map(shape), max_size=5, unique=True)
+
+
+@given(st.integers(1, 100).map(shape), shapes, st.integers(0, 2000), st.integers(1, 3), st.integers(0, 20))
+def test_it_stays_within_the_rest_and_goes_on_as_it_began(even, leaders, left, seeds, stop):
+    wanted = finalists(even, leaders, range(seeds), price, left)
+    assert sum(price(widths) for widths, _ in wanted) <= left
+    assert len(set(wanted)) == len(wanted)
+    assert len(set(Counter(seed for _, seed in wanted).values())) <= 1
+    done = set(wanted[:stop])
+    paid = sum(price(widths) for widths, _ in done)
+    assert finalists(even, leaders, range(seeds), price, left - paid, done=done) == wanted
