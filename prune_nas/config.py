@@ -298,8 +298,15 @@ def resolve(
     try:
         return Config(**{**PRESETS[preset], **given, "preset": preset})
     except ValidationError as error:
-        problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {e['msg']}" for e in error.errors()]
+        problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {_problem(e)}" for e in error.errors()]
         raise UsageError("the configuration is not usable:\n  " + "\n  ".join(problems)) from None
+
+
+def _problem(error: Mapping[str, Any]) -> str:
+    """What pydantic says, and where names are listed that the command line cannot do without."""
+    name = str(error["loc"][0]) if error["loc"] else ""
+    listed = f"; `prune-nas {name}s` lists them" if error["type"] == "missing" and name in ("model", "dataset") else ""
+    return f"{error['msg']}{listed}"
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:

@@ -403,3 +403,17 @@ def test_output_for_files_and_without_colour_has_no_escapes(searched, colour):
             plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)
             lines = [line for line in plain.splitlines() if str(searched) not in line]
             assert max(map(len, lines)) <= 80
+
+
+def test_a_network_that_is_not_named_says_where_they_are_listed(cli):
+    code, _, err = cli("search", "--dataset", "digits")
+    assert code == 2
+    assert "--model: Field required; `prune-nas models` lists them" in err
+
+
+def test_a_run_that_is_not_there_names_those_beside_it(cli, tmp_path):
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one" / "run.json").write_text("{}")
+    code, _, err = cli("status", tmp_path / "other")
+    assert code == 2
+    assert "beside it lie one" in err

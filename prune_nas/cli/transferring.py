@@ -158,6 +158,11 @@ def transfer(
         **of_model,
     )
     _show(found, source, figure=figure, out=out, json_=json_)
+    if base_width is None and asked is None and not json_:
+        typer.echo(
+            "these are widths of the network at its full width; --evaluate trains it at the preset's (laptop: half, "
+            "smoke: a quarter), so add --base-width to both for one and the same network"
+        )
 
 
 def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, json_: bool) -> None:
@@ -173,7 +178,9 @@ def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, jso
     typer.echo(f"base {found.space.model}: {base.macs:,} macs, {base.params:,} params")
     said: set[str] = set()
     for target in found.targets:
-        about = [f"{target.prior.rule.kind} from {source}: {target.prior.rule.explain()}", target.remark]
+        kind = target.prior.rule.kind
+        named = kind if kind == source else f"{kind} from {source}"
+        about = [f"{named}: {target.prior.rule.explain()}", target.remark]
         for line in about:
             if line and line not in said:
                 typer.echo(line)
@@ -257,7 +264,7 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
         return
     for name, (rule, evidence) in found.items():
         typer.echo(f"{name} ({rule.kind}): {rule.explain()}")
-        seeds = f" (n = {evidence['n']} seeds)" if evidence.get("results") else ""
+        seeds = f" (n = {evidence['n']} seeds)" if evidence.get("results") and evidence["n"] > 1 else ""
         typer.echo(f"  {evidence.get('helped', 'no evidence is given')}{seeds}")
         if "did_not_help" in evidence:
             typer.echo(f"  where it did not help: {evidence['did_not_help']}")
@@ -270,7 +277,9 @@ def fit(
     runs: Annotated[list[str], typer.Argument(help="Runs or .csv tables of widths of one kind of network.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="The rule file to write.")],
     kind: Kind = None,
-    source_budget: SourceBudget = None,
+    source_budget: Annotated[
+        str | None, typer.Option(help="Under which every run is pruned [default: each run's first budget].")
+    ] = None,
     source_model: SourceModel = None,
     json_: Json = False,
 ) -> None:

@@ -79,12 +79,12 @@ def diagnose(
         if separated and kept > 1 - dead + _MORE:
             sentences.append(
                 f"budget {budget}: {100 * kept:.0f} % of the channels stay, more than carry anything: the cut falls "
-                "among dead ones, whose order is noise"
+                f"among dead ones, whose order is noise; try --strength {strength / 2:.1g}, or a tighter budget"
             )
         if selection.floored:
             sentences.append(
-                f"budget {budget}: their values alone would leave {_some(selection.floored)} below the floor; "
-                "they are kept at it"
+                f"budget {budget}: its cut alone would leave {_some(selection.floored)} below the floor; "
+                "the floor is kept"
             )
     return Diagnosis(dead, tenth, middle, separated, tuple(sentences))
 

@@ -20,6 +20,7 @@ from prune_nas.design.significance import p_value, spread_of
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
+_USELESS = 0.5  # an interval that is wider says nothing
 RANDOM_BEST = "random (best)"
 FORMER = "former "  # the prefix of an arm whose candidate has been replaced
 UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params", "uniform@latency")
@@ -93,6 +94,8 @@ class Comparison:
                     f"{self.left} and {self.right} are equivalent: {gap}, the interval lies within "
                     f"{100 * EQUIVALENCE:g} points ({span})"
                 )
+            case _ if self.high - self.low > _USELESS:
+                return f"{self.left} against {self.right} is undecided: {gap}, too few (n={self.n}); run more seeds"
             case _:
                 return f"{self.left} against {self.right} is undecided: {gap} ({span}); run more seeds"
 

@@ -119,6 +119,12 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
     macs, time = own / base, measured[arm].median_ms / measured["base"].median_ms
     if macs >= 1 or math.log(time) <= _SLOWER_THAN_MACS * math.log(macs):
         return None
+    if math.log(_least(measured[arm], measured["base"])) <= _SLOWER_THAN_MACS * math.log(macs):
+        return (
+            "latencies vary too much here to say whether time fell as macs did "
+            f"({arm} {_spoken(measured[arm])} ms, base {_spoken(measured['base'])} ms; medians, and half a quartile "
+            "range to either side): measure again on an idle machine"
+        )
     said = f"{arm} has {100 * macs:.0f} % of the base's macs but takes {100 * time:.0f} % of its time"
     names = {multiple: f"{arm} in multiples of {multiple}" for multiple in MULTIPLES}
     before = measured[arm]
@@ -136,6 +142,11 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
         f"(medians, and half a quartile range to either side) at {100 * share:.0f} % of the macs: set "
         f"multiple = {best} in a --space file"
     )
+
+
+def _least(time: Timed, base: Timed) -> float:
+    """The smallest ratio of two times that half a quartile range to either side leaves possible."""
+    return max(time.median_ms - time.iqr_ms / 2, 1e-9) / (base.median_ms + base.iqr_ms / 2)
 
 
 def _is_faster(time: Timed, before: Timed) -> bool:

@@ -19,8 +19,10 @@ from prune_nas.design.evidence import (
     summarise,
 )
 from prune_nas.design.records import SCHEMA, Expense, Final
+from prune_nas.design.space import Space
 
 _LEARNT = 0.02  # an accuracy that makes up less of the way from guessing to certainty is guessing
+_FLOORED = 0.3  # of the slots, from which their floors are named
 _FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
 _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
@@ -70,7 +72,7 @@ def verdict(
             *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
             *about_failures(failures),
             *_about_larger(own, within, limits),
-            _about_shape(non_uniformity, subject),
+            _about_shape(non_uniformity, subject, same=bool(against) and against[0].same),
             *(_about_search(budget, base, expenses) if subject == "found" else []),
         ],
         "non_uniformity": round(non_uniformity, 4),
@@ -136,7 +138,7 @@ def _headline(comparisons: Sequence[Comparison], subject: str, what: str) -> str
 
 def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     """What the base's whole compute makes of shapes that need no search: at equal epochs a small net trains on less."""
-    against = ((subject, _MAIN), (subject, _LONG), ("base", _MAIN))
+    against = ((subject, _LONG if (subject, _LONG) in groups else _MAIN), ("base", _MAIN))
     pairs = [
         compare(groups[arm, _LONG], groups[rival])
         for arm in _PLAIN
@@ -165,12 +167,26 @@ def about_failures(failures: Mapping[str, str]) -> list[str]:
     return [f"{name} {_FAILED}: {why}" for name, why in failures.items()]
 
 
-def _about_shape(non_uniformity: float, subject: str) -> str:
+def _about_shape(non_uniformity: float, subject: str, *, same: bool) -> str:
     tail = ": within rounding of uniform scaling" if non_uniformity < _FLAT else ""
+    if same and not tail:
+        tail = "; it is the uniform net all the same: floors and rounding make the difference"
     return (
         f"non-uniformity of the {subject} shape: {non_uniformity:.2f} "
         f"(deviation of its keep ratios over their mean){tail}"
     )
+
+
+def about_floors(space: Space, widths: Mapping[str, int]) -> list[str]:
+    """Where a good part of the slots lie at their floor: that the budget, and not the shape, decides their widths."""
+    room = [slot for slot in space.slots if slot.floor < slot.ceiling]
+    floored = sum(widths[slot.name] <= slot.floor for slot in room)
+    if floored < _FLOORED * len(room) or not floored:
+        return []
+    return [
+        f"{floored} of {len(room)} slots lie at their floor, so that the budget leaves little to choose: take a wider "
+        "base, a looser budget, or lower floors in a --space file"
+    ]
 
 
 def _about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[str]:

@@ -269,7 +269,8 @@ def _best(run: RunData) -> str:
     macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""
     pre = f'<pre role="region" tabindex="0" aria-label="commands">{escape(commands)}</pre>'
-    return f"<p>best.json rebuilds the network: {macs} macs, {params} params.{left}</p>\n{pre}"
+    other = " What the verdict names to deploy is in deploy.json." if (run.path / "deploy.json").exists() else ""
+    return f"<p>best.json rebuilds what was found: {macs} macs, {params} params.{left}{other}</p>\n{pre}"
 
 
 def _glossary(run: RunData) -> str:

@@ -22,6 +22,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError, unknown
 from prune_nas.report.tables import results
 
+_SHOWN = 5  # runs named where another was looked for
 _MOST = 1e12  # a width, at most
 PLACE = ("budget", "slot", "stage", "depth", "ceiling")
 
@@ -41,7 +42,7 @@ class RunData:
         if not (self.path / "run.json").is_file():
             raise UsageError(
                 f"{self.path} is not a run directory: it holds no run.json; "
-                "give the directory that `prune-nas search --run DIR` wrote"
+                f"give the directory that `prune-nas search --run DIR` wrote{_runs_beside(self.path)}"
             )
         schema = self.run.get("schema")
         if schema != SCHEMA:
@@ -170,6 +171,12 @@ class RunData:
         named = [str(verdict.get("budget", "")) for verdict in self.verdicts]
         named += [*self.widths["budget"], *(row.budget for row in self.trials), *(row.budget for row in self.finals)]
         return tuple(dict.fromkeys(name for name in named if name))
+
+
+def _runs_beside(path: Path) -> str:
+    """The latest runs in the folder where a run was looked for, in words."""
+    beside = sorted(path.parent.glob("*/run.json"), key=lambda file: -file.stat().st_mtime)[:_SHOWN]
+    return f"; beside it lie {', '.join(file.parent.name for file in beside)}" if beside else ""
 
 
 def _json(path: Path, kind: type[Any]) -> Any:

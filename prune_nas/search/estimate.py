@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional as F
 
-from prune_nas.config import FROM_SUPERNET
+from prune_nas.config import FROM_SUPERNET, PRESETS, Config
 from prune_nas.design.arms import Job, Key, jobs, training_of
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import uniform_widths
@@ -25,7 +25,6 @@ from prune_nas.training.loop import is_out_of_memory, place
 from prune_nas.training.precision import FORMATS, synchronise
 
 if TYPE_CHECKING:
-    from prune_nas.config import Config
     from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.progress import View
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
 _PROBES = 3
 _ADVICE = (
     "advice: at equal total compute a taper that was trained with all of it was ahead of every search measured so far "
-    "(artifacts/results/peers.md); try it first: prune-nas transfer taper -m {} -d {} -b {} --evaluate --schedules "
-    "scratch-b --arms transferred,uniform"
+    "(artifacts/results/peers.md); try it first"
 )
+_SAME = ("base_width", "image_size", "train_size", "space", "epochs", "data_dir")  # what `transfer` has flags for
 _AGREED = 1.1  # two probes whose times differ by less are enough
 
 
@@ -113,8 +112,6 @@ def announce(job: Search, view: View) -> None:
         f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
     )
     remark(job, view)
-    if job.studied and not job.priors and not ("taper" in config.arms and "scratch-b" in config.schedules):
-        view.say(_ADVICE.format(config.model, config.dataset, job.config.budget[0]))
     try:
         left = steps_left(job)
     except RuntimeError as error:
@@ -125,11 +122,26 @@ def announce(job: Search, view: View) -> None:
     if not left.steps:
         view.say("everything is trained already")
         return
+    searching = any(step.phase != "finals" for step in left.steps)
+    if searching and not job.priors and not ("taper" in config.arms and "scratch-b" in config.schedules):
+        view.say(f"{_ADVICE}: {_taper_command(config)}")
     workers, _ = job.size
     beside = f" with {workers} trainings beside each other" if workers > 1 else ""
     view.say(
         f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart; stop at any time, "
         "the same command resumes"
+    )
+
+
+def _taper_command(config: Config) -> str:
+    """The command that trains a taper of the same network on the same data."""
+    plain = {**Config(model="", dataset="").model_dump(), **PRESETS[config.preset]} if config.preset in PRESETS else {}
+    same = [(name, value) for name in _SAME if (value := getattr(config, name)) != plain.get(name)]
+    flags = [("preset", config.preset), *((name.replace("_", "-"), value) for name, value in same)]
+    budgets = " ".join(f"-b {budget}" for budget in config.budget)
+    return (
+        f"prune-nas transfer taper -m {config.model} -d {config.dataset} {budgets} --evaluate "
+        f"{' '.join(f'--{name} {value}' for name, value in flags)} --schedules scratch-b --arms transferred,uniform"
     )
 
 
@@ -142,6 +154,14 @@ def remark(job: Search, view: View) -> None:
             view.say(
                 f"the base itself meets {budget}: there is nothing to make smaller, and every arm will be as it is"
             )
+    if job.priors and job.scored:
+        asked = ", ".join(arm for arm in FROM_SUPERNET if arm in job.config.arms)
+        view.say(f"a supernet is trained all the same, for the arms that were asked for: {asked}")
+    if job.batch >= len(job.setting.data.train):
+        view.say(
+            f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step; "
+            "a smaller --batch learns faster"
+        )
     if not job.scored:
         view.say(
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "

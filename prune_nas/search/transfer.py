@@ -157,7 +157,9 @@ def fit_rule(
         )
     )
     if len(found_under) > 1:
-        agree += f"; they were pruned under different budgets ({'; '.join(sorted(found_under - {''}))})"
+        named = "; ".join(sorted(found_under - {""}))
+        agree += f"; the sources were pruned under different budgets, each under its first ({named}); "
+        agree += "--source-budget names one"
     spent = sum(spent_by(Path(source) / "run.json") for source in sources)
     made = {
         **to_dict(fitted),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,8 +22,8 @@ from prune_nas.training.convolution import quick_gradients
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
-_CALLS = 3  # at least, where two do not agree
-_AGREED = 1.1  # two calls whose times differ by less agree
+_CALLS = 3  # at least, where two turns do not agree
+_AGREED = 1.1  # times that differ by less agree
 _SLOWER = 2.0  # a run goes on in its first format unless that is this much slower than the best
 _AGREEMENT = 0.9  # and its gradient must point where the fp32 gradient does (cosine)
 
@@ -101,7 +100,7 @@ def choose(
         return Precision(wanted)
     candidates = ["fp32", "bf16"] if device.type == "cpu" or _has_bf16(device) else ["fp32", "fp16"]
     subject = copy.deepcopy(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-    measured = dict(_measure(subject, batch, device, candidates, seconds / len(candidates)))
+    measured = _measure(subject, batch, device, candidates, seconds)
     reference = measured["fp32"][1]
     checked = tuple((name, spent, _cosine(gradient, reference)) for name, (spent, gradient) in measured.items())
     slowest = measured["fp32"][0]
@@ -115,37 +114,36 @@ def _has_bf16(device: torch.device) -> bool:
 
 def _measure(
     network: nn.Module, batch: tuple[Tensor, Tensor], device: torch.device, names: list[str], seconds: float
-) -> Iterator[tuple[str, tuple[float, Tensor]]]:
-    for name in names:
-        precision = Precision(name)
+) -> dict[str, tuple[float, Tensor]]:
+    """Format -> the fastest of its steps, and its gradient.
 
-        def run(precision: Precision = precision) -> None:
-            network.zero_grad(set_to_none=True)
-            with precision.autocast(device):
+    The formats take turns, so that what else the machine does slows all of them. They are timed until two turns agree,
+    of short steps for a fifth of the time at least.
+    """
+
+    def step(name: str) -> float:
+        network.zero_grad(set_to_none=True)
+        start = time.perf_counter()
+        with quick_gradients(network, device, FORMATS[name]):
+            with Precision(name).autocast(device):
                 loss = F.cross_entropy(network(batch[0]), batch[1])
             loss.backward()
-            synchronise(device)
+        synchronise(device)
+        return time.perf_counter() - start
 
-        with quick_gradients(network, device, FORMATS[name]):
-            run()  # the first pass picks kernels
-            gradient = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
-            yield name, (_seconds_per_call(run, seconds), gradient)
-
-
-def _seconds_per_call(run: Callable[[], None], seconds: float) -> float:
-    """The fastest of repeated calls: what the machine can do when nothing else is in the way.
-
-    Two calls that agree are enough.
-    """
-    times: list[float] = []
+    gradients = {}
+    for name in names:
+        step(name)  # the first pass picks kernels
+        gradients[name] = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+    times: dict[str, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
-    while time.perf_counter() - start < seconds or len(times) < _CALLS:
-        begin = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - begin)
-        if len(times) == 2 and max(times) < _AGREED * min(times):
-            break
-    return min(times)
+    while True:
+        for name in names:
+            times[name].append(step(name))
+        spent, turns = time.perf_counter() - start, len(times[names[0]])
+        agree = all(max(own[-2:]) < _AGREED * min(own) for own in times.values())
+        if turns >= 2 and ((agree and spent > seconds / 5) or (spent > seconds and turns >= _CALLS)):
+            return {name: (min(times[name]), gradients[name]) for name in names}
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -6,7 +6,8 @@ from scipy import stats
 from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import Comparison, compare, interval, per_seed, retire, summarise
 from prune_nas.design.records import Expense, Final
-from prune_nas.design.verdict import unless_untrained, verdict
+from prune_nas.design.verdict import about_floors, unless_untrained, verdict
+from tests.design.spaces import vgg
 
 WIDE = Limits((("macs", 100),))
 WITHIN = ("found", "uniform", "taper", "random")
@@ -44,6 +45,8 @@ def test_sentences_carry_size_interval_and_n():
     assert beats.sentence() == "found beats uniform by 1.3 points (95 % CI +0.6 to +2.0, n=3)"
     single = Comparison("found", "uniform", "scratch-e", 1, 0.013, None, None)
     assert "run more seeds" in single.sentence()
+    wide = Comparison("found", "uniform", "scratch-e", 2, -0.14, -1.0, 0.86)
+    assert wide.sentence() == "found against uniform is undecided: -14.0 points, too few (n=2); run more seeds"
 
 
 def test_only_shared_seeds_are_compared():
@@ -112,6 +115,9 @@ def test_verdict_says_what_equal_compute_changes_and_what_the_search_cost():
     both = [*longer, *arm("found", [0.84, 0.845, 0.85], schedule="scratch-b")]
     third = verdict("macs=0.2", WIDE, [*rows, *both], spent, 0.4, WITHIN)
     assert any(s.startswith("uniform (scratch-b) loses to found (scratch-b)") for s in third["sentences"])
+    assert not any(
+        "uniform (scratch-b)" in s and "found (scratch-e)" in s for s in third["sentences"]
+    )  # unequal compute
     assert {c["schedule"] for c in third["comparisons"]} >= {"scratch-e", "scratch-b", "scratch-b / scratch-e"}
 
 
@@ -122,6 +128,22 @@ def test_a_transfer_that_gained_nothing_says_so(uniform, said):
     rows = [*arm("transferred", [0.78, 0.79, 0.8]), *arm("uniform", uniform)]
     headline = verdict("macs=0.2", WIDE, rows, [], 0.4, WITHIN, subject="transferred")["headline"]
     assert ("no gain over uniform scaling was shown" in headline) == said
+
+
+def test_floors_that_decide_are_said():
+    space = vgg(16)
+    assert about_floors(space, space.base) == []
+    (said,) = about_floors(space, space.narrowest)
+    assert said.startswith("13 of 13 slots lie at their floor")
+
+
+def test_a_shape_that_is_uniform_but_for_its_floors_is_no_shape():
+    rows = [*arm("found", [0.7, 0.71]), *arm("uniform", [0.7, 0.71])]
+    rows = [replace(row, candidate="same") for row in rows]
+    said = verdict("macs=0.2", WIDE, rows, [], 0.3, WITHIN)["sentences"]
+    assert any(
+        "non-uniformity of the found shape: 0.30" in s and "it is the uniform net all the same" in s for s in said
+    )
 
 
 def test_failures_are_said():

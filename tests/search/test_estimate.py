@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+from prune_nas.config import resolve
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import Expense, Final, read_table
+from prune_nas.search import estimate
 from prune_nas.search.estimate import spoken
 from tests.search.tiny import arguments
 
@@ -134,3 +136,20 @@ def test_single_weights_have_no_dry_run(cli, tmp_path):
 @pytest.mark.parametrize(("seconds", "said"), [(5, "5 s"), (150, "2 min"), (9000, "2.5 h")])
 def test_times_are_spoken(seconds, said):
     assert spoken(seconds) == said
+
+
+def test_the_advice_is_a_command_for_the_same_network(tmp_path, searched, cli):
+    config = resolve({"model": "vgg11", "dataset": "digits", "preset": "smoke", "train_size": 300, "epochs": 4,
+                      "budget": ("macs=0.4", "params=0.2")}, environment={})  # fmt: skip
+    command = estimate._taper_command(config)
+    assert command == (
+        "prune-nas transfer taper -m vgg11 -d digits -b macs=0.4 -b params=0.2 --evaluate --preset smoke "
+        "--train-size 300 --epochs 4 --schedules scratch-b --arms transferred,uniform"
+    )
+    _, _, err = cli(*arguments(searched, arms=ARMS, seeds=3))
+    assert "advice:" not in err  # the search is over: only finals are left
+
+
+def test_a_batch_of_everything_is_remarked_on(tmp_path, cli):
+    _, _, err = cli(*arguments(tmp_path / "new", batch=500), "--dry-run")
+    assert "a batch of 500 takes all 200 training images" in err

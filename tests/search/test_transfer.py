@@ -131,6 +131,12 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     space = trace("vgg13", input_shape=(3, 16, 16), classes=10).space
     for one in json.loads(out):
         assert one["widths"] == dict(taper_widths(space, Budget.parse(one["budget"]).limits(space)))
+    _, out, _ = cli("transfer", "taper", *asked)
+    assert "taper: " in out
+    assert "taper from taper" not in out
+    assert "widths of the network at its full width" in out
+    _, out, _ = cli("transfer", "taper", *asked, "--base-width", "0.5")
+    assert "full width" not in out
     code, _, err = cli("transfer", "taper", *asked, "--source-budget", "macs=0.3")
     assert (code, "is a rule by itself" in err) == (2, True)
     run = tmp_path / "run"
@@ -179,7 +185,7 @@ def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, c
     code, said, err = cli("rules", "fit", searched, other, "-o", out)
     assert code == 0, err
     assert "of different networks, whose stages' mean keep ratios deviate by 0." in said
-    assert "under different budgets (macs=0.4)" in said
+    assert "under different budgets, each under its first (macs=0.4)" in said
 
 
 @pytest.mark.parametrize(

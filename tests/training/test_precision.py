@@ -21,7 +21,7 @@ def net():
 
 
 def measured(**seconds_and_gradients):
-    return lambda *_: iter(seconds_and_gradients.items())
+    return lambda *_: seconds_and_gradients
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,22 @@ def test_the_self_check_leaves_the_network_alone(net):
     assert all(torch.equal(a, b) for a, b in zip(before, net.state_dict().values(), strict=True))
     assert all(p.grad is None for p in net.parameters())
     assert [name for name, _, _ in got.checked] == ["fp32", "bf16"]
+
+
+def test_formats_take_turns_so_that_a_busy_machine_slows_them_alike(net, monkeypatch):
+    ticks, order = iter(range(10**6)), []
+
+    def clock():
+        """Every format takes one second while the machine is busy, and bf16 half of one afterwards."""
+        return next(ticks) * (1.0 if len(order) < 6 else 0.5)
+
+    real = Precision.autocast
+    monkeypatch.setattr(Precision, "autocast", lambda self, device: order.append(self.name) or real(self, device))
+    monkeypatch.setattr(precision.time, "perf_counter", clock)
+    precision._measure(net, BATCH, torch.device("cpu"), ["fp32", "bf16"], 1.0)
+    assert order[:2] == ["fp32", "bf16"]  # kernels are picked
+    assert all(order[i : i + 2] == ["fp32", "bf16"] for i in range(2, len(order), 2))
+    assert len(order) >= 6
 
 
 def test_a_run_changes_over_where_its_format_is_far_slower():

@@ -18,7 +18,7 @@ from prune_nas.report.tables import millions, quantity
 
 COSTS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency, ms"}
 FILLS = {"scratch-e": "hollow", "scratch-b": "full", "fine-tune": "left", "rewind": "top"}
-SIZES = (8.0, 5.5, 4.0)  # of the marks of the first, second and further budgets
+SIZES = (8.0, 6.2, 4.8, 3.6, 2.6)  # of the marks of the first and further budgets
 APART = 0.032  # of the axis: marks whose bars overlap stand at least this far apart
 MOST = 0.04  # of the axis: no mark is drawn farther than this from its cost
 SPAN = math.log(2.5)  # the least ratio of the dearest arm to the cheapest that an axis shows
@@ -168,9 +168,12 @@ def _legend(arms: pd.DataFrame, base: pd.DataFrame) -> list[Line2D]:
 
 def _caption(arms: pd.DataFrame) -> str:
     counts = sorted(set(arms["n"]))
+    untimed = sorted(arms.loc[arms["latency"].isna(), "arm"].unique()) if "latency" in arms else []
+    latency = f" Latency was not measured of {', '.join(untimed)}." if 0 < len(untimed) < arms["arm"].nunique() else ""
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return (
         f"Marks: mean over seeds ({n}); bars: one standard deviation. "
         "Marks that would touch are moved sideways a little; thin lines join an arm's budgets.\n"
         "Front: no other arm has a higher validation accuracy at a lower cost; drawn through the marks."
+        f"{latency}"
     )

@@ -131,7 +131,8 @@ def gamma_of_slots(frame: pd.DataFrame, cuts: pd.DataFrame) -> Figure:
 def _below(axes: Axes, cut: float, edges: NDArray[np.float64]) -> None:
     """Say of a cut that it lies left of the axis, where its line can hardly be seen."""
     if cut <= edges[0]:
-        axes.text(0.03, 0.97, "cut: here", transform=axes.transAxes, va="top", color=style.VERMILION, fontsize=8)
+        axes.text(0.97, 0.97, "cut: left edge", transform=axes.transAxes, va="top", ha="right", color=style.VERMILION,
+                  fontsize=8)  # fmt: skip
 
 
 def _edges(frame: pd.DataFrame, bins: int) -> NDArray[np.float64]:

@@ -17,6 +17,7 @@ from prune_nas.report.figures import style
 _LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 _COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
 _MARKERS = "osD^vXP*"
+_LONG = 24  # letters of a name, from which the legend stands below the panels
 COLUMNS = ("group", "pattern", "slot", "stage", "depth", "keep")
 
 
@@ -42,7 +43,9 @@ def patterns(frame: pd.DataFrame, title: str, stages: Sequence[str] = ()) -> Fig
     """
     groups = list(frame["group"].unique())
     deep = int(frame["stage"].max()) + 1
-    figure = style.figure(max(7.5, 1.1 * deep + 2.5), 1.3 + 2.3 * len(groups))
+    called = list(frame["pattern"].unique())
+    below = 0.22 * len(called) if max(map(len, called)) > _LONG else 0.0
+    figure = style.figure(max(7.5, 1.1 * deep + 2.5), 1.3 + below + 2.3 * len(groups))
     panels = figure.subplots(len(groups), 1, squeeze=False, sharex=True)[:, 0]
     for axes, group in zip(panels, groups, strict=True):
         own = frame[frame["group"] == group]
@@ -62,7 +65,7 @@ def patterns(frame: pd.DataFrame, title: str, stages: Sequence[str] = ()) -> Fig
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside right upper")
+    figure.legend(list(handles.values()), list(handles), loc="outside lower left" if below else "outside right upper")
     return figure
 
 

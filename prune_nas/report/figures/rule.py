@@ -84,7 +84,13 @@ def _slots(axes: Axes, slots: pd.DataFrame, stages: Sequence[str]) -> None:
                 )
             else:
                 axes.step(
-                    x, ratio, where="mid", color=look.colour, linewidth=1.8, label=f"{arm}: the rule\nwithin the budget"
+                    x,
+                    ratio,
+                    where="mid",
+                    color=look.colour,
+                    linewidth=1.8,
+                    linestyle=(0, (4, 1)),
+                    label=f"{arm}: the rule\nwithin the budget",
                 )
     runs = list(runs_of(slots["stage"].astype(int).tolist()))
     for _, first, _ in runs:
