@@ -19,19 +19,21 @@ class Allowance:
     first: int
 
 
-def divide(both: int, whole: int) -> Allowance:
+def divide(both: int, whole: int, seeds: int) -> Allowance:
     """The division between the rungs, known before any shape is.
 
-    The second rung gets half, or what a whole training of one trial and one of uniform take if that is more. Where
-    these two would take more than two thirds there is no second rung, and the first has it all.
+    The second rung gets half, or if that is more, what whole trainings of one trial and of uniform take with as many of
+    the seeds as two thirds pay for. Where two thirds pay for no such pair there is no second rung, and the first has it
+    all.
 
     Args:
         both: what is left for the study.
         whole: one training of the uniform net, as long as the base's.
+        seeds: of the second rung, at most.
     """
     pair = 2 * whole
-    second = max(both // 2, pair) if 3 * pair <= 2 * both else 0
-    return Allowance(both, both - second)
+    pairs = min(2 * both // (3 * pair), seeds)
+    return Allowance(both, both - max(both // 2, pairs * pair) if pairs else both)
 
 
 def finalists(
@@ -45,9 +47,9 @@ def finalists(
 ) -> list[tuple[Widths, int]]:
     """The second rung's trainings that are paid for: (widths, seed), those that are done among them.
 
-    First come uniform and as many leaders as possible, on one seed; a further seed only if it can be had for all.
-    Nothing is trained where no leader can stand beside uniform. Taking it up again with some of it done, and paid
-    for out of `left`, gives the same.
+    First come uniform and the best leader, on as many seeds as can be had for both, since a choice by one seed is
+    luck; then every further leader that can be had on all these seeds. Nothing is trained where no leader can stand
+    beside uniform. Taking it up again with some of it done, and paid for out of `left`, gives the same.
 
     Args:
         even: the uniform net, which every leader has to beat.
@@ -58,21 +60,18 @@ def finalists(
         done: cost nothing any more.
     """
 
-    def cost(widths: Widths, seed: int) -> int:
-        return 0 if (widths, seed) in done else price(widths)
+    def cost(shapes: Iterable[Widths], with_seeds: Iterable[int]) -> int:
+        return sum(0 if (w, s) in done else price(w) for w in shapes for s in with_seeds)
 
-    first, *further = seeds
-    chosen, left = [even], left - cost(even, first)
-    for widths in leaders:
-        if widths not in chosen and cost(widths, first) <= left:
-            chosen.append(widths)
-            left -= cost(widths, first)
-    if len(chosen) == 1:
+    rivals = [widths for widths in dict.fromkeys(leaders) if widths != even]
+    best = next((widths for widths in rivals if cost((even, widths), seeds[:1]) <= left), None)
+    if best is None:
         return []
-    paid = [first]
-    for seed in further:
-        left -= sum(cost(widths, seed) for widths in chosen)
-        if left < 0:
-            break
-        paid.append(seed)
+    chosen = [even, best]
+    paid = next(seeds[:n] for n in range(len(seeds), 0, -1) if cost(chosen, seeds[:n]) <= left)
+    left -= cost(chosen, paid)
+    for widths in rivals:
+        if widths != best and cost([widths], paid) <= left:
+            chosen.append(widths)
+            left -= cost([widths], paid)
     return [(widths, seed) for seed in paid for widths in chosen]

@@ -64,7 +64,7 @@ class Spending:
         both = max(int(self.config.search_cost * self.base) - self.supernet, 0)
         if not self.config.finalists:
             return Allowance(both, both)
-        return divide(both, self.price(self.even, self.config.epochs))
+        return divide(both, self.price(self.even, self.config.epochs), self.config.finalist_seeds)
 
     def check(self, budget: str) -> None:
         """Refuse a study that may not even begin.
@@ -107,5 +107,7 @@ class Spending:
         trials = min(config.trials - len(begun), free // trial + 1) if free >= 0 else 0
         trials = max(trials, 0)
         paid = (self.allowance.both - spent - trials * trial) // whole
-        shapes = min(paid, config.finalists + 1)
-        return trials, shapes * min(paid // shapes, config.finalist_seeds) if shapes > 1 else 0
+        if not config.finalists or paid < 2:
+            return trials, 0
+        seeds = min(paid // 2, config.finalist_seeds)
+        return trials, seeds * min(paid // seeds, config.finalists + 1)

@@ -18,29 +18,31 @@ def price(widths):
 
 
 def test_the_second_rung_gets_half():
-    assert divide(1500, 200) == Allowance(1500, 750)
+    assert divide(1500, 100, 2) == Allowance(1500, 750)
 
 
-def test_the_second_rung_gets_at_least_what_two_whole_trainings_take():
-    assert divide(1500, 400) == Allowance(1500, 700)
+def test_the_second_rung_gets_at_least_what_a_pair_takes_on_its_seeds():
+    assert divide(1500, 200, 2) == Allowance(1500, 700)
+    assert divide(1500, 400, 2) == Allowance(1500, 700)  # one seed is all that two thirds pay for
 
 
-def test_where_two_whole_trainings_take_most_of_it_there_is_one_rung():
-    assert divide(1500, 501) == Allowance(1500, 1500)
+def test_where_a_pair_takes_most_of_it_there_is_one_rung():
+    assert divide(1500, 501, 2) == Allowance(1500, 1500)
 
 
-@given(amounts, st.integers(1, 10**6))
-def test_a_second_rung_pays_for_two_whole_trainings_and_leaves_a_third(both, whole):
-    given_ = divide(both, whole)
+@given(amounts, st.integers(1, 10**6), st.integers(1, 5))
+def test_a_second_rung_pays_for_a_pair_and_leaves_a_third(both, whole, seeds):
+    given_ = divide(both, whole, seeds)
     second = both - given_.first
-    assert second == 0 or (second >= 2 * whole and 3 * given_.first >= both - 3)
+    assert second == 0 or (second >= 2 * whole and 3 * given_.first >= both)
 
 
-def test_leaders_come_before_seeds_and_a_seed_is_for_all_or_none():
+def test_seeds_come_before_further_leaders_and_a_leader_has_all_seeds_or_none():
     even, a, b = shape(100), shape(101), shape(102)
-    assert finalists(even, [a, b], [7, 8], price, 302) == [(even, 7), (a, 7)]
-    assert finalists(even, [a, b], [7, 8], price, 303) == [(even, 7), (a, 7), (b, 7)]
-    assert finalists(even, [a, b], [7, 8], price, 605) == [(even, 7), (a, 7), (b, 7)]
+    assert finalists(even, [a, b], [7, 8], price, 200) == []
+    assert finalists(even, [a, b], [7, 8], price, 401) == [(even, 7), (a, 7), (b, 7)]
+    assert finalists(even, [a, b], [7, 8], price, 402) == [(even, 7), (a, 7), (even, 8), (a, 8)]
+    assert finalists(even, [a, b], [7, 8], price, 605) == [(even, 7), (a, 7), (even, 8), (a, 8)]
     assert len(finalists(even, [a, b], [7, 8], price, 606)) == 6
 
 
