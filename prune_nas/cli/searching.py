@@ -104,6 +104,11 @@ def search(
         perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
         return
 
+    announce_plan(flags, run=run, config=config, quiet=quiet, json_=json_)
+
+
+def announce_plan(flags: dict[str, Any], *, run: Path | None, config: Path | None, quiet: bool, json_: bool) -> None:
+    """Print what a search with these settings would still train."""
     from prune_nas.api import plan_search
 
     found = plan_search(run, quiet=quiet, config=config, **flags)

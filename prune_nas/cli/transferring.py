@@ -24,7 +24,7 @@ from prune_nas.cli.common import (
     print_json,
     save_figure,
 )
-from prune_nas.cli.searching import perform
+from prune_nas.cli.searching import announce_plan, perform
 from prune_nas.errors import UsageError
 
 Source = Annotated[
@@ -69,6 +69,11 @@ def transfer(
     run: Annotated[Path | None, typer.Option(help="Run directory of --evaluate [default: artifacts/runs/...].")] = None,
     config: Annotated[Path | None, typer.Option(help="A TOML file with any setting of search.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="Lambda of the target's own supernet, for guided, pruned.")
+    ] = None,
+    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the target's own supernet.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs of the base.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
@@ -86,6 +91,9 @@ def transfer(
     data_dir: DataDir = None,
     cache_images: CacheImages = None,
     figures: Figures = True,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="With --evaluate: say what would be trained, how long, and stop.")
+    ] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
@@ -106,6 +114,9 @@ def transfer(
         "selection": selection,
         "preset": preset,
         "train_size": train_size,
+        "precision": precision,
+        "strength": strength,
+        "supernet_epochs": supernet_epochs,
         "epochs": epochs,
         "seed": seed,
         "data_dir": data_dir,
@@ -122,7 +133,15 @@ def transfer(
         "study": study,
     }
     if evaluate:
-        perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
+        for name, file in (("figure", figure), ("out", out)):
+            if file is not None:
+                raise UsageError(
+                    f"--{name} is written without --evaluate, which has a run directory for such files; leave one out"
+                )
+        if dry_run:
+            announce_plan(flags, run=run, config=config, quiet=quiet, json_=json_)
+        else:
+            perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
         return
 
     from prune_nas.config import resolve

@@ -79,7 +79,8 @@ def diagnose(
         if separated and kept > 1 - dead + _MORE:
             sentences.append(
                 f"budget {budget}: {100 * kept:.0f} % of the channels stay, more than carry anything: the cut falls "
-                f"among dead ones, whose order is noise; try --strength {strength / 2:.1g}, or a tighter budget"
+                f"among dead ones, whose order is noise; try --strength {strength / 2:.1g} "
+                f"(it was {strength:.2g}), or a tighter budget"
             )
         if selection.floored:
             sentences.append(

@@ -39,7 +39,6 @@ def verdict(
     budget: str,
     limits: Limits,
     finals: Sequence[Final],
-    expenses: Iterable[Expense],
     non_uniformity: float,
     within: Collection[str],
     failures: Mapping[str, str] = MappingProxyType({}),
@@ -51,7 +50,6 @@ def verdict(
         budget: canonical text.
         limits: the budget made absolute; decides which uniform net is the rival.
         finals: all rows of `finals.csv`.
-        expenses: all rows of `ledger.csv`.
         non_uniformity: of the subject's shape (`patterns.non_uniformity`).
         within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
@@ -61,7 +59,6 @@ def verdict(
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
     against, longer = _comparisons(groups, limits, subject), _at_equal_compute(groups, subject)
-    base = next((row.train_macs for row in own if row.arm == "base"), 0)
     return {
         "schema": SCHEMA,
         "budget": budget,
@@ -73,7 +70,6 @@ def verdict(
             *about_failures(failures),
             *_about_larger(own, within, limits),
             _about_shape(non_uniformity, subject, same=bool(against) and against[0].same),
-            *(_about_search(budget, base, expenses) if subject == "found" else []),
         ],
         "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
@@ -138,7 +134,8 @@ def _headline(comparisons: Sequence[Comparison], subject: str, what: str) -> str
 
 def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     """What the base's whole compute makes of shapes that need no search: at equal epochs a small net trains on less."""
-    against = ((subject, _LONG if (subject, _LONG) in groups else _MAIN), ("base", _MAIN))
+    own = [(subject, _LONG if (subject, _LONG) in groups else _MAIN)] if (subject, _MAIN) in groups else []
+    against = (*own, ("base", _MAIN))  # under scratch-b alone the subject was compared already
     pairs = [
         compare(groups[arm, _LONG], groups[rival])
         for arm in _PLAIN
@@ -189,11 +186,11 @@ def about_floors(space: Space, widths: Mapping[str, int]) -> list[str]:
     ]
 
 
-def _about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[str]:
-    """What finding it cost, in trainings of the base."""
+def about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[str]:
+    """What a budget's search cost, in trainings of the base, which takes `base` training macs."""
     costs = [e for e in expenses if e.phase == "supernet" or (e.phase == "study" and e.budget == budget)]
     spent = sum(e.train_macs for e in costs)
-    if not base or not spent:
+    if not spent:
         return []
     phases = "supernet and this budget's study" if any(e.phase == "supernet" for e in costs) else "this budget's study"
     return [f"the search ({phases}) cost {spent / base:.1f} trainings of the base"]

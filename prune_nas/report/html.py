@@ -136,7 +136,8 @@ def _one_verdict(verdict: Mapping[str, Any], under: str) -> str:
             f"{deploy['arm']} under {deploy['schedule']}: {percent(deploy['val_accuracy'])} % validation accuracy, "
             f"{quantity(deploy['macs'])} macs, {millions(deploy['params'])} params"
         )
-        lines.append(f"<p><strong>Deploy</strong> {escape(words)}.</p>")
+        rule = "Of arms within half a point of the best on validation it is the subject, then a uniform net."
+        lines.append(f'<p><strong>Deploy</strong> {escape(words)}. <span class="quiet">{rule}</span></p>')
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ from prune_nas.design.ledger import total, train_macs
 from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import SCHEMA, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Space, Widths
-from prune_nas.design.verdict import about_floors, unless_untrained, verdict
+from prune_nas.design.verdict import about_floors, about_search, unless_untrained, verdict
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import weights_of
@@ -46,13 +46,14 @@ def conclude(run: Run, job: Search) -> None:
             budget,
             limits,
             finals,
-            expenses,
             non_uniformity(pattern_of(job.space, candidates[job.subject][0])),
             within,
             failures(job, budget, finals),
             job.subject,
         )
         said["sentences"] += about_floors(job.space, candidates[job.subject][0])
+        if job.subject == "found":
+            said["sentences"] += about_search(budget, job.spending[budget].base, expenses)
         if job.subject == "transferred":
             said["headline"] = f"{saved(job, finals)}{said['headline']}"
             said["sentences"] += about_prior(job.priors[budget], job.space, finals)

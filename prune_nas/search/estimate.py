@@ -35,7 +35,15 @@ _ADVICE = (
     "advice: at equal total compute a taper that was trained with all of it was ahead of every search measured so far "
     "(artifacts/results/peers.md); try it first"
 )
-_SAME = ("base_width", "image_size", "train_size", "space", "epochs", "data_dir")  # what `transfer` has flags for
+_SAME = (
+    "base_width",
+    "image_size",
+    "train_size",
+    "space",
+    "epochs",
+    "seeds",
+    "data_dir",
+)  # what `transfer` has flags for
 _AGREED = 1.1  # two probes whose times differ by less are enough
 
 
@@ -155,8 +163,8 @@ def remark(job: Search, view: View) -> None:
                 f"the base itself meets {budget}: there is nothing to make smaller, and every arm will be as it is"
             )
     if job.priors and job.scored:
-        asked = ", ".join(arm for arm in FROM_SUPERNET if arm in job.config.arms)
-        view.say(f"a supernet is trained all the same, for the arms that were asked for: {asked}")
+        wished = ", ".join(arm for arm in FROM_SUPERNET if arm in job.config.arms)
+        view.say(f"a supernet is trained all the same, for the arms that were asked for: {wished}")
     if job.batch >= len(job.setting.data.train):
         view.say(
             f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step; "
@@ -167,8 +175,9 @@ def remark(job: Search, view: View) -> None:
             "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
             "files scores.safetensors, supernet.safetensors and rule.json are absent"
         )
-    for name, spending in job.spending.items() if job.studied else ():
-        _remark_cost(job.config, name, spending, view)
+    for asked in job.config.budgets:
+        if any(job.studies_left(asked)):
+            _remark_cost(job.config, str(asked), job.spending[str(asked)], view)
     if "inherited" in job.config.arms and job.space.shuffles:
         view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
 
@@ -178,9 +187,15 @@ def _remark_cost(config: Config, budget: str, spending: Spending, view: View) ->
     trials, finalists = spending.expected()
     every = (config.finalists + 1) * config.finalist_seeds if config.finalists else 0
     if trials < config.trials or finalists < every:
+        then = f"and for no whole ones, so that what is found rests on trainings of {config.trial_epochs} epochs"
+        if finalists:
+            then = (
+                f"then for {finalists} whole trainings of uniform and the best of them, each shape on as many seeds "
+                f"(at most {config.finalists + 1} shapes x {config.finalist_seeds} seeds)"
+            )
         view.say(
-            f"study {budget}: --search-cost {config.search_cost:g} (trainings of the base) pays for some {trials} of "
-            f"{config.trials} trials, and for {finalists} of {every} whole trainings of the best of them and of uniform"
+            f"study {budget}: --search-cost {config.search_cost:g} (trainings of the base) pays for some {trials} "
+            f"trials of at most {config.trials}, {then}"
         )
 
 

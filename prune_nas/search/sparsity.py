@@ -226,7 +226,7 @@ def _conclude(job: Sparsity) -> None:
     for budget, arms in job.arms.items():
         rule = arms[job.subject].rule or job.pruned[budget].rule
         limits, within, failed = job.limits[budget], set(arms), conclusion.failures(job, budget, finals)
-        said = verdict(budget, limits, finals, expenses, rule.non_uniformity, within, failed, job.subject)
+        said = verdict(budget, limits, finals, rule.non_uniformity, within, failed, job.subject)
         if job.subject == "transferred":
             said["headline"] = f"{conclusion.saved(job, finals)}{said['headline']}"
             said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from prune_nas.config import Config
@@ -14,6 +14,8 @@ from prune_nas.design.projection import uniform_widths
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.search.finals import FINALIST_SEEDS
+
+_MOST = 1000  # tenths of a training of the base up to which a search cost that suffices is looked for
 
 
 @dataclass(frozen=True)
@@ -67,18 +69,29 @@ class Spending:
         return divide(both, self.price(self.even, self.config.epochs), self.config.finalist_seeds)
 
     def check(self, budget: str) -> None:
-        """Refuse a study that may not even begin.
+        """Refuse a study that would try nothing beside uniform.
 
         Raises:
             UsageError: naming the settings that would help.
         """
-        if self.allowance.first < self.dearest:
-            raise UsageError(
-                f"--search-cost {self.config.search_cost:g} (trainings of the base) pays for no study under {budget}: "
-                f"the supernet takes {self.supernet / self.base:.2g}, and one trial may take "
-                f"{self.dearest / self.base:.2g}, beside what is kept for finalists; raise it, lower --supernet-epochs "
-                "or --trial-epochs, or add --trials 0"
-            )
+        if self._suffices:
+            return
+        config = self.config
+        enough = next((c / 10 for c in range(1, _MOST) if self._at(c / 10)._suffices), None)
+        raised = f"raise it to {enough:g}" if enough else "raise it"
+        raise UsageError(
+            f"--search-cost {config.search_cost:g} (trainings of the base) pays for no study under {budget}: the "
+            f"supernet takes {self.supernet / self.base:.2g}, and one trial may take {self.dearest / self.base:.2g}, "
+            f"beside what is kept for finalists; {raised}, lower --supernet-epochs or --trial-epochs, or add --trials 0"
+        )
+
+    @property
+    def _suffices(self) -> bool:
+        """Whether the first rung pays for two trials: the first of them is uniform."""
+        return self.allowance.first >= min(self.config.trials, 2) * self.dearest
+
+    def _at(self, cost: float) -> Spending:
+        return replace(self, config=self.config.model_copy(update={"search_cost": cost}))
 
     def affords(self, begun: Sequence[Widths]) -> bool:
         """Whether the first rung may train another candidate beside these, whatever it turns out to be."""

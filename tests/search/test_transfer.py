@@ -135,6 +135,12 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     assert "taper: " in out
     assert "taper from taper" not in out
     assert "widths of the network at its full width" in out
+    code, _, err = cli("transfer", "taper", *asked, "--evaluate", "--out", tmp_path / "w.csv")
+    assert (code, "--out is written without --evaluate" in err) == (2, True)
+    small = ["--preset", "smoke", "--train-size", 100, "--seeds", 1, "--arms", "transferred,uniform"]
+    code, out, err = cli("transfer", "taper", *asked, "--evaluate", "--dry-run", *small)
+    assert code == 0, err
+    assert "finals macs=0.2: 1 x transferred scratch-e, 8 epochs" in out
     _, out, _ = cli("transfer", "taper", *asked, "--base-width", "0.5")
     assert "full width" not in out
     code, _, err = cli("transfer", "taper", *asked, "--source-budget", "macs=0.3")

@@ -94,7 +94,7 @@ def _widths(runs: dict[str, RunData]) -> Iterator[Drawing]:
 
 
 _NEEDS = {
-    "accuracy": "it takes runs of one network, at one width and on one data set",
+    "accuracy": "it takes runs of one network, at one width and on the same images (data set, train and val size)",
     "widths": "it takes runs with widths of an arm that was pruned, transferred or found",
 }
 COMPARED: dict[str, Callable[[dict[str, RunData]], Iterator[Drawing]]] = {"accuracy": _accuracy, "widths": _widths}

@@ -106,6 +106,7 @@ def _values(axes: Axes, frame: pd.DataFrame) -> None:
                      linewidth=1.6, zorder=2)  # fmt: skip
         axes.scatter([], [], facecolor="none", edgecolor=style.BLACK, marker="s", s=48, linewidth=1.6, label=label)
     found = valued[valued["found"] & (valued["state"] != "REPEAT")]
+    found = found[found["epochs"] == found["epochs"].max()]  # where it was decided
     if len(found):
         axes.scatter(found["number"], 100 * found["value"], facecolor="none", edgecolor=style.BLACK, marker="o", s=190,
                      linewidth=1, label="what was found", zorder=3)  # fmt: skip
