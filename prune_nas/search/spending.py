@@ -77,12 +77,16 @@ class Spending:
         if self._suffices:
             return
         config = self.config
-        enough = next((c / 10 for c in range(1, _MOST) if self._at(c / 10)._suffices), None)
+        costs = [self._at(c / 10) for c in range(1, _MOST)]
+        enough = next((one.config.search_cost for one in costs if one._suffices), None)
+        finals = next((one.config.search_cost for one in costs if one._suffices and one.expected()[1]), None)
         raised = f"raise it to {enough:g}" if enough else "raise it"
+        raised += f" ({finals:g} for finalists, too)" if finals and finals != enough else ""
         raise UsageError(
             f"--search-cost {config.search_cost:g} (trainings of the base) pays for no study under {budget}: the "
             f"supernet takes {self.supernet / self.base:.2g}, and one trial may take {self.dearest / self.base:.2g}, "
-            f"beside what is kept for finalists; {raised}, lower --supernet-epochs or --trial-epochs, or add --trials 0"
+            f"beside what is kept for finalists; {raised}, lower --supernet-epochs and --trial-epochs, or add "
+            "--trials 0"
         )
 
     @property

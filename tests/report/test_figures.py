@@ -316,6 +316,11 @@ def test_parallel_has_a_line_a_finished_candidate_at_its_stage_means(run):
     assert labels(figure) == [f"best in short training: trial {best.number}, {100 * best.value:.1f} %"]
 
 
+def test_of_equal_candidates_the_first_is_the_best(run):
+    trials = [replace(trial, value=0.5) for trial in run.trials if trial.budget == BUDGET and trial.value]
+    assert candidates(trials, run.space)["number"].iloc[-1] == min(trial.number for trial in trials)
+
+
 def test_parallel_names_what_was_found(run):
     trials = [trial for trial in run.trials if trial.budget == BUDGET]
     best, *others = sorted((t for t in trials if t.value), key=lambda t: -t.value)

@@ -42,7 +42,9 @@ def candidates(trials: Iterable[TrialRow], space: Space, found: Mapping[str, int
         for trial in done
         if trial.epochs == short
     ]
-    return pd.DataFrame(rows, columns=["number", "value", "found", *names]).sort_values("value", ignore_index=True)
+    return pd.DataFrame(rows, columns=["number", "value", "found", *names]).sort_values(
+        ["value", "number"], ascending=[True, False], ignore_index=True
+    )  # of equals the first is the best, as in the study
 
 
 def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Figure:
