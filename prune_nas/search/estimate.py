@@ -143,7 +143,7 @@ def announce(job: Search, view: View) -> None:
 
 def _taper_command(config: Config) -> str:
     """The command that trains a taper of the same network on the same data."""
-    plain = {**Config(model="", dataset="").model_dump(), **PRESETS[config.preset]} if config.preset in PRESETS else {}
+    plain = {**Config(model="", dataset="").model_dump(), **PRESETS.get(config.preset, {})}
     same = [(name, value) for name in _SAME if (value := getattr(config, name)) != plain.get(name)]
     flags = [("preset", config.preset), *((name.replace("_", "-"), value) for name, value in same)]
     budgets = " ".join(f"-b {budget}" for budget in config.budget)

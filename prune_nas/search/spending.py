@@ -79,7 +79,8 @@ class Spending:
         config = self.config
         costs = [self._at(c / 10) for c in range(1, _MOST)]
         enough = next((one.config.search_cost for one in costs if one._suffices), None)
-        finals = next((one.config.search_cost for one in costs if one._suffices and one.expected()[1]), None)
+        whole = costs if config.finalists else []
+        finals = next((one.config.search_cost for one in whole if one._suffices and one.expected()[1]), None)
         raised = f"raise it to {enough:g}" if enough else "raise it"
         raised += f" ({finals:g} for finalists, too)" if finals and finals != enough else ""
         raise UsageError(
@@ -121,8 +122,7 @@ class Spending:
         config, spent = self.config, self.trials(begun)
         trial, whole = (self.price(self.even, epochs) for epochs in (config.trial_epochs, config.epochs))
         free = self.allowance.first - spent - self.dearest
-        trials = min(config.trials - len(begun), free // trial + 1) if free >= 0 else 0
-        trials = max(trials, 0)
+        trials = max(min(config.trials - len(begun), free // trial + 1), 0) if free >= 0 else 0
         paid = (self.allowance.both - spent - trials * trial) // whole
         if not config.finalists or paid < 2:
             return trials, 0

@@ -123,13 +123,13 @@ def _measure(
 
     def step(name: str) -> float:
         network.zero_grad(set_to_none=True)
-        start = time.perf_counter()
         with quick_gradients(network, device, FORMATS[name]):
+            start = time.perf_counter()
             with Precision(name).autocast(device):
                 loss = F.cross_entropy(network(batch[0]), batch[1])
             loss.backward()
-        synchronise(device)
-        return time.perf_counter() - start
+            synchronise(device)
+            return time.perf_counter() - start
 
     gradients = {}
     for name in names:
