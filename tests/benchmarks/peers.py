@@ -17,10 +17,10 @@ labels (soft); `slimming/F/X` prunes by Network Slimming's plain threshold, `gui
 trains no sparse net and keeps the filters of a uniform one with the largest L1 norm. `tpe/N`, `random/N` and `tilt/N`
 train N candidates for a tenth of the base's compute each (Optuna's TPE over a width a slot, projected onto the
 budget; random shapes; the one-parameter family around uniform), then the best of them with the rest. Peers, with half
-of the total for the training that they need: `torch-pruning-slim/X`, `torch-pruning-group/X` (torch-pruning:
-BNScalePruner with normalizer=None, and GroupNormPruner) and `fastnas/X` (nvidia-modelopt), their nets going on as
-their authors do (tuned: a tenth of the learning rate in steps; fastnas: half of it, one cycle), under rewind, or from
-scratch.
+of the total for the training that they need, and the layers that no slot holds kept whole: `torch-pruning-slim/X`,
+`torch-pruning-group/X` (torch-pruning: BNScalePruner with normalizer=None, and GroupNormPruner) and `fastnas/X`
+(nvidia-modelopt, in steps of 8 channels, or of half the narrowest slot), their nets going on as their authors do
+(tuned: a tenth of the learning rate in steps; fastnas: half of it, one cycle), under rewind, or from scratch.
 """
 
 from __future__ import annotations
@@ -268,7 +268,8 @@ def torch_pruning(ground: Ground, end: str, kind: str) -> Net:
 
     space = ground.space
     network = ground.traced.build(space.base, seed=ground.seed)
-    heads = [m for m in network.modules() if isinstance(m, nn.Linear)][-1:]
+    ours = {layer for slot in space.slots for layer in slot.layers}
+    fixed = [m for n, m in network.named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and n not in ours]
     x = torch.randn(1, *space.input_shape)
     schedule = recipe("fast", ground.base_epochs)
     if kind == "slim":
@@ -280,13 +281,14 @@ def torch_pruning(ground: Ground, end: str, kind: str) -> Net:
         chosen = tp.importance.GroupMagnitudeImportance(p=2, normalizer="max")
         make = tp.pruner.GroupNormPruner
     pruner = make(network, x, importance=chosen, reg=pull, global_pruning=True, pruning_ratio=1.0,
-                  iterative_steps=400, ignored_layers=heads)  # fmt: skip
+                  iterative_steps=400, ignored_layers=fixed)  # fmt: skip
     ground.fit(lambda: network, ground.base_macs, schedule, seed=ground.seed,
                penalty=lambda model, lr: pruner.regularize(model))  # fmt: skip
     network.eval()
     while pruner.current_step < 400 and not ground.limits.admits(space.cost(_widths_of(ground, network))):
         pruner.step()
     widths = _widths_of(ground, network)
+    assert sum(p.numel() for p in network.parameters()) == space.cost(widths).params, "it pruned what no slot holds"
     if end == "scratch":
         return Net(widths)
     return Net(widths, lambda: network, schedule=_forward_only(end))
@@ -317,8 +319,9 @@ def fastnas(ground: Ground, end: str) -> Net:
         return right / len(few)
 
     config = mtp.fastnas.FastNASConfig()
-    config["nn.Conv2d"]["*"]["channel_divisor"] = 8
-    config["nn.BatchNorm2d"]["*"]["feature_divisor"] = 8
+    divisor = min(8, min(space.base.values()) // 2)
+    config["nn.Conv2d"]["*"]["channel_divisor"] = divisor
+    config["nn.BatchNorm2d"]["*"]["feature_divisor"] = divisor
     loader = [
         (x.contiguous(), y)
         for x, y in ground.setting.data.train.subset(torch.arange(min(1280, ground.images))).batches(64)
