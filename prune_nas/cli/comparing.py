@@ -126,9 +126,6 @@ def compare(
             typer.echo("\n".join(found.lines()))
         return
 
-    from prune_nas.report.html import write_all
-    from prune_nas.report.paper_table import write_tables
-    from prune_nas.report.run_data import RunData
     from prune_nas.search.compare import compare as work
     from prune_nas.search.progress import View
     from prune_nas.search.together import follows
@@ -137,6 +134,11 @@ def compare(
         return
     path = run or Path("artifacts/runs") / settings.run_name
     work(settings, path, View(quiet=quiet))
+
+    from prune_nas.report.html import write_all
+    from prune_nas.report.paper_table import write_tables
+    from prune_nas.report.run_data import RunData
+
     data = RunData(path)
     written = write_tables(data, path)
     page = write_all(data, figures=figures)

@@ -123,10 +123,11 @@ def perform(
 ) -> None:
     """Search with these settings, draw the figures if asked for, write the report, and print the results."""
     from prune_nas.api import run_search
-    from prune_nas.report.html import write_all
 
     done = run_search(run, quiet=quiet, config=config, **flags)
     if done is not None:
+        from prune_nas.report.html import write_all  # here, since matplotlib keeps the first training waiting
+
         report_run(done.path, partial(write_all, figures=figures), json_=json_)
 
 

@@ -1,4 +1,4 @@
-"""Construct a network at chosen widths: a copy of the traced one with every layer made anew."""
+"""Construct a network at chosen widths: a copy of the traced one, every layer brought to its size."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from prune_nas.design.space import Layer, Space, size
 from prune_nas.errors import UsageError
 from prune_nas.nets.absent import Absent
 from prune_nas.nets.initialise import initialise
-from prune_nas.nets.layers import LAYERS
 from prune_nas.nets.reading import PARAMETER
 
 Module = Any  # a torch.nn module whose kind its layer tells
-_SIZES = {"in_channels", "out_channels", "groups", "in_features", "out_features", "num_features", "num_channels"}
+
+_CHANNELS = ("out_channels", "out_features", "num_channels", "num_features", "num_parameters", "normalized_shape")
+"""Under one of these names a layer has the channels that it gives."""
 
 
 def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: int) -> nn.Module:
@@ -43,8 +44,8 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], seed: in
             owner, _, own = layer.name.rpartition(".")
             setattr(network.get_submodule(owner), own, _stretched(network, layer, size(layer.outputs, widths)))
         elif layer.kind != "fixed":
-            old = network.get_submodule(layer.name)
-            network.set_submodule(layer.name, _resized(old, layer, widths))
+            inputs, outputs = size(layer.inputs, widths), size(layer.outputs, widths)
+            _resize(network.get_submodule(layer.name), layer, inputs, outputs)
     return initialise(network, seed).train()
 
 
@@ -55,93 +56,67 @@ def _stretched(network: nn.Module, layer: Layer, outputs: int) -> nn.Parameter:
     return nn.Parameter(old.detach().index_select(dim, torch.arange(outputs) % old.shape[dim]), old.requires_grad)
 
 
-def _resized(old: Module, layer: Layer, widths: Mapping[str, int]) -> nn.Module:
-    inputs, outputs = size(layer.inputs, widths), size(layer.outputs, widths)
-    if type(old) not in LAYERS:
-        return _copied(old, layer, inputs, outputs)
-    parameter = next(old.parameters(), None)
-    # Made without storage: a constructor's own initialisation would advance the global random state.
-    made: nn.Module = type(old)(
-        **_arguments(old, layer, inputs, outputs), device="meta", dtype=None if parameter is None else parameter.dtype
-    )
-    return made.to_empty(device="cpu")
+def _resize(module: Module, layer: Layer, inputs: int, outputs: int) -> None:
+    """Change a layer's size in place: its weight is new, its numbers for each channel are its own, in turn.
 
-
-def _copied(old: Module, layer: Layer, inputs: int, outputs: int) -> nn.Module:
-    """A layer of another library at another size: its constructor is unknown, so a copy's tensors are changed."""
-    arguments = _arguments(old, layer, inputs, outputs)
-    made: nn.Module = copy.deepcopy(old)
+    A constructor would draw initial weights from the global random state, and another library's is not known.
+    """
+    before, sizes = _channels(module), _sizes(module, layer, inputs, outputs)
     weighted = layer.kind in ("conv", "depthwise", "linear")
-    before = old.weight.shape[0] if weighted else _features(old)
-    for name in _SIZES & arguments.keys():
-        setattr(made, name, arguments[name])
-    if weighted and hasattr(old, "scale"):  # a weight-standardised convolution's, which is gamma / sqrt(fan-in)
-        fan_in = arguments.get("in_channels", inputs) // arguments.get("groups", 1)
-        setattr(made, "scale", old.scale * (old.weight.shape[1] / fan_in) ** 0.5)  # noqa: B010
-    if "normalized_shape" in arguments:
-        setattr(made, "normalized_shape", (outputs,))  # noqa: B010  (not every module has one)
-    own = [*old.named_parameters(recurse=False), *old.named_buffers(recurse=False)]
+    shape = _weight_shape(module, sizes) if weighted else ()
+    if weighted and hasattr(module, "scale"):  # a weight-standardised convolution's, which is gamma / sqrt(fan-in)
+        module.scale *= (module.weight.shape[1] / shape[1]) ** 0.5
+    own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
     for name, value in own:
         if weighted and name == "weight":
-            entering = arguments.get("in_channels", inputs) // arguments.get("groups", 1)
-            new = value.new_zeros(outputs, entering, *value.shape[2:])
+            new = value.new_zeros(shape)
         elif value.ndim and value.shape[0] == before:
             new = value.detach().index_select(0, torch.arange(outputs) % before)
         else:
             continue
-        setattr(made, name, nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new)
-    return made
+        setattr(module, name, nn.Parameter(new, value.requires_grad) if isinstance(value, nn.Parameter) else new)
+    for name, channels in sizes.items():
+        setattr(module, name, channels)
 
 
-def _features(norm: Module) -> int:
-    """The channels of a norm, under whichever name its kind has them."""
-    if isinstance(norm, nn.LayerNorm):
-        return int(norm.normalized_shape[0])
-    return int(norm.num_channels if isinstance(norm, nn.GroupNorm) else norm.num_features)
+def _channels(module: Module) -> int:
+    """The channels that a layer gives."""
+    found = getattr(module, _name(module))
+    return int(found[0] if isinstance(found, tuple) else found)
 
 
-def _arguments(old: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:
-    """The constructor's arguments that make a module like `old` of another size."""
-    if layer.kind in ("conv", "depthwise"):
-        return _convolution(old, layer, inputs, outputs)
-    if layer.kind == "linear":
-        return {"in_features": inputs, "out_features": outputs, "bias": old.bias is not None}
-    if layer.kind == "prelu":
-        return {"num_parameters": outputs, "init": old.init}
-    if isinstance(old, nn.LayerNorm):
-        affine = {"elementwise_affine": old.elementwise_affine, "bias": old.bias is not None}
-        return {"normalized_shape": outputs, "eps": old.eps, **affine}
-    if isinstance(old, nn.GroupNorm):
-        _demand_multiple(layer, outputs, old.num_groups)
-        return {"num_groups": old.num_groups, "num_channels": outputs, "eps": old.eps, "affine": old.affine}
-    return {
-        "num_features": outputs,
-        "eps": old.eps,
-        "momentum": old.momentum,
-        "affine": old.affine,
-        "track_running_stats": old.track_running_stats,
-    }
+def _name(module: Module) -> str:
+    return next(name for name in _CHANNELS if hasattr(module, name))
 
 
-def _convolution(old: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:
-    groups = old.groups
+def _sizes(module: Module, layer: Layer, inputs: int, outputs: int) -> dict[str, Any]:
+    """The attributes that hold a layer's size, at another size.
+
+    Raises:
+        UsageError: groups do not divide it.
+    """
+    name = _name(module)
     if layer.kind == "depthwise":
-        inputs = groups = outputs * old.in_channels // old.out_channels
-    else:
-        _demand_multiple(layer, inputs, groups)
-        _demand_multiple(layer, outputs, groups)
-    arguments = {
-        "in_channels": inputs,
-        "out_channels": outputs,
-        "kernel_size": old.kernel_size,
-        "stride": old.stride,
-        "padding": old.padding,
-        "dilation": old.dilation,
-        "groups": groups,
-        "bias": old.bias is not None,
-        "padding_mode": old.padding_mode,
-    }
-    return arguments | ({"output_padding": old.output_padding} if old.transposed else {})
+        inputs = outputs * module.in_channels // module.out_channels
+        return {name: outputs, "in_channels": inputs, "groups": inputs}
+    if layer.kind == "conv":
+        _demand_multiple(layer, inputs, module.groups)
+        _demand_multiple(layer, outputs, module.groups)
+        return {name: outputs, "in_channels": inputs}
+    if layer.kind == "linear":
+        return {name: outputs, "in_features": inputs}
+    if isinstance(module, nn.GroupNorm):
+        _demand_multiple(layer, outputs, module.num_groups)
+    return {name: (outputs,) if name == "normalized_shape" else outputs}
+
+
+def _weight_shape(module: Module, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    if "in_features" in sizes:
+        return sizes["out_features"], sizes["in_features"]
+    groups = sizes.get("groups", module.groups)
+    ways = sizes["out_channels"], sizes["in_channels"]
+    first, second = reversed(ways) if module.transposed else ways
+    return first, second // groups, *module.kernel_size
 
 
 def _demand_multiple(layer: Layer, channels: int, groups: int) -> None:

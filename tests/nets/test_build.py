@@ -49,6 +49,21 @@ def test_arguments_of_layers_survive():
     ).replace("(6, eps", "(4, eps").replace("in_features=6", "in_features=4")
 
 
+def test_what_hangs_on_a_layer_survives():
+    network = networks.Flat()
+    layer = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    layer.note = "kept"
+    calls = []
+    layer.register_forward_hook(lambda module, inputs, output: calls.append(output.shape[1]))
+    traced = trace(network, input_shape=SMALL)
+    calls.clear()
+    built = traced.build(halves(traced.space), seed=0)
+    built(torch.randn(2, *SMALL))
+    assert calls == [halves(traced.space)["body.0.0"]]
+    assert next(module for module in built.modules() if isinstance(module, nn.Conv2d)).note == "kept"
+    assert layer.weight.shape[0] == traced.space.base["body.0.0"]  # the traced network stays as it was
+
+
 def test_a_bare_parameter_keeps_its_numbers_and_is_inherited():
     traced = trace(networks.Scaled, input_shape=SMALL)
     narrow, wide = traced.build({"stem": 5, "up": 6}, seed=0), traced.build({"stem": 11, "up": 6}, seed=0)
