@@ -116,6 +116,9 @@ def test_train_a_spec_with_two_seeds(searched, cli, tmp_path):
     assert [row["seed"] for row in rows] == [0, 1]
     assert all((tmp_path / row["weights"]).exists() for row in rows)
     assert all(0 <= row["test_accuracy"] <= 1 for row in rows)
+    code, out, err = cli("train", searched / "best.json", "--dataset", "digits", *common, "--recipe", "paper")
+    assert code == 0, err
+    assert json.loads(out)[0]["weights"] != rows[0]["weights"]  # another experiment, another file
     longer = [
         "--schedule",
         "scratch-b",

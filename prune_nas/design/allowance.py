@@ -19,21 +19,23 @@ class Allowance:
     first: int
 
 
-def divide(both: int, whole: int, seeds: int) -> Allowance:
+def divide(both: int, whole: int, seeds: int, least: int = 0) -> Allowance:
     """The division between the rungs, known before any shape is.
 
     The second rung gets half, or if that is more, what whole trainings of one trial and of uniform take with as many of
-    the seeds as two thirds pay for. Where two thirds pay for no such pair there is no second rung, and the first has it
-    all.
+    the seeds as two thirds pay for; but the first rung keeps its `least`, so that more in all never leaves it with too
+    little. Where the second rung cannot have a pair it gets nothing.
 
     Args:
         both: what is left for the study.
         whole: one training of the uniform net, as long as the base's.
         seeds: of the second rung, at most.
+        least: what the first rung needs for trials at all.
     """
     pair = 2 * whole
     pairs = min(2 * both // (3 * pair), seeds)
-    return Allowance(both, both - max(both // 2, pairs * pair) if pairs else both)
+    second = min(max(both // 2, pairs * pair), max(both - least, 0))
+    return Allowance(both, both - second if second >= pair and pairs else both)
 
 
 def finalists(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
 
 _LONGEST = 30  # digits of a whole number
+_LEFTOVER = re.compile(r"\..+\.(safetensors|json|csv|html|md|svg|png|pdf)\.[a-z0-9_]{8}")  # as `write_bytes` names it
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -31,6 +33,13 @@ def write_bytes(path: Path, content: bytes) -> None:
         if isinstance(error, OSError) and error.filename is None:  # a full disk's error names nothing
             error.filename = str(path)
         raise
+
+
+def drop_leftovers(folder: Path) -> None:
+    """Delete what writes that were cut off left below `folder`; nobody may be writing there."""
+    for path in folder.rglob(".*.*"):
+        if _LEFTOVER.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -72,20 +72,20 @@ def _state(state: str, now: Mapping[str, Any]) -> str:
 
 
 def _best(run: RunData) -> dict[str, dict[str, Any]]:
-    """Budget -> the candidate with the highest mean over its seeds, among those that were trained longest."""
+    """Budget -> the candidate with the highest mean, among those that were trained longest and on the most seeds."""
     found: dict[str, dict[str, Any]] = {}
     rows = run.frame("trials").dropna(subset="value")
     rows = rows[rows["state"] != "REPEAT"]
     for budget, own in rows.groupby("budget", sort=False):
         longest = own[own["epochs"] == own["epochs"].max()]
-        means = longest.groupby("widths", sort=False).agg(number=("number", "first"), value=("value", "mean"))
-        first = means.sort_values("value", ascending=False, kind="stable").iloc[0]
-        epochs, seeds = int(own["epochs"].max()), int((longest["widths"] == first.name).sum())
+        named = {"number": ("number", "first"), "value": ("value", "mean"), "n": ("value", "size")}
+        means = longest.groupby("widths", sort=False).agg(**named)
+        first = means[means["n"] == means["n"].max()].sort_values("value", ascending=False, kind="stable").iloc[0]
         found[str(budget)] = {
             "number": int(first["number"]),
             "value": float(first["value"]),
-            "epochs": epochs,
-            "n": seeds,
+            "epochs": int(own["epochs"].max()),
+            "n": int(first["n"]),
         }
     return found
 

@@ -187,13 +187,14 @@ class Compare(Experiment):
     def _note(self, origin: Origin, result: Result) -> None:
         """Write down what became of a network that was trained to be pruned."""
         macs = ledger.train_macs(self.space.cost(self.space.base).macs, len(self.setting.data.train), result.epochs)
+        before = self.run.record.get("origins", {}).get(origin.key, {"train_macs": 0, "seconds": 0.0})
         about = {
             "name": origin.name,
             "strength": origin.pressure and origin.pressure.strength,
             "val_accuracy": result.val_accuracy,
             "epochs": result.epochs,
-            "train_macs": macs,
-            "seconds": result.seconds,
+            "train_macs": before["train_macs"] + macs,  # an attempt that failed was paid for, too
+            "seconds": before["seconds"] + result.seconds,
         }
         if result.error:
             about |= {"error": result.error, "diverged": result.diverged}

@@ -82,6 +82,8 @@ class Alone:
 class _Task:
     training: Training
     tries: int = 1
+    epochs: int = 0
+    seconds: float = 0.0
     result: Result | None = None
 
 
@@ -99,16 +101,15 @@ class Workers:
 
     def run(self, sources: Sequence[Source], on_epoch: OnEpoch) -> None:
         """Do everything that the sources ask for; the earlier source goes first where both have work."""
-        lines: list[tuple[Source, deque[_Task]]] = [(source, deque()) for source in sources]
+        lines = [_Line(source, ahead=len(self._devices)) for source in sources]
         while True:
             while self._free and (task := _next(lines)) is not None:
                 self._give(self._free.pop(), task)
             if not self._busy:
                 return
             self._listen(on_epoch)
-            for source, asked in lines:
-                while asked and (result := asked[0].result) is not None:
-                    source.tell(asked.popleft().training, result)
+            for line in lines:
+                line.tell()
 
     def __enter__(self) -> Self:
         return self
@@ -134,7 +135,9 @@ class Workers:
         if answer is None:
             self._lost(worker, task)
         elif answer["kind"] == "epoch" and task is not None:
-            on_epoch(task.training, Epoch(**answer["epoch"]))
+            epoch = Epoch(**answer["epoch"])
+            task.epochs, task.seconds = max(task.epochs, epoch.number), task.seconds + epoch.seconds
+            on_epoch(task.training, epoch)
         elif answer["kind"] == "result" and task is not None:
             task.result = replace(Result(**answer["result"]), worker=worker.name)
             self._release(worker.name)
@@ -151,7 +154,7 @@ class Workers:
             self._give(worker.name, task)
             return
         error = f"its worker process ended {_TRIES} times, last with status {status} (-9: out of memory, or killed)"
-        task.result = Result(None, 0, 0.0, error=error, worker=worker.name)
+        task.result = Result(None, task.epochs, round(task.seconds, 3), error=error, worker=worker.name)
         self._release(worker.name)
 
     def _release(self, name: str) -> None:
@@ -159,12 +162,41 @@ class Workers:
         self._free.append(name)
 
 
-def _next(lines: Sequence[tuple[Source, deque[_Task]]]) -> _Task | None:
-    for source, asked in lines:
-        if (training := source.ask()) is not None:
-            asked.append(_Task(training))
-            return asked[-1]
-    return None
+class _Line:
+    """A source, what it asked for and was not told yet, and what of that no worker has begun.
+
+    It is asked again after every single result, up to `ahead` trainings in hand, whether or not a worker is free: what
+    a study proposes must know the results before it, not those that happen to be there.
+    """
+
+    def __init__(self, source: Source, ahead: int) -> None:
+        self._source, self._ahead = source, ahead
+        self._untold: deque[_Task] = deque()
+        self.waiting: deque[_Task] = deque()
+        self._fill()
+
+    def ask(self) -> bool:
+        """Ask for one training more; whether there is one."""
+        training = self._source.ask()
+        if training is not None:
+            self.waiting.append(_Task(training))
+            self._untold.append(self.waiting[-1])
+        return training is not None
+
+    def tell(self) -> None:
+        """Pass on, in the order of asking, what has come in."""
+        while self._untold and (result := self._untold[0].result) is not None:
+            self._source.tell(self._untold.popleft().training, result)
+            self._fill()
+
+    def _fill(self) -> None:
+        while len(self._untold) < self._ahead and self.ask():
+            pass
+
+
+def _next(lines: Sequence[_Line]) -> _Task | None:
+    line = next((line for line in lines if line.waiting), None) or next((line for line in lines if line.ask()), None)
+    return line.waiting.popleft() if line else None
 
 
 class _Worker:

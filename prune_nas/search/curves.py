@@ -7,11 +7,15 @@ from dataclasses import asdict, fields
 from pathlib import Path
 
 from prune_nas.design.files import write_text
-from prune_nas.design.records import Curve, read_table
+from prune_nas.design.records import Curve, read_table, write_table
 
 
 class Curves:
-    """`curves.csv`, a line an epoch, appended as it ends; an epoch that is reported again is not written twice."""
+    """`curves.csv`, a line an epoch, appended as it ends.
+
+    An epoch that is reported again, as by a training that goes on from a checkpoint before it, is not written twice.
+    One that comes out otherwise is of a training that began anew: its own epochs take the place of those before.
+    """
 
     def __init__(self, path: Path) -> None:
         """Read what is there; a last line that a crash cut off is dropped."""
@@ -19,16 +23,28 @@ class Curves:
         if path.exists() and not path.read_bytes().endswith(b"\n"):
             whole, _, _ = path.read_text().rpartition("\n")
             write_text(path, whole + "\n" if whole else "")
-        self._seen = {(row.budget, row.trial, row.epoch) for row in read_table(path, Curve)}
+        self._rows = {(row.budget, row.trial, row.epoch): row for row in read_table(path, Curve)}
 
     def add(self, row: Curve) -> None:
         """Append one epoch."""
-        if (row.budget, row.trial, row.epoch) in self._seen:
+        before = self._rows.get((row.budget, row.trial, row.epoch))
+        if before is not None and _learned(before) == _learned(row):
             return
-        self._seen.add((row.budget, row.trial, row.epoch))
+        if before is not None:
+            mine = {(row.budget, row.trial, epoch) for epoch in range(row.epoch, 1 + self._last(row))}
+            self._rows = {key: one for key, one in self._rows.items() if key not in mine}
+            write_table(self._path, Curve, list(self._rows.values()))
+        self._rows[row.budget, row.trial, row.epoch] = row
         new = not self._path.exists() or not self._path.stat().st_size
         with self._path.open("a", newline="") as file:
             writer = csv.DictWriter(file, [field.name for field in fields(Curve)], lineterminator="\n")
             if new:
                 writer.writeheader()
             writer.writerow(asdict(row))
+
+    def _last(self, row: Curve) -> int:
+        return max(epoch for budget, trial, epoch in self._rows if (budget, trial) == (row.budget, row.trial))
+
+
+def _learned(row: Curve) -> tuple[float, float]:
+    return row.train_loss, row.val_accuracy

@@ -222,6 +222,7 @@ class Experiment(ABC):
         )
         noted = dict(self.run.record.get("failures", {}))
         for job in served:
+            before = noted.get(failure_of(job), {"epochs": 0, "seconds": 0.0})  # an attempt that was paid for, too
             noted[failure_of(job)] = {
                 "error": result.error,
                 "diverged": result.diverged,
@@ -232,8 +233,8 @@ class Experiment(ABC):
                 "seed": job.seed,
                 "candidate": job.candidate,
                 "macs": self.cost(job).macs,
-                "epochs": result.epochs if job is first else 0,
-                "seconds": result.seconds if job is first else 0.0,
+                "epochs": before["epochs"] + (result.epochs if job is first else 0),
+                "seconds": before["seconds"] + (result.seconds if job is first else 0.0),
             }
         self.run.note(failures=noted)
         bar.skip(first.epochs - result.epochs)

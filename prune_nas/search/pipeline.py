@@ -7,6 +7,7 @@ command again does exactly what is missing.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -192,8 +193,16 @@ class Search(Experiment):
 
     def rungs(self, budget: Budget) -> tuple[Study, Study]:
         """The two studies of a budget: short trainings of proposals, full ones of the best of them."""
-        journal, prior = self.run.file("study.journal"), self.centre(budget)
-        return study.open_study(journal, str(budget), prior), study.open_study(journal, f"{budget} finalists", prior)
+        if budget not in self._rungs:
+            journal, prior = self.run.file("study.journal"), self.centre(budget)
+            names = str(budget), f"{budget} finalists"
+            short, full = (study.open_study(journal, name, prior) for name in names)
+            self._rungs[budget] = short, full
+        return self._rungs[budget]
+
+    @cached_property
+    def _rungs(self) -> dict[Budget, tuple[Study, Study]]:
+        return {}
 
     def found(self, budget: Budget) -> Widths | None:
         """The best finalist; where there was no second rung the best trial; None without a study."""
@@ -224,15 +233,15 @@ class Search(Experiment):
             sources = [self._trials(budget, opened_studies[budget], lanes, bar) for budget in config.budgets]
             self.crew.run(sources, partial(self._epoch, bar))
         self._write_trials()
-        for budget, opened_study in opened_studies.items():
-            done = len(study.trained(opened_study))
-            if done < config.trials:
-                why = "the space holds no more"
-                if not self.spending[str(budget)].affords(study.candidates(opened_study)):
-                    why = f"--search-cost {config.search_cost:g} pays for no more"
-                elif config.timeout:
-                    why = "the time is up"
-                self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why}")
+        why = {
+            "cost": f"--search-cost {config.search_cost:g} pays for no more",
+            "candidates": "the space holds no more",
+            "time": "the time is up",
+        }
+        for (budget, opened_study), source in zip(opened_studies.items(), sources, strict=True):
+            if source.lacks:
+                done = len(study.trained(opened_study))
+                self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why[source.lacks]}")
 
     def _trials(self, budget: Budget, opened_study: Study, lanes: int, bar: Bar) -> study.Trials:
         config, limits, prior = self.config, self.limits[str(budget)], self.centre(budget)
@@ -273,6 +282,10 @@ class Search(Experiment):
             bars.append(bar)
             self.crew.run(sources, partial(self._epoch, bar))
         self._write_trials()
+        for budget in self.config.budgets:
+            compared = study.leaders(self.rungs(budget)[1], sys.maxsize)
+            if compared and self.spending[str(budget)].even not in compared:
+                self.view.say(f"finalists {budget}: uniform failed, so that what is found was not held against it")
 
     def _finalists(self, budget: Budget, bars: list[Bar]) -> study.Finalists:
         """The second rung of a budget; its results go to the first of `bars`, which may come later."""

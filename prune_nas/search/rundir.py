@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from prune_nas.config import Config
-from prune_nas.design.files import parse_json, write_json
+from prune_nas.design.files import drop_leftovers, parse_json, write_json
 from prune_nas.design.records import SCHEMA
 from prune_nas.errors import PruneNasError, UsageError
 
@@ -75,6 +75,7 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
             f"{path} is in use by another process; wait for it, or follow it with: prune-nas status {path}"
         ) from None
     try:
+        drop_leftovers(path)
         yield _load(path, config) if (path / "run.json").exists() else _create(path, config)
     finally:
         lock.release()

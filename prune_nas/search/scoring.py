@@ -102,14 +102,16 @@ class Scoring:
         if result.val_accuracy is None:
             raise PruneNasError(f"the supernet: {result.error}")
         widest = self.traced.space.cost(self.traced.space.widest).macs
+        again = run.file("scores.safetensors").exists()  # then it was trained, and paid for, before
+        before = run.record["supernet"] if again else {"train_macs": 0, "seconds": 0.0}
         run.note(
             supernet={
                 "penalty": config.penalty,
                 "strength": self.strength,
                 "epochs": result.epochs,
                 "val_accuracy": result.val_accuracy,
-                "train_macs": train_macs(widest, len(self.setting.data.train), result.epochs),
-                "seconds": result.seconds,
+                "train_macs": before["train_macs"] + train_macs(widest, len(self.setting.data.train), result.epochs),
+                "seconds": before["seconds"] + result.seconds,
             }
         )
         run.checkpoint("supernet weights").replace(run.file("supernet.safetensors"))  # once its cost is noted

@@ -134,6 +134,8 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
             precision = now
     else:
         precision = choose(run.config.precision, network, batch, device)
+        if recorded and recorded["name"] != precision.name:  # begun on a device of another kind
+            precision = replace(precision, before=(*recorded.get("before", ()), recorded["name"]))
     about = {
         "name": data.name,
         "fingerprint": data.fingerprint,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -38,7 +40,8 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
 ) -> list[dict[str, Any]]:
     """Train a spec from scratch with each seed; weights are saved under a name of all that they depend on.
 
-    It is `<out>/<data set>-<digest>-<schedule>-<epochs>-<seed>.safetensors`.
+    It is `<out>/<data set>-<widths' digest>-<schedule>-<epochs>-<seed>-<digest of model, images, recipe and number
+    format>.safetensors`.
 
     Raises:
         UsageError: the spec is not one, or does not fit the data set.
@@ -60,6 +63,8 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     macs = space.cost(widths).macs
     lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, macs) if schedule == "scratch-b" else epochs
     test = setting.data.open_test().to(place)
+    about = (space.to_dict(), data.fingerprint, len(data.train), recipe_name, setting.precision.name)
+    rest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
     results = []
     for seed in seeds:
         with view.phase(f"seed {seed}", lasting) as bar:
@@ -70,7 +75,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
                 seed=seed,
                 on_epoch=lambda epoch: bar.advance(f"{100 * epoch.val_accuracy:.1f} % on validation"),
             )
-        weights = out / f"{data.name}-{widths.digest}-{schedule}-{lasting}-{seed}.safetensors"
+        weights = out / f"{data.name}-{widths.digest}-{schedule}-{lasting}-{seed}-{rest}.safetensors"
         save_weights(weights, network)
         results.append(
             {

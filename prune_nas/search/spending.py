@@ -66,7 +66,8 @@ class Spending:
         both = max(int(self.config.search_cost * self.base) - self.supernet, 0)
         if not self.config.finalists:
             return Allowance(both, both)
-        return divide(both, self.price(self.even, self.config.epochs), self.config.finalist_seeds)
+        whole = self.price(self.even, self.config.epochs)
+        return divide(both, whole, self.config.finalist_seeds, self._least)
 
     def check(self, budget: str) -> None:
         """Refuse a study that would try nothing beside uniform.
@@ -92,8 +93,12 @@ class Spending:
 
     @property
     def _suffices(self) -> bool:
-        """Whether the first rung pays for two trials: the first of them is uniform."""
-        return self.allowance.first >= min(self.config.trials, 2) * self.dearest
+        """Whether the first rung pays for two trials: one of them is uniform."""
+        return self.allowance.first >= self._least
+
+    @property
+    def _least(self) -> int:
+        return min(self.config.trials, 2) * self.dearest
 
     def _at(self, cost: float) -> Spending:
         return replace(self, config=self.config.model_copy(update={"search_cost": cost}))

@@ -62,12 +62,14 @@ def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
             f"{journal} is damaged ({type(error).__name__}: {error}); "
             "move it away to have the studies start again from their first trials"
         ) from error
-    if study.user_attrs.setdefault(_PRIOR, dict(prior)) != dict(prior):
+    made = study.user_attrs.get(_PRIOR)
+    if made is None:
+        study.set_user_attr(_PRIOR, dict(prior))
+    elif made != dict(prior):
         raise PruneNasError(
             f"the study in {journal} was made around other widths than the run's files now give; restore "
             "scores.safetensors (or prior.json, latency.json), or move the journal away to have the studies start again"
         )
-    study.set_user_attr(_PRIOR, dict(prior))
     return study
 
 
@@ -154,16 +156,19 @@ class Trials:
             wanted: trained candidates, failures included; a global target over all calls.
             affordable: whether another candidate may be trained beside those that were, or are being, trained.
             lanes: trainings begun before the first of them is told; with more, a proposal knows fewer results.
-            timeout: seconds from now after which no further trial is begun.
+            timeout: seconds from the first trial after which no further one is begun.
             on_trial: called after every finished trial.
         """
         self._study, self._proposals, self._training = study, proposals, training
         self._wanted, self._affordable, self._lanes, self._on_trial = wanted, affordable, lanes, on_trial
-        self._end = math.inf if timeout is None else time.monotonic() + timeout
+        self._timeout, self._end = math.inf if timeout is None else timeout, math.inf
         self._running: dict[str, optuna.Trial] = {}
+        self.lacks = ""
+        """What kept the study from its wanted trials, when it was last asked: `cost`, `candidates` or `time`."""
 
     def ask(self) -> Training | None:
         """The next candidate's training; None while the lanes are full, and at the end."""
+        self._end = min(self._end, time.monotonic() + self._timeout)
         while len(self._running) < self._lanes and self._open():
             trial, widths = next(self._proposals)
             text = widths.to_json()
@@ -185,12 +190,16 @@ class Trials:
 
     def _open(self) -> bool:
         begun = [*candidates(self._study), *(Widths(json.loads(text)) for text in self._running)]
-        return (
-            len(begun) < self._wanted
-            and self._affordable(begun)
-            and len(self._study.get_trials(deepcopy=False)) < _PATIENCE * self._wanted
-            and time.monotonic() < self._end
-        )
+        wanted = len(begun) < self._wanted
+        self.lacks = self._lacking(begun) if wanted else ""
+        return wanted and not self.lacks
+
+    def _lacking(self, begun: Sequence[Widths]) -> str:
+        if not self._affordable(begun):
+            return "cost"
+        if len(self._study.get_trials(deepcopy=False)) >= _PATIENCE * self._wanted:
+            return "candidates"
+        return "time" if time.monotonic() >= self._end else ""
 
 
 class Finalists:
@@ -254,7 +263,7 @@ def _candidate(trial: FrozenTrial) -> tuple[str, int]:
 
 
 def _tell(study: optuna.Study, trial: optuna.Trial, result: Result) -> None:
-    for name in ("epochs", "seconds", "error", "worker"):
+    for name in ("epochs", "seconds", "error", "diverged", "worker"):
         trial.set_user_attr(name, getattr(result, name))
     value = result.val_accuracy
     study.tell(trial, value, state=TrialState.FAIL if value is None else None)
@@ -263,12 +272,15 @@ def _tell(study: optuna.Study, trial: optuna.Trial, result: Result) -> None:
 def leaders(study: optuna.Study, count: int) -> list[Widths]:
     """The `count` candidates with the highest mean validation accuracy, best first; of equals the earlier.
 
-    A candidate any of whose trainings failed is not among them.
+    Means are of equally many seeds: a candidate that was trained on fewer than another is not among them, nor is one
+    that failed on any. Of two attempts at one training the later counts.
     """
-    values: dict[str, list[float | None]] = {}
+    values: dict[str, dict[int, float | None]] = {}
     for trial in trained(study):
-        values.setdefault(trial.user_attrs["widths"], []).append(trial.value)
-    means = {text: fmean(v for v in vs if v is not None) for text, vs in values.items() if None not in vs}
+        values.setdefault(trial.user_attrs["widths"], {})[_candidate(trial)[1]] = trial.value
+    whole = {text: list(own.values()) for text, own in values.items() if None not in own.values()}
+    most = max(map(len, whole.values()), default=0)
+    means = {text: fmean(v for v in own if v is not None) for text, own in whole.items() if len(own) == most}
     return [Widths(json.loads(text)) for text in sorted(means, key=lambda text: -means[text])[:count]]
 
 
@@ -284,9 +296,9 @@ def candidates(study: optuna.Study) -> list[Widths]:
 
 
 def finished(study: optuna.Study) -> set[tuple[Widths, int]]:
-    """The second rung's (widths, seed) that were trained."""
-    found = map(_candidate, trained(study))
-    return {(Widths(json.loads(text)), seed) for text, seed in found}
+    """The second rung's (widths, seed) that were trained; a failure that may be over the next time is none of them."""
+    over = [t for t in trained(study) if t.value is not None or t.user_attrs.get("diverged", False)]
+    return {(Widths(json.loads(text)), seed) for text, seed in map(_candidate, over)}
 
 
 def lacking(study: optuna.Study, wanted: int) -> int:
@@ -303,7 +315,7 @@ def best(study: optuna.Study) -> Widths:
     """
     first = leaders(study, 1)
     if not first:
-        errors = {t.user_attrs.get("error", "") for t in trained(study)}
+        errors = {t.user_attrs.get("error", "") for t in trained(study)} or {"none was begun; raise --timeout"}
         raise PruneNasError(f"no trial of the study for {study.study_name} succeeded: {'; '.join(sorted(errors))}")
     return first[0]
 

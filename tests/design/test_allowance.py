@@ -30,6 +30,18 @@ def test_where_a_pair_takes_most_of_it_there_is_one_rung():
     assert divide(1500, 501, 2) == Allowance(1500, 1500)
 
 
+def test_the_first_rung_keeps_what_it_needs():
+    assert divide(1500, 400, 2, least=650) == Allowance(1500, 700)
+    assert divide(1500, 400, 2, least=701) == Allowance(1500, 1500)  # no pair is left for the second
+    assert divide(1500, 100, 2, least=1200) == Allowance(1500, 1200)
+
+
+@given(amounts, amounts, st.integers(1, 10**6), st.integers(1, 5), amounts)
+def test_more_in_all_never_takes_from_the_first_rung_what_it_needs(both, more, whole, seeds, least):
+    if divide(both, whole, seeds, least).first >= least:
+        assert divide(both + more, whole, seeds, least).first >= least
+
+
 @given(amounts, st.integers(1, 10**6), st.integers(1, 5))
 def test_a_second_rung_pays_for_a_pair_and_leaves_a_third(both, whole, seeds):
     given_ = divide(both, whole, seeds)

@@ -93,6 +93,89 @@ def test_a_worker_that_is_killed_is_replaced_and_its_training_goes_on(tmp_path, 
     assert outcome(run) == outcome(searched_by_two)
 
 
+class Clockwork(Workers):
+    """Workers without processes: which of the busy ones ends next is drawn."""
+
+    def __init__(self, count, seed, perform):
+        super().__init__(["cpu"] * count, {})
+        self.chance, self.perform = random.Random(seed), perform
+
+    def _give(self, name, task):
+        self._busy[name] = task
+
+    def _listen(self, on_epoch):
+        name = self.chance.choice(sorted(self._busy))
+        self._busy[name].result = self.perform(self._busy[name].training)
+        self._release(name)
+
+
+@pytest.mark.parametrize(("workers", "budgets"), [(2, 1), (3, 2)])
+def test_what_workers_propose_depends_on_their_number_never_on_which_ends_first(tmp_path, workers, budgets):
+    from prune_nas.search import study
+    from tests.search.test_study import LIMITS, PRIOR, SPACE, STARTS, history, named, order, score
+
+    prior = named(SPACE, PRIOR)
+
+    def search(journal, seed, perform=score):
+        opened = [study.open_study(journal, f"budget {number}", prior) for number in range(budgets)]
+        sources = [
+            study.Trials(
+                one,
+                study.trials(one, SPACE, LIMITS, prior, starts=STARTS, seed=number, sampler="tpe"),
+                order,
+                wanted=12,
+                lanes=-(-workers // budgets),
+            )
+            for number, one in enumerate(opened)
+        ]
+        Clockwork(workers, seed, perform).run(sources, lambda training, epoch: None)
+        return [history(one) for one in opened]
+
+    first = search(tmp_path / "0", 0)
+    assert all(search(tmp_path / str(seed), seed) == first for seed in range(1, 4))
+
+    class CutOffError(BaseException):
+        pass
+
+    def fragile(training):
+        if chance.random() < 0.2:
+            raise CutOffError
+        return score(training)
+
+    chance = random.Random(0)
+    for seed in range(99):
+        try:
+            again = search(tmp_path / "cut", seed, fragile)
+        except CutOffError:
+            continue
+        break
+    assert again == first
+
+
+def test_a_worker_is_never_idle_where_a_source_has_more():
+    class Many:
+        def __init__(self):
+            self.left = list(range(20))
+
+        def ask(self):
+            return self.left.pop(0) if self.left else None
+
+        def tell(self, training, result):
+            pass
+
+    class Slow(Clockwork):
+        def _listen(self, on_epoch):
+            assert len(self._busy) == 2 or not source.left
+            self.chance = random.Random(0)
+            name = max(self._busy, key=lambda one: self._busy[one].training)  # the first training is the slowest
+            self._busy[name].result = self.perform(self._busy[name].training)
+            self._release(name)
+
+    source = Many()
+    Slow(2, 0, lambda training: training).run([source], lambda training, epoch: None)
+    assert not source.left
+
+
 class Once:
     """A source of one training that no worker can do."""
 
@@ -125,6 +208,24 @@ def test_a_training_whose_worker_dies_three_times_has_failed(monkeypatch):
         crew.run([source], lambda training, epoch: None)
     assert source.result.val_accuracy is None
     assert "ended 3 times" in source.result.error
+
+
+def test_what_a_lost_training_took_is_counted(monkeypatch):
+    from tests.search.test_study import SPACE, order
+
+    script = "import sys\nsys.stdin.readline(); sys.stdin.readline()\nprint(sys.argv[-1], flush=True)"
+    epoch = {"number": 2, "train_loss": 1.0, "val_accuracy": 0.5, "seconds": 3.0}
+    line = json.dumps({"kind": "epoch", "epoch": epoch})
+    real = subprocess.Popen
+    monkeypatch.setattr(
+        "prune_nas.search.crew.subprocess.Popen",
+        lambda command, **options: real([sys.executable, "-c", script, line], **options),
+    )
+    source = Once(order(0, SPACE.widest))
+    with Workers(["cpu", "cpu"], briefing()) as crew:
+        crew.run([source], lambda training, epoch: None)
+    assert "ended 3 times" in source.result.error
+    assert (source.result.epochs, source.result.seconds) == (2, 9.0)
 
 
 def test_what_goes_wrong_in_a_worker_is_said_by_the_parent():

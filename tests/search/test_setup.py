@@ -24,3 +24,13 @@ def test_a_run_goes_on_in_another_format_where_its_own_is_far_slower(tmp_path, m
     monkeypatch.setattr(setup, "choose", lambda *args, **options: pytest.fail("it was checked again"))
     with opened(tmp_path / "run", config) as run:
         assert setup.setting_of(run, traced, data, device, View(quiet=True)).precision == setting.precision
+
+
+def test_a_run_that_moves_to_another_kind_of_device_keeps_its_first_format_on_record(tmp_path, monkeypatch):
+    asked = {name.replace("-", "_"): value for name, value in SETTINGS.items()}
+    config = resolve({**asked, "budget": ("macs=0.4",), "precision": "auto"})
+    device, data, traced = setup.prepare(config)
+    monkeypatch.setattr(setup, "choose", lambda *args, **options: Precision("fp32"))
+    with opened(tmp_path / "run", config) as run:
+        run.note(device="cuda", precision=Precision("bf16").to_dict())
+        assert setup.setting_of(run, traced, data, device, View(quiet=True)).precision.before == ("bf16",)

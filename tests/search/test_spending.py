@@ -89,6 +89,14 @@ def test_a_search_that_may_not_begin_says_what_would_help():
     spending(search_cost=0.7).check("macs=0.2")
 
 
+@pytest.mark.parametrize("budget", ["macs=0.2", "macs=0.4", "macs=0.8"])
+@pytest.mark.parametrize("trial_epochs", [4, 8])
+def test_a_search_cost_that_suffices_still_does_when_it_is_raised(budget, trial_epochs):
+    costs = [spending(budget, search_cost=cost / 10, trial_epochs=trial_epochs) for cost in range(1, 60)]
+    assert [one._suffices for one in costs] == sorted(one._suffices for one in costs)
+    assert costs[-1]._suffices
+
+
 def test_a_dear_budget_has_no_second_rung():
     own = spending("macs=0.8")
     assert own.allowance.first == own.allowance.both

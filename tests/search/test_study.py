@@ -1,4 +1,5 @@
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -233,7 +234,7 @@ def test_the_best_finalist_has_the_best_mean_and_no_failure(tmp_path):
 
     def given(training):
         value = values[training.widths, training.seed]
-        return Result(value, 1, 0.0, error="" if value else "diverged")
+        return Result(value, 1, 0.0, error="" if value else "diverged", diverged=value is None)
 
     opened = finalists(tmp_path / "second", [a, b, c], given)
     assert study.best(opened) == b
@@ -280,3 +281,56 @@ def test_leaders_are_the_best_first(journal):
     values = [score(order(0, widths)).val_accuracy for widths in study.leaders(opened, 4)]
     assert values == sorted((t.value for t in study.trained(opened)), reverse=True)[:4]
     assert study.leaders(opened, 1) == [study.best(opened)]
+
+
+def test_finalists_are_compared_on_equally_many_seeds(tmp_path):
+    """Raising the search cost adds seeds, and may not pay for all that stood before."""
+    a, b, c = study.leaders(go(tmp_path / "first"), 3)
+    values = {(a, 500): 0.71, (b, 500): 0.72, (b, 501): 0.68, (c, 500): 0.6, (c, 501): 0.6}
+    opened = study.open_study(tmp_path / "second", "finalists", SPACE.widest)
+    drive(study.Finalists(opened, list(values), order), lambda t: Result(values[t.widths, t.seed], 1, 0.0))
+    assert study.leaders(opened, 3) == [b, c]
+
+
+def test_a_finalist_whose_failure_may_be_over_is_trained_again(tmp_path):
+    a, b = study.leaders(go(tmp_path / "first"), 2)
+
+    def full(training):
+        failed = training.widths == a and training.seed == 500
+        return Result(None, 1, 0.0, error="out of memory") if failed else score(training)
+
+    opened = finalists(tmp_path / "second", [a, b], full)
+    assert study.best(opened) == b
+    again = []
+    opened = finalists(tmp_path / "second", [a, b], lambda t: again.append(t.seed) or Result(0.99, 1, 0.0))
+    assert again == [500]
+    assert study.best(opened) == a
+    assert len(study.trained(opened)) == 5  # both attempts were paid for
+
+
+def test_every_study_has_the_time_it_was_given(tmp_path):
+    def one(journal):
+        prior = named(SPACE, PRIOR)
+        opened = study.open_study(journal, str(BUDGET), prior)
+        proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=0, sampler="random")
+        return study.Trials(opened, proposals, order, wanted=99, timeout=0.3)
+
+    sources = [one(tmp_path / "a"), one(tmp_path / "b")]
+    for source in sources:
+        drive(source, lambda training: time.sleep(0.1) or score(training))
+        assert source.lacks == "time"
+        assert study.trained(source._study)
+
+
+def test_a_study_says_what_it_lacks(tmp_path):
+    def lacks(journal, **options):
+        prior = named(SPACE, PRIOR)
+        opened = study.open_study(tmp_path / journal, str(BUDGET), prior)
+        proposals = study.trials(opened, SPACE, LIMITS, prior, starts=STARTS, seed=0, sampler="random")
+        source = study.Trials(opened, proposals, order, wanted=3, **options)
+        drive(source, score)
+        return source.lacks
+
+    assert lacks("whole") == ""
+    assert lacks("cost", affordable=lambda begun: len(begun) < 2) == "cost"
+    assert lacks("time", timeout=0.0) == "time"

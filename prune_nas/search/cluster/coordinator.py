@@ -180,7 +180,8 @@ class Cluster:
         elif entry.lost >= TRIES:
             notes = [t.user_attrs.get("note", "its worker was lost") for t in entry.trials]
             error = f"it was begun {entry.lost} times and never finished: {'; '.join(dict.fromkeys(notes))}"
-            task.source.tell(task.training, Result(None, 0, 0.0, error=error))
+            spent = round(sum(epoch.seconds for epoch in entry.epochs), 3)
+            task.source.tell(task.training, Result(None, len(entry.epochs), spent, error=error))
             del self._tasks[key]
         elif task.idle is None:
             task.idle = time.monotonic()

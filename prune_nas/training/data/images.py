@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Self, TypeAlias, final
 
 import torch
@@ -170,7 +171,7 @@ class FolderImages:
             _Decoding(self.paths, self.image_size),
             batch_sampler=[piece[0].tolist() for piece in pieces],
             num_workers=self.workers,
-            collate_fn=_together,
+            collate_fn=partial(_together, size=self.image_size),
             generator=torch.Generator(),  # its own: a loader without one draws from the global generator
         )
 
@@ -198,8 +199,10 @@ class _Decoding(Dataset[Tensor | UsageError]):
             return error
 
 
-def _together(decoded: list[Tensor | UsageError]) -> Tensor | UsageError:
-    """A batch, or the first error in it."""
+def _together(decoded: list[Tensor | UsageError], size: int) -> Tensor | UsageError:
+    """A batch, or the first error in it; a process of a team may have no image of a small one."""
+    if not decoded:
+        return torch.empty(0, size, size, 3, dtype=torch.uint8)
     for one in decoded:
         if isinstance(one, UsageError):
             return one
@@ -225,7 +228,7 @@ class _Finish:
     def __call__(self, pixels: Tensor, draws: Tensor) -> Tensor:
         if self.augmentation is not None:
             pixels = crop_and_flip(pixels, draws, self.augmentation.padding)
-        flat = pixels.reshape(len(pixels), -1).float()
+        flat = pixels.flatten(1).float()
         return torch.addcmul(self.bias, flat, self.scale).view(pixels.shape).permute(0, 3, 1, 2)
 
 

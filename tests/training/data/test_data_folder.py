@@ -255,3 +255,12 @@ def test_the_shares_of_several_processes_are_the_whole_batch(make_folder, monkey
         assert torch.equal(x[1::2], x1)
         assert torch.equal(y[0::2], y0)
         assert torch.equal(y[1::2], y1)
+
+
+def test_a_process_may_have_no_image_of_the_last_batch(make_folder, monkeypatch):
+    monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 100)
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}", image_size=16)
+    size = len(data.train) - 1  # one image is left for the last batch
+    *_, (x, y) = data.train.batches(size, share=(1, 2))
+    assert x.shape == (0, 3, 16, 16)
+    assert y.shape == (0,)
