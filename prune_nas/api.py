@@ -104,7 +104,7 @@ def train_supernet(
         recipe: fast or paper.
         seed: of weights, batches and augmentation.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers again.
         on_epoch: called after every epoch.
 
     Raises:
@@ -213,7 +213,7 @@ def study(
         sampler: tpe, gp or random.
         seed: decides everything that is random.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers again.
         on_epoch: called after every epoch.
 
     Raises:
@@ -285,7 +285,7 @@ def train_widths(
         recipe: fast or paper.
         seeds: one training each; by default one that no study has used, since the seed that chose a net flatters it.
         device: auto, cpu, cuda, cuda:1 or mps.
-        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers everywhere.
+        precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers again.
         on_epoch: called after every epoch.
 
     Raises:

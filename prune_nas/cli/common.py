@@ -54,8 +54,8 @@ TrialsPerDevice = Annotated[int | None, typer.Option(help="Trainings beside each
 Workers = Annotated[
     str | None,
     typer.Option(
-        help="Trainings beside each other, a number [default: auto, one a CPU core or a device]; with --storage 0 "
-        "leaves all to other machines."
+        help="Trainings beside each other, a number [default: auto, one a CPU core up to eight, or one a device]; "
+        "with --storage 0 leaves all to other machines."
     ),
 ]
 Threads = Annotated[int | None, typer.Option(help="CPU threads of all workers together.")]

@@ -65,7 +65,11 @@ def search(
         str | None, typer.Option(help="Start from this rule (as `transfer` takes it), without a supernet.")
     ] = None,
     prior_budget: Annotated[
-        str | None, typer.Option(help="Which of the prior's budgets lends its widths [default: its first].")
+        str | None,
+        typer.Option(
+            help="Which of the prior's budgets lends its widths "
+            "[default: a run is pruned anew under each of the search's; else its first]."
+        ),
     ] = None,
     prior_model: Annotated[str | None, typer.Option(help="The network whose slots a .csv prior names.")] = None,
     rule: Annotated[str | None, typer.Option(help="Kind of rule that is fitted where the prior is widths.")] = None,
