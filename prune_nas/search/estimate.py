@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 _PROBES = 3
 _ADVICE = (
-    "advice: at equal total compute a taper that was trained with all of it was ahead of every search measured so far "
-    "(artifacts/results/peers.md); try it first"
+    "advice: at equal total compute no search measured so far was clearly ahead of a taper that was trained with all "
+    "of it (artifacts/results/peers.md); try that first"
 )
 _SAME = (
     "base_width",
