@@ -59,6 +59,7 @@ def verdict(
     own = [row for row in finals if row.budget in (budget, "")]
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
     against, longer = _comparisons(groups, limits, subject), _at_equal_compute(groups, subject)
+    lacking = [] if any((arm, _LONG) in groups for arm in _PLAIN) else [_NO_SCRATCH_B.format(subject)]
     return {
         "schema": SCHEMA,
         "budget": budget,
@@ -66,7 +67,7 @@ def verdict(
         "headline": _headline(against, subject, "weights" if limits.bounds[0][0] == "weights" else "widths"),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
-            *([comparison.sentence() for comparison in longer] or [_NO_SCRATCH_B.format(subject)]),
+            *([comparison.sentence() for comparison in longer] or lacking),
             *about_failures(failures),
             *_about_larger(own, within, limits),
             _about_shape(non_uniformity, subject, same=bool(against) and against[0].same),

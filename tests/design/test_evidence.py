@@ -201,7 +201,11 @@ def test_test_accuracies_never_decide_what_is_deployed():
 
 def test_scratch_b_alone_is_compared_too():
     rows = [*arm("found", [0.8, 0.81], schedule="scratch-b"), *arm("uniform", [0.7, 0.72], schedule="scratch-b")]
-    assert verdict("macs=0.2", WIDE, rows, 0.0, WITHIN)["headline"].startswith("found (scratch-b) beats uniform")
+    said = verdict("macs=0.2", WIDE, rows, 0.0, WITHIN)
+    assert said["headline"].startswith("found (scratch-b) beats uniform")
+    assert not any("was not trained here" in sentence for sentence in said["sentences"])
+    without = verdict("macs=0.2", WIDE, arm("found", [0.8, 0.81], schedule="scratch-b"), 0.0, WITHIN)
+    assert any("add it with --schedules scratch-b" in sentence for sentence in without["sentences"])
 
 
 def test_nets_that_learnt_nothing_are_not_called_equivalent():
