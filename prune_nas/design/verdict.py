@@ -67,7 +67,8 @@ def verdict(
         "headline": _headline(against, subject, "weights" if limits.bounds[0][0] == "weights" else "widths"),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
-            *([comparison.sentence() for comparison in longer] or lacking),
+            *(comparison.sentence() for comparison in longer),
+            *lacking,
             *about_failures(failures),
             *_about_larger(own, within, limits),
             _about_shape(non_uniformity, subject, same=bool(against) and against[0].same),

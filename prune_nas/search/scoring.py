@@ -103,7 +103,7 @@ class Scoring:
             raise PruneNasError(f"the supernet: {result.error}")
         widest = self.traced.space.cost(self.traced.space.widest).macs
         again = run.file("scores.safetensors").exists()  # then it was trained, and paid for, before
-        before = run.record["supernet"] if again else {"train_macs": 0, "seconds": 0.0}
+        before = (run.record.get("supernet") if again else None) or {"train_macs": 0, "seconds": 0.0}
         run.note(
             supernet={
                 "penalty": config.penalty,

@@ -191,13 +191,13 @@ class Trials:
     def _open(self) -> bool:
         begun = [*candidates(self._study), *(Widths(json.loads(text)) for text in self._running)]
         wanted = len(begun) < self._wanted
-        self.lacks = self._lacking(begun) if wanted else ""
+        self.lacks = self._missing(begun) if wanted else ""
         return wanted and not self.lacks
 
-    def _lacking(self, begun: Sequence[Widths]) -> str:
+    def _missing(self, begun: Sequence[Widths]) -> str:
         if not self._affordable(begun):
             return "cost"
-        if len(self._study.get_trials(deepcopy=False)) >= _PATIENCE * self._wanted:
+        if _exhausted(self._study, self._wanted):
             return "candidates"
         return "time" if time.monotonic() >= self._end else ""
 
@@ -303,8 +303,12 @@ def finished(study: optuna.Study) -> set[tuple[Widths, int]]:
 
 def lacking(study: optuna.Study, wanted: int) -> int:
     """Trials still to be trained of those wanted; none where the space was found to hold no more."""
-    exhausted = len(study.get_trials(deepcopy=False)) >= _PATIENCE * wanted
-    return 0 if exhausted else max(wanted - len(trained(study)), 0)
+    return 0 if _exhausted(study, wanted) else max(wanted - len(trained(study)), 0)
+
+
+def _exhausted(study: optuna.Study, wanted: int) -> bool:
+    """Whether so many proposals were repeats that the space counts as holding no more."""
+    return len(study.get_trials(deepcopy=False)) >= _PATIENCE * wanted
 
 
 def best(study: optuna.Study) -> Widths:

@@ -194,6 +194,26 @@ def test_a_final_that_diverges_is_left_out_and_the_others_go_on(searched, monkey
     assert spent["found"] == 3  # two of the run before, and the one that failed
 
 
+def test_every_attempt_of_a_final_is_paid_for(searched, monkeypatch, cli):
+    def full(*args, **options):
+        raise loop.OutOfMemoryError("no memory is left")
+
+    monkeypatch.setattr(work, "train", full)
+    for attempts in (1, 2):
+        code, _, err = cli(*arguments(searched, seeds=3, arms="taper"))
+        assert code == 0, err
+        noted = json.loads((searched / "run.json").read_text())["failures"].values()
+        assert {one["epochs"] for one in noted} == {attempts}
+
+
+def test_a_supernet_that_is_trained_again_is_paid_for_again(searched, cli):
+    before = json.loads((searched / "run.json").read_text())["supernet"]
+    (searched / "supernet.safetensors").unlink()
+    code, _, err = cli(*arguments(searched, seeds=3, arms="inherited"))
+    assert code == 0, err
+    assert json.loads((searched / "run.json").read_text())["supernet"]["train_macs"] == 2 * before["train_macs"]
+
+
 def test_another_configuration_is_refused_and_the_difference_shown(searched, cli):
     before = outcome(searched)
     code, _, err = cli(*arguments(searched, epochs=3, seed=4))
