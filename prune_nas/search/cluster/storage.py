@@ -43,8 +43,12 @@ _PATIENT = {
 T = TypeVar("T")
 
 
+class NothingWaitsError(Exception):
+    """Who asked for a trial came too late: somebody else took the last one that waited."""
+
+
 class Storage(RDBStorage):
-    """Optuna's, which outlives an outage of the database.
+    """Optuna's, which outlives an outage of the database and holds no trial that nobody put into it.
 
     Optuna's heartbeat ends at its first failure; and when the database is back, nobody's silence means anything until
     everybody has had the time for a sign of life.
@@ -57,6 +61,16 @@ class Storage(RDBStorage):
         """Record one beat, or leave it to the next."""
         with contextlib.suppress(*AWAY):
             self._watched(lambda: super(Storage, self).record_heartbeat(trial_id))
+
+    def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
+        """Make a trial from its template; without one, Optuna found none that waits and would make one up.
+
+        Raises:
+            NothingWaitsError: there is no template.
+        """
+        if template_trial is None:
+            raise NothingWaitsError
+        return super()._create_new_trial(study_id, template_trial)
 
     def _get_stale_trial_ids(self, study_id: int) -> list[int]:
         found: list[int] = self._watched(lambda: super(Storage, self)._get_stale_trial_ids(study_id))

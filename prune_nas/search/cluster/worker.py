@@ -23,7 +23,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from prune_nas.errors import MissingError, PruneNasError, UsageError
 from prune_nas.search.cluster.briefing import Place, place_of, workplace
 from prune_nas.search.cluster.queue import GIVEN_BACK, Order, Queue, found, result_to_dict
-from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url, patiently
+from prune_nas.search.cluster.storage import AWAY, NothingWaitsError, open_storage, parse_url, patiently
 from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch
 
@@ -133,7 +133,7 @@ class Worker:
             self._queue.study.optimize(self._objective, n_trials=1, catch=(_NoResultError,))
         except KeyboardInterrupt:
             self._stopped = True
-        except AWAY:
+        except (NothingWaitsError, *AWAY):
             return self._go_on(False)
         except Exception as error:
             # Optuna will not be told of a trial that was given up, and stumbles itself where the database is away.
@@ -169,20 +169,19 @@ class Worker:
             raise
 
     def _value(self, trial: optuna.Trial) -> float:
-        if "key" not in trial.user_attrs:
-            raise optuna.TrialPruned("several workers reached for one training")
-        key = str(trial.user_attrs["key"])
+        own = patiently(lambda: trial.user_attrs, self._say)
+        key = str(own.get("key"))
         if (known := patiently(lambda: self._queue.outcome(key), self._say)) is None:
-            known = self._train(trial, key)
+            known = self._train(trial, key, own.get("order", {}))
         else:
             patiently(lambda: trial.set_user_attr("result", known), self._say)
         if known["val_accuracy"] is None:
             raise _NoResultError(known["error"])
         return float(known["val_accuracy"])
 
-    def _train(self, trial: optuna.Trial, key: str) -> dict[str, Any]:
+    def _train(self, trial: optuna.Trial, key: str, ordered: dict[str, Any]) -> dict[str, Any]:
         try:
-            order = Order.from_dict(trial.user_attrs["order"], key)
+            order = Order.from_dict(ordered, key)
             self._place.traced.space.check(dict(order.training.widths))
         except UsageError as error:
             _noted(trial, str(error))

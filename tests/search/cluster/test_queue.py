@@ -52,6 +52,15 @@ def test_what_is_in_the_queue_or_finished_is_not_put_in_again(queue):
     assert [t.state for t in queue.study.get_trials()] == [TrialState.COMPLETE]
 
 
+def test_who_reaches_for_a_training_that_another_took_leaves_no_trial_behind(queue, tmp_path, monkeypatch):
+    worker = Worker(queue, None, tmp_path, lambda line: None)
+    queue.add(Order(training(0), None, keeps=False))
+    queue.study.ask()
+    monkeypatch.setattr(queue, "waiting", lambda: True)
+    assert worker.next() is False
+    assert [t.state for t in queue.study.get_trials()] == [TrialState.RUNNING]
+
+
 def test_a_late_result_is_kept_once(queue):
     one = Order(training(0), None, keeps=False)
     queue.add(one)
