@@ -6,8 +6,6 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 
-from scipy.special import stdtr
-
 SIGNIFICANT = 0.05
 
 
@@ -29,6 +27,8 @@ def p_value(differences: Sequence[float]) -> float | None:
     n, spread, mean = len(differences), spread_of(differences), fmean(differences)
     if spread is None:
         return None
+    from scipy.special import stdtr  # noqa: PLC0415 - as in `evidence.interval`
+
     return float(2 * stdtr(n - 1, -abs(mean) * math.sqrt(n) / spread))
 
 

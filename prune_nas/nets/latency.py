@@ -10,14 +10,14 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
 from torch import nn
 
-# On import, torch's benchmark tool warns of a CUDA toolkit without a device: nothing that matters to a timing.
-logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-from torch.utils.benchmark import Timer  # noqa: E402
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Timer
 
 ROUNDS = 5
 
@@ -117,6 +117,10 @@ def _alone(device: str) -> FileLock:
 
 
 def _timer(network: nn.Module, x: torch.Tensor, threads: int) -> Timer:
+    # On import, torch's benchmark tool warns of a CUDA toolkit without a device: nothing that matters to a timing.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    from torch.utils.benchmark import Timer  # noqa: PLC0415 - it imports setuptools, and few commands time anything
+
     copied = copy.deepcopy(network).to(x.device).eval()
     if x.ndim == 4:
         copied = copied.to(memory_format=torch.channels_last)

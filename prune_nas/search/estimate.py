@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -11,7 +10,6 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn import functional as F
 
 from prune_nas.config import FROM_SUPERNET, PRESETS, Config
 from prune_nas.design.arms import Job, Key, jobs, training_of
@@ -20,17 +18,14 @@ from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import SCHEMA, Final, read_table
 from prune_nas.design.space import Widths
 from prune_nas.search.finals import owed
-from prune_nas.training.convolution import quick_gradients
-from prune_nas.training.loop import is_out_of_memory, place
-from prune_nas.training.precision import FORMATS, synchronise
+from prune_nas.search.speed import seconds_per_image
+from prune_nas.training.loop import is_out_of_memory
 
 if TYPE_CHECKING:
-    from prune_nas.search.experiment import Experiment
     from prune_nas.search.pipeline import Search
     from prune_nas.search.progress import View
     from prune_nas.search.spending import Spending
 
-_PROBES = 3
 _ADVICE = (
     "advice: at equal total compute no search measured so far was clearly ahead of a taper that was trained with all "
     "of it (artifacts/results/peers.md); try that first"
@@ -44,7 +39,6 @@ _SAME = (
     "seeds",
     "data_dir",
 )  # what `transfer` has flags for
-_AGREED = 1.1  # two probes whose times differ by less are enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,29 +271,6 @@ def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
     rows = read_table(job.run.file("finals.csv"), Final)
     settled = {(row.budget, row.arm, row.schedule, row.seed) for row in rows if row.arm != "found"}
     return [one for one in everything if (one.budget, one.arm, one.schedule, one.seed) not in settled]
-
-
-def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
-    """Seconds per training image of a network on so many threads, the fastest of a few steps."""
-    setting = job.setting
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        network = place(job.traced.build(widths, seed=0), setting.device)
-        network.train()
-        x, y = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
-        times: list[float] = []
-        with quick_gradients(network, setting.device, FORMATS[setting.precision.name]):
-            while len(times) < _PROBES and not (len(times) > 1 and max(times[-2:]) < _AGREED * min(times[-2:])):
-                start = time.perf_counter()
-                with setting.precision.autocast(setting.device):
-                    loss = F.cross_entropy(network(x), y)
-                loss.backward()
-                synchronise(setting.device)
-                times.append(time.perf_counter() - start)
-    finally:
-        torch.set_num_threads(before)
-    return min(times) / len(y)
 
 
 def spoken(seconds: float) -> str:

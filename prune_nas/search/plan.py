@@ -17,9 +17,10 @@ from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import l1_norm
 from prune_nas.pruning.methods import METHODS
-from prune_nas.search.estimate import seconds_per_image, spoken
+from prune_nas.search.estimate import spoken
 from prune_nas.search.origins import origin_of
 from prune_nas.search.setup import load_data, trace_model
+from prune_nas.search.speed import seconds_per_image
 from prune_nas.training.data import outline
 
 if TYPE_CHECKING:

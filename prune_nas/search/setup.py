@@ -20,9 +20,10 @@ from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import Run, network_file_system, read_json
+from prune_nas.search.speed import precision_for
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting
-from prune_nas.training.precision import Precision, choose, choose_device
+from prune_nas.training.precision import Precision, choose_device
 from prune_nas.training.recipe import Recipe, recipe
 
 _MOST_WORKERS = 8
@@ -122,18 +123,16 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
     data = on_device(data, device)
     batch = next(iter(data.train.batches(recipe_of(run.config, 1).batch, device=device)))
     recorded = run.record.get("precision")
-    network = traced.build(traced.space.widest, seed=run.config.seed)
+    subject = traced, traced.space.widest, batch, device
     if recorded and run.record["device"] == device.type:
-        precision = Precision(
-            recorded["name"], tuple(tuple(c) for c in recorded["checked"]), tuple(recorded.get("before", ()))
-        )
+        precision = _recorded(run)
         if run.config.precision == "auto" and precision.name != "fp32":
-            now = precision.or_faster(choose("auto", network, batch, device, seconds=0.2))
+            now = precision.or_faster(precision_for("auto", *subject))
             if now.name != precision.name:
                 view.say(f"{precision.name}, in which this run was begun, is far slower here: it goes on in {now.name}")
             precision = now
     else:
-        precision = choose(run.config.precision, network, batch, device)
+        precision = precision_for(run.config.precision, *subject)
         if recorded and recorded["name"] != precision.name:  # begun on a device of another kind
             precision = replace(precision, before=(*recorded.get("before", ()), recorded["name"]))
     about = {
@@ -153,6 +152,13 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
     spoken = ", ".join(f"{name} {1000 * s:.0f} ms/step" for name, s, _ in precision.checked)
     view.say(f"training in {precision.name} on {device}{f' ({spoken})' if spoken else ''}")
     return Setting(data, device, precision)
+
+
+def _recorded(run: Run) -> Precision:
+    try:
+        return Precision.from_dict(run.record["precision"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise PruneNasError(f"{run.path}/run.json is damaged: its precision is none ({error!r})") from error
 
 
 def _keep_space(run: Run, traced: Traced) -> None:

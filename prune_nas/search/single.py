@@ -15,10 +15,11 @@ from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.specs import read_spec, trace_spec
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.progress import View
+from prune_nas.search.speed import precision_for
 from prune_nas.search.weights import save_weights
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, accuracy, train
-from prune_nas.training.precision import choose, choose_device
+from prune_nas.training.precision import choose_device
 from prune_nas.training.recipe import recipe
 
 
@@ -100,7 +101,7 @@ def setting_for(data: Data, traced: Traced, widths: Widths, device: Any, precisi
     """Data on the device and a precision checked on the network that will be trained."""
     here = dataclasses.replace(data, train=data.train.to(device), val=data.val.to(device))
     sample = next(iter(here.train.batches(batch, device=device)))
-    return Setting(here, device, choose(precision, traced.build(widths, seed=0), sample, device))
+    return Setting(here, device, precision_for(precision, traced, widths, sample, device))
 
 
 def _check(space: Space, data: Data, path: Path) -> None:

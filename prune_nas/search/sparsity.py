@@ -35,6 +35,7 @@ from prune_nas.search.prior import PRIOR
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened
 from prune_nas.search.setup import prepare, setting_of
+from prune_nas.search.speed import seconds_per_image
 
 
 def sparsify(config: Config, path: Path, view: View) -> None:
@@ -203,13 +204,13 @@ def _announce(job: Sparsity, view: View) -> None:
         f"validation images; run directory {job.run.path}"
     )
     workers, threads = job.size
-    image = estimate.seconds_per_image(job, job.space.base, threads)
+    image = seconds_per_image(job, job.space.base, threads)
     own = [*(["transferred"] if job.priors else []), *(FROM_SUPERNET if job.scored else []), UNIFORM]
     arms = sum(arm in config.arms for arm in own)
     epochs = config.seeds * config.epochs * (len(config.budget) * arms + ("base" in config.arms)) / workers
     seconds = image * epochs
     if job.scored:
-        seconds += estimate.seconds_per_image(job, job.space.base, torch.get_num_threads()) * config.supernet_epochs
+        seconds += seconds_per_image(job, job.space.base, torch.get_num_threads()) * config.supernet_epochs
     view.say(
         f"estimate: about {estimate.spoken(seconds * len(job.setting.data.train))} under scratch-e if nothing "
         "is done yet; masks save no time here; stop at any time, the same command resumes"

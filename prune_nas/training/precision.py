@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -54,8 +55,20 @@ class Precision:
         return torch.autocast(device.type, dtype=FORMATS[self.name])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for `run.json`."""
+        """Plain data for files."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Precision:
+        """The inverse of `to_dict`.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is none.
+        """
+        checked = tuple((str(name), float(spent), float(cosine)) for name, spent, cosine in data["checked"])
+        if not {data["name"], *(name for name, _, _ in checked)} <= set(FORMATS):
+            raise ValueError("a format that is none")
+        return cls(data["name"], checked, tuple(data.get("before", ())))
 
 
 def choose_device(name: str) -> torch.device:

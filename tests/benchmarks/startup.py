@@ -1,8 +1,9 @@
 """Seconds from the command to the first training step of a search, phase by phase, with the data set cached.
 
-    python -m tests.benchmarks.startup --data-dir DIR [--rounds 5] [--precision fp32]
+    python -m tests.benchmarks.startup --data-dir DIR [--rounds 5] [--precision fp32] [--anew]
 
-A process a round; the first, which fills the caches, does not count.
+A process a round; the first, which fills the caches, does not count. With `--anew` nothing is remembered of the steps
+that earlier rounds timed: what the first command of a day takes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ CODE = """
 import json, sys, time
 start = float(sys.argv.pop(1))
 import prune_nas.training.loop as loop
-from prune_nas.search import pipeline
+from prune_nas.search import pipeline, speed
+if sys.argv.pop(1) == "anew":
+    speed._DAY = 0.0
 marks = {"imports": time.time() - start}
 def noted(module, name, label):
     real = getattr(module, name)
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--anew", action="store_true")
     given = parser.parse_args()
     rows = []
     for number in range(given.rounds + 1):
@@ -59,7 +63,10 @@ def main() -> None:
                 "--precision", given.precision, "--run", f"{folder}/run", "-q",
             ]  # fmt: skip
             done = subprocess.run(
-                [sys.executable, "-c", CODE, str(time.time()), *command], capture_output=True, text=True, check=True
+                [sys.executable, "-c", CODE, str(time.time()), "anew" if given.anew else "", *command],
+                capture_output=True,
+                text=True,
+                check=True,
             )
         marks = json.loads(done.stdout.strip().splitlines()[-1])
         if number:
