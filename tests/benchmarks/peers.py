@@ -10,7 +10,8 @@ the last training. Training, validation and test images, macs counter, recipe an
 images are read once, at the end. A seed repeats the whole way, search included. A result that is in the file already is
 not made again.
 
-Ways: `uniform`, `taper` and `random` (one drawn shape) spend everything on the training. `slim/F/X` trains a sparse
+Ways: `uniform`, `taper`, `random` (one drawn shape) and `rule/NAME` (one of `artifacts/rules`, or of a run in
+`artifacts/results`; what it was found for is not counted) spend everything on the training. `slim/F/X` trains a sparse
 supernet for the fraction F of the total, prunes by cost-weighted selection, and either trains the widths from scratch
 (X = scratch), or goes on from the kept weights (rewind), or does so with the supernet's softened answers beside the
 labels (soft); `slimming/F/X` prunes by Network Slimming's plain threshold, `guided/F/X` by the fitted rule, `l1/F/X`
@@ -45,6 +46,7 @@ from torch.nn import functional as F
 
 from prune_nas.design import family, rules
 from prune_nas.design.budget import Budget, Limits
+from prune_nas.design.files import parse_json
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.patterns import pattern_of
 from prune_nas.design.projection import project
@@ -63,6 +65,7 @@ from tests.benchmarks import rows
 
 TOTAL = 2  # in trainings of the base
 SHORT = 0.1  # of the base's compute: what a candidate of a study is trained for
+_ARTIFACTS = Path(__file__).parents[2] / "artifacts"
 TEMPERATURE, SOFT = 2.0, 0.5  # of the supernet's answers, and their share of the labels
 
 
@@ -163,6 +166,14 @@ def uniform(ground: Ground) -> Net:
 def taper(ground: Ground) -> Net:
     """One ratio from stage to stage."""
     return Net(rules.taper_widths(ground.space, ground.limits))
+
+
+def ruled(ground: Ground, name: str) -> Net:
+    """A rule that was found before, in a published file or in the files of a published run."""
+    path = _ARTIFACTS / "rules" / f"{name}.json"
+    found = parse_json((path if path.exists() else _ARTIFACTS / "results" / name / "rule.json").read_text())
+    rule = rules.rule_from_dict(found if isinstance(found, dict) else found[0], name)
+    return Net(rules.apply(rule, ground.space, ground.limits))
 
 
 def random(ground: Ground) -> Net:
@@ -351,6 +362,7 @@ def fastnas(ground: Ground, end: str) -> Net:
 WAYS: Mapping[str, Callable[..., Net]] = {
     "uniform": uniform,
     "taper": taper,
+    "rule": ruled,
     "random": lambda ground, count=None: studied(ground, count, "random") if count else random(ground),
     "tpe": lambda ground, count: studied(ground, count, "tpe"),
     "tilt": lambda ground, count: studied(ground, count, "tilt"),
