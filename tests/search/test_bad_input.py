@@ -8,9 +8,10 @@ import torch
 from filelock import FileLock
 from PIL import Image
 
+import prune_nas as pn
 from prune_nas.design.records import TrialRow, read_table
 from prune_nas.training import loop
-from tests.search.tiny import arguments
+from tests.search.tiny import SETTINGS, arguments
 
 
 @pytest.mark.parametrize(
@@ -169,6 +170,21 @@ def test_trials_that_diverge_are_recorded_and_the_search_goes_on(tmp_path, cli, 
     short = [row for row in read_table(tmp_path / "run" / "trials.csv", TrialRow) if row.epochs == 1]
     assert [row.state for row in short].count("FAIL") == 1
     assert len(short) == 4
+
+
+def test_a_search_whose_uniform_finalists_fail_says_that_found_was_not_held_against_it(tmp_path, cli, monkeypatch):
+    traced = pn.trace("vgg11", input_shape=(3, 16, 16), classes=10, base_width=SETTINGS["base-width"])
+    even = traced.space.cost(pn.uniform(traced, "macs=0.4")).params
+    real = loop._epoch
+
+    def unlucky(network, setting, recipe, *rest):
+        failing = recipe.epochs == SETTINGS["epochs"] and sum(p.numel() for p in network.parameters()) == even
+        return float("nan") if failing else real(network, setting, recipe, *rest)
+
+    monkeypatch.setattr(loop, "_epoch", unlucky)
+    code, _, err = cli(*arguments(tmp_path / "run", trials=2, seeds=1, arms="found"))
+    assert code == 0, err
+    assert "finalists macs=0.4: uniform failed, so that what is found was not held against it" in err
 
 
 def test_a_study_whose_every_trial_fails_says_so(tmp_path, cli):
