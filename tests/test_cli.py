@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-import threading
+import time
 
 import pytest
 from filelock import FileLock
@@ -185,21 +185,22 @@ def test_status_knows_whether_a_command_works_on_the_run(searched, cli):
         assert "a command works on it now" in cli("status", searched)[1]
 
 
-def test_status_watches_until_the_run_ends(searched, cli):
+def test_status_watches_until_the_run_ends(searched, cli, monkeypatch):
     """It looks again while the lock is held, speaks again when something has changed, and ends when it is let go."""
-    lock = FileLock(searched / ".lock", thread_local=False)
+    lock, waits = FileLock(searched / ".lock"), []
     lock.acquire()
     whole = (searched / "finals.csv").read_text().splitlines(keepends=True)
     (searched / "finals.csv").write_text("".join(whole[:2]))
 
-    def end():
-        (searched / "finals.csv").write_text("".join(whole))
-        lock.release()
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            (searched / "finals.csv").write_text("".join(whole))
+            lock.release()
 
-    timer = threading.Timer(1.0, end)
-    timer.start()
+    monkeypatch.setattr(time, "sleep", sleep)
     code, out, _ = cli("status", searched, "--watch", "--every", 0.1, "--json")
-    assert not timer.is_alive()
+    assert waits == [0.1] * 3
     assert code == 0
     looks = [json.loads(line) for line in out.splitlines()]
     assert (looks[0]["finals"], looks[0]["running"]) == (1, True)

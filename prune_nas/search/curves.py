@@ -35,12 +35,11 @@ class Curves:
             self._rows = {key: one for key, one in self._rows.items() if key not in mine}
             write_table(self._path, Curve, list(self._rows.values()))
         self._rows[row.budget, row.trial, row.epoch] = row
-        new = not self._path.exists() or not self._path.stat().st_size
+        if not self._path.exists() or not self._path.stat().st_size:
+            write_table(self._path, Curve, [row])  # at once whole, for who reads it meanwhile
+            return
         with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Curve)], lineterminator="\n")
-            if new:
-                writer.writeheader()
-            writer.writerow(asdict(row))
+            csv.DictWriter(file, [field.name for field in fields(Curve)], lineterminator="\n").writerow(asdict(row))
 
     def _last(self, row: Curve) -> int:
         return max(epoch for budget, trial, epoch in self._rows if (budget, trial) == (row.budget, row.trial))

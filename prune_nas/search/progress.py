@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator
 
@@ -27,7 +28,7 @@ class View:
     def __init__(self, *, quiet: bool = False) -> None:
         """Write to stderr; only warnings if `quiet`."""
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
-        self._said = 0.0
+        self._said = -math.inf
 
     def say(self, text: str) -> None:
         """A line that stays."""

@@ -22,7 +22,7 @@ from prune_nas.training.team import ALONE, _forward, join, team
 
 # What each process of the team runs; `{}` is a folder.
 SCRIPT = """
-import json, os, sys, torch
+import json, os, sys, time, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from tests.training.test_team import epochs_of, network
@@ -33,7 +33,12 @@ mine = join()
 torch.set_num_threads(1)
 net = network()
 (folder / f"pid{mine.rank}").write_text(str(os.getpid()))
-note = lambda epoch: (folder / f"epoch{epoch.number}").touch()
+
+def note(epoch):
+    (folder / f"epoch{epoch.number}").touch()
+    if checkpoint and epoch.number == 2 and mine.rank == 1 and not (folder / "again").exists():
+        time.sleep(120)  # until it is killed, while the other waits for it
+
 done, right = epochs_of(net, folder / "checkpoint" if checkpoint else None, note)
 if mine.rank == 0:
     send({"words": "wörds"})
@@ -110,6 +115,7 @@ def test_two_processes_killed_go_on_as_one_would(tmp_path, whom):
         os.kill(int((tmp_path / "pid1").read_text()), signal.SIGKILL)
     process.wait(60)
     assert not (tmp_path / "out.json").exists()
+    (tmp_path / "again").touch()
     again = two(tmp_path, "kept")
     _, err = again.communicate(timeout=120)
     assert again.returncode == 0, err

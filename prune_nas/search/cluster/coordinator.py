@@ -108,7 +108,7 @@ class Cluster:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def _end(self) -> None:
-        self._queue.withdraw()
+        self._queue.close()
         self._queue.drop_files()
         self._queue.finish()
 

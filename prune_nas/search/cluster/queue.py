@@ -220,11 +220,17 @@ class Queue:
         if entry is None or not (entry.open or entry.outcome):
             self.study.enqueue_trial({}, user_attrs={"key": order.key, "order": order.to_dict()})
 
-    def withdraw(self) -> None:
-        """Take out what nobody has begun."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+    def close(self) -> None:
+        """End every trial: what nobody has begun, and what is of no use any more or was delivered and never told."""
+        for trial in self.study.get_trials(deepcopy=False, states=_OPEN):
+            value = _value_of(trial)
+            state, values = (TrialState.FAIL, None) if value is None else (TrialState.COMPLETE, [value])
             with contextlib.suppress(UpdateFinishedTrialError):  # a worker was faster
-                self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+                self._storage.set_trial_state_values(trial._trial_id, state, values)
+
+    def beat(self, trial: optuna.Trial) -> None:
+        """Give a sign of life for a trial; Optuna calls none of them lost that never gave one."""
+        self._storage.beat(trial._trial_id)
 
     def deliver(self, trial: optuna.Trial, result: Mapping[str, Any], epochs: list[dict[str, Any]]) -> bool:
         """Write a result; False where the trial was given up before, so that the result became one of its own."""
@@ -319,6 +325,11 @@ class Queue:
 
     def _name(self, digest: str) -> str:
         return f"{self.name}/file/{digest}"
+
+
+def _value_of(trial: FrozenTrial) -> float | None:
+    result = trial.user_attrs.get("result")
+    return result.get("val_accuracy") if isinstance(result, dict) else None
 
 
 def made(storage: Storage, name: str) -> Queue:

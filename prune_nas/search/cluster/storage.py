@@ -8,12 +8,13 @@ import math
 import time
 import warnings
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -26,6 +27,7 @@ TRIES = 3
 """How often a training is begun before it counts as failed: its workers were lost each time."""
 
 _PATIENCE = 900.0  # seconds that a database may be away
+_HELD = 60  # that a process may stand still inside a transaction; one upload of a piece of a file fits in
 _BEATS = 4  # heartbeats that may be missed before a worker counts as lost
 
 _PATIENT = {
@@ -60,7 +62,15 @@ class Storage(RDBStorage):
     def record_heartbeat(self, trial_id: int) -> None:
         """Record one beat, or leave it to the next."""
         with contextlib.suppress(*AWAY):
-            self._watched(lambda: super(Storage, self).record_heartbeat(trial_id))
+            self.beat(trial_id)
+
+    def beat(self, trial_id: int) -> None:
+        """Record one beat: from then on the trial is given up when no other follows.
+
+        Raises:
+            StorageInternalError, SQLAlchemyError: the database is away (`AWAY`).
+        """
+        self._watched(lambda: super(Storage, self).record_heartbeat(trial_id))
 
     def _create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> FrozenTrial:
         """Make a trial from its template; without one, Optuna found none that waits and would make one up.
@@ -152,13 +162,11 @@ def open_storage(url: URL, heartbeat: int) -> Storage:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", ExperimentalWarning)
     try:
-        return Storage(
-            url.render_as_string(hide_password=False),
-            engine_kwargs={"pool_pre_ping": True, **_PATIENT.get(url.get_backend_name(), {})},
-            heartbeat_interval=heartbeat,
-            grace_period=grace(heartbeat),
-            heartbeat_stale_trial_callback=_again,
-        )
+        try:
+            return _opened(url, heartbeat)
+        except AWAY:  # two that make the tables of a new database at once get in each other's way
+            time.sleep(1)
+            return _opened(url, heartbeat)
     except (*AWAY, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         if url.password:
@@ -167,6 +175,28 @@ def open_storage(url: URL, heartbeat: int) -> Storage:
             f"the database {masked(url)} cannot be used: {reason}; see that it runs, that this machine may reach it, "
             "and that name and password are right"
         ) from None
+
+
+def _opened(url: URL, heartbeat: int) -> Storage:
+    storage = Storage(
+        url.render_as_string(hide_password=False),
+        engine_kwargs={"pool_pre_ping": True, **_PATIENT.get(url.get_backend_name(), {})},
+        heartbeat_interval=heartbeat,
+        grace_period=grace(heartbeat),
+        heartbeat_stale_trial_callback=_again,
+    )
+    if url.get_backend_name() == "postgresql":
+        event.listen(storage.engine, "connect", _hold_nothing)
+        storage.engine.dispose()  # those connections that were there before
+    return storage
+
+
+def _hold_nothing(connection: Any, _: Any) -> None:
+    """Have the server end a connection whose process stopped inside a transaction: its locks would stop all others."""
+    before, connection.autocommit = connection.autocommit, True
+    with connection.cursor() as cursor:
+        cursor.execute(f"SET idle_in_transaction_session_timeout = '{_HELD}s'")
+    connection.autocommit = before
 
 
 def patiently(call: Callable[[], T], say: Callable[[str], None], patience: float = _PATIENCE) -> T:

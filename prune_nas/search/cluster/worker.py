@@ -28,7 +28,7 @@ from prune_nas.search.work import Result, Training, Workplace
 from prune_nas.training.loop import Epoch
 
 _POLL = (0.05, 1.0)  # seconds between two looks into an empty queue, longer and longer
-_LOOK = 5.0  # seconds between two looks for a study that is not there yet
+_LOOK = (0.2, 5.0)  # seconds between two looks for a study that is not there yet, longer and longer
 _FIRST = 60  # heartbeat until the run's own is known
 
 
@@ -92,7 +92,7 @@ def work(
 
 
 def _await(storage: Any, study: str, wait: float, say: Callable[[str], None]) -> Queue:
-    end, told = time.monotonic() + wait, False
+    end, told, pause = time.monotonic() + wait, False, _LOOK[0]
     while (queue := patiently(lambda: found(storage, study), say)) is None or not _briefed(queue):
         if time.monotonic() > end:
             raise MissingError(
@@ -102,7 +102,8 @@ def _await(storage: Any, study: str, wait: float, say: Callable[[str], None]) ->
         if not told:
             say(f"waits for the run {study}")
             told = True
-        time.sleep(min(_LOOK, max(end - time.monotonic(), 0.05)))
+        time.sleep(min(pause, max(end - time.monotonic(), 0.05)))
+        pause = min(1.5 * pause, _LOOK[1])
     return queue
 
 
@@ -187,8 +188,6 @@ class Worker:
             _noted(trial, str(error))
             raise _NoResultError(str(error)) from error
         me = {"name": self.name, "host": socket.gethostname(), "pid": os.getpid()}
-        patiently(lambda: trial.set_user_attr("worker", me), self._say)
-        training = patiently(lambda: self._local(order, key), self._say)
         epochs: list[dict[str, Any]] = []
 
         def note(epoch: Epoch) -> None:
@@ -197,6 +196,9 @@ class Worker:
             self._say(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
 
         try:
+            patiently(lambda: self._queue.beat(trial), self._say)
+            patiently(lambda: trial.set_user_attr("worker", me), self._say)
+            training = patiently(lambda: self._local(order, key), self._say)
             result = self._place.perform(training, note)
             delivered = patiently(lambda: self._deliver(trial, training, result, epochs), self._say)
         except KeyboardInterrupt:

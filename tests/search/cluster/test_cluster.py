@@ -12,12 +12,14 @@ from collections import Counter
 import pytest
 import torch
 from safetensors.torch import load_file
+from sqlalchemy import text
 
 from prune_nas.config import Config
 from prune_nas.design.records import TrialRow, read_table
+from prune_nas.search.cluster import storage
 from prune_nas.search.cluster.briefing import briefing
 from prune_nas.search.cluster.coordinator import Cluster
-from prune_nas.search.cluster.queue import GIVEN_BACK, found
+from prune_nas.search.cluster.queue import GIVEN_BACK, found, made
 from prune_nas.search.cluster.storage import AWAY, open_storage, parse_url
 from prune_nas.search.progress import View
 from prune_nas.search.setup import prepare
@@ -35,15 +37,30 @@ QUICK = {
 }  # fmt: skip
 
 
+PROCESSES = []
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left():
+    """What a test that failed has left, suspended processes too."""
+    yield
+    while PROCESSES:
+        PROCESSES.pop().kill()
+
+
 def environment(postgres):
     return {**os.environ, "PRUNE_NAS_STORAGE": postgres.url, "PRUNE_NAS_HEARTBEAT": str(BEAT)}
 
 
 def start_search(postgres, run, **changes):
     command = [sys.executable, "-m", "prune_nas", *arguments(run, **changes)]
-    return subprocess.Popen(
-        command, env=environment(postgres), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
-    )
+    return started(command, environment(postgres))
+
+
+def started(command, environment):
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    PROCESSES.append(process)
+    return process
 
 
 def start_worker(postgres, study, folder, **flags):
@@ -61,7 +78,7 @@ def start_worker(postgres, study, folder, **flags):
         str(folder),
         *extra,
     ]
-    return subprocess.Popen(command, env=environment(postgres), stderr=subprocess.PIPE, text=True)
+    return started(command, environment(postgres))
 
 
 class Watch:
@@ -110,12 +127,12 @@ def trained(run):
     }
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("trials", [24, pytest.param(60, marks=pytest.mark.slow)])
 def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
-    run = tmp_path / "many"
+    run, watch = tmp_path / "many", Watch(postgres, "many")
     search = start_search(postgres, run, trials=trials, workers=0, **QUICK)
     workers = [start_worker(postgres, "many", tmp_path / f"worker{i}") for i in range(4)]
-    watch = Watch(postgres, "many")
     killed, paused = workers[0], workers[1]
 
     while True:
@@ -190,6 +207,20 @@ def test_the_command_killed_twice_and_repeated_takes_what_its_worker_did_meanwhi
     assert trained(run) == trained(alone)
     results = Counter(t.user_attrs["key"] for t in watch.trials() if "result" in t.user_attrs)
     assert set(results.values()) == {1}
+
+
+def test_who_stands_still_inside_a_transaction_stops_nobody_for_long(postgres, monkeypatch):
+    monkeypatch.setattr(storage, "_HELD", 1)
+    still, other = (open_storage(parse_url(postgres.url), BEAT) for _ in range(2))
+    queue = made(still, "still")
+    queue.study.enqueue_trial({})
+    lock = text(f"SELECT * FROM studies WHERE study_id = {queue.study._study_id} FOR UPDATE")  # noqa: S608
+    with still.engine.connect() as held, other.engine.connect() as blocked:
+        held.execute(lock)
+        blocked.execute(text("SET lock_timeout = '60s'"))
+        assert len(blocked.execute(lock).all()) == 1
+        with pytest.raises(AWAY):
+            held.execute(lock)
 
 
 class Trainings:

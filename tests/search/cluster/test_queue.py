@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from optuna.trial import TrialState
 from prune_nas.config import Config
 from prune_nas.errors import MissingError, PruneNasError, UsageError
 from prune_nas.search.cluster import coordinator, storage
+from prune_nas.search.cluster import queue as queue_module
 from prune_nas.search.cluster.queue import Order, made, result_from_dict, result_to_dict
 from prune_nas.search.cluster.storage import Storage, masked, open_storage, parse_url, patiently
 from prune_nas.search.cluster.worker import Worker
@@ -239,6 +241,8 @@ def test_nothing_is_lost_or_told_twice_though_the_database_is_away_again_and_aga
     monkeypatch.setattr(coordinator, "open_storage", lambda url, beat: flaky())
     monkeypatch.setattr(coordinator, "_checked", lambda url, local: url)
     monkeypatch.setattr(coordinator, "grace", lambda beat: 2.0)  # a loaded machine may stall
+    monkeypatch.setattr(coordinator, "TRIES", 99)  # nor is a training at fault for a database that is away
+    monkeypatch.setattr(queue_module, "TRIES", 99)
 
     def flaky():
         return Flaky(url, heartbeat_interval=1, grace_period=1, engine_kwargs={"connect_args": {"timeout": 30}})
@@ -399,7 +403,49 @@ def test_a_worker_told_to_stop_stops_whatever_optuna_makes_of_it(queue, tmp_path
         assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL, TrialState.WAITING]
 
 
-def test_what_nobody_began_is_taken_out_at_the_end(queue):
-    queue.add(Order(training(0), None, keeps=False))
-    queue.withdraw()
-    assert [t.state for t in queue.study.get_trials()] == [TrialState.FAIL]
+def test_at_the_end_every_trial_ends_too(queue):
+    for number in range(3):
+        queue.add(Order(training(number), None, keeps=False))
+    queue.study.ask()
+    delivered = queue.study.ask()  # its worker lost the database before it could tell the trial
+    queue.deliver(delivered, result_to_dict(Result(0.5, 1, 1.0), None), [])
+    queue.close()
+    assert [(t.state, t.value) for t in queue.study.get_trials()] == [
+        (TrialState.FAIL, None),
+        (TrialState.COMPLETE, 0.5),
+        (TrialState.FAIL, None),
+    ]
+
+
+def test_who_loses_the_first_beat_is_given_up_all_the_same(tmp_path, monkeypatch):
+    store = open_storage(parse_url(f"sqlite:///{tmp_path}/db"), 1)
+    store.grace_period = 1
+    own, place, stale = made(store, "run"), FakePlace(), []
+    own.add(Order(training(0), None, keeps=False))
+    monkeypatch.setattr(Storage, "record_heartbeat", lambda self, trial: None)  # Optuna's thread: away each time
+
+    def perform(training, on_epoch):
+        deadline = time.monotonic() + 20
+        while not stale and time.monotonic() < deadline:
+            time.sleep(0.1)
+            stale.extend(store._get_stale_trial_ids(own.study._study_id))
+        return Result(0.3, 3, 0.3)
+
+    monkeypatch.setattr(place, "perform", perform)
+    Worker(own, place, tmp_path / "worker", lambda text: None).next()
+    assert stale == [own.study.get_trials()[0]._trial_id]
+
+
+def test_opening_is_tried_again_where_another_makes_the_tables_at_once(monkeypatch, tmp_path):
+    url, real, tries = parse_url(f"sqlite:///{tmp_path}/db"), storage._opened, []
+
+    def first_fails(*arguments):
+        tries.append(arguments)
+        if len(tries) == 1:
+            raise StorageInternalError("duplicate key value violates unique constraint")
+        return real(*arguments)
+
+    monkeypatch.setattr(storage, "_opened", first_fails)
+    monkeypatch.setattr(storage.time, "sleep", lambda seconds: None)
+    assert open_storage(url, 1).get_all_studies() == []
+    assert len(tries) == 2
