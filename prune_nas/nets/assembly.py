@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from torch import nn
 
-from prune_nas.design.space import DEFAULT_FLOOR, Frozen, Layer, Slot, Space, Widths, constant
+from prune_nas.design.parts import DEFAULT_FLOOR, Frozen, Layer, Slot, constant
+from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.channels import Channels, Part
 from prune_nas.nets.graph import Graph

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import fx, nn
 
-from prune_nas.design.space import Branch, Space
+from prune_nas.design.parts import Branch
+from prune_nas.design.space import Space
 from prune_nas.nets.graph import Graph, shape
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")

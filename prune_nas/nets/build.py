@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prune_nas.design.space import Layer, Space, size
+from prune_nas.design.parts import Layer, size
+from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets.absent import Absent
 from prune_nas.nets.initialise import initialise

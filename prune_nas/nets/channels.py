@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from prune_nas.design.space import Extent, Segment
+from prune_nas.design.parts import Extent, Segment
 
 
 class Part(NamedTuple):

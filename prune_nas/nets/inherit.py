@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prune_nas.design.space import Layer, Space
+from prune_nas.design.parts import Layer
+from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 
 

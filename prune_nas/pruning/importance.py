@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from prune_nas.design.space import Slot, Space
+from prune_nas.design.parts import Slot
+from prune_nas.design.space import Space
 from prune_nas.pruning.norms import gamma, places
 
 Scores = dict[str, NDArray[np.float32]]

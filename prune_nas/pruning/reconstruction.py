@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 
-from prune_nas.design.space import Layer, Slot, Space, size
+from prune_nas.design.parts import Layer, Slot, size
+from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 
 Terms = NDArray[np.float64]

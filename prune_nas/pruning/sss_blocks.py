@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from prune_nas.design.parts import Branch
 from prune_nas.design.selection import Selection
-from prune_nas.design.space import Branch, Space, Widths
+from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.pruning import sss
 from prune_nas.pruning.ratios import share_of

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from prune_nas.design.space import Layer, Segment, Slot, Space, Widths, constant
+from prune_nas.design.parts import Layer, Segment, Slot, constant
+from prune_nas.design.space import Space, Widths
 
 VGG = {
     16: (64, 64, "M", 128, 128, "M", 256, 256, 256, "M", 512, 512, 512, "M", 512, 512, 512),

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prune_nas.design.space import Layer, Segment, Slot, Space, Widths, constant, size
+from prune_nas.design.parts import Layer, Segment, constant, size
+from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from tests.design.spaces import chain, spaces, vgg
 
@@ -102,8 +103,3 @@ def test_check_names_what_is_wrong(widths, message):
 def test_scaled_refuses_factors_that_make_no_network(factors):
     with pytest.raises(UsageError, match="width"):
         vgg(16).scaled(*factors)
-
-
-def test_a_slot_whose_name_a_spreadsheet_would_compute_is_refused():
-    with pytest.raises(UsageError, match="would be a formula to a spreadsheet"):
-        Slot('=HYPERLINK("http://x")', 0, 0.0, 8, 4, 1, ("conv",))

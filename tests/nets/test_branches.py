@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from prune_nas.design.space import Space, size
+from prune_nas.design.parts import size
+from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
 from prune_nas.nets.tracing import trace

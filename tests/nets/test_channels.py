@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_nas.design.space import Segment
+from prune_nas.design.parts import Segment
 from prune_nas.nets.channels import Channels, Part
 from prune_nas.nets.tracing import trace
 

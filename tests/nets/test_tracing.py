@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from prune_nas.design.space import Segment, Space
+from prune_nas.design.parts import Segment
+from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets.settings import SlotSettings, SpaceSettings
 from prune_nas.nets.tracing import trace

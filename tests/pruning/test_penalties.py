@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_nas.design.space import Segment
+from prune_nas.design.parts import Segment
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning.importance import channel_scores

@@ -10,8 +10,9 @@ from safetensors.numpy import save_file
 from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
+from prune_nas.design.parts import Layer, Segment, Slot, constant
 from prune_nas.design.records import Curve, Expense, Final, TrialRow, write_table
-from prune_nas.design.space import Layer, Segment, Slot, Space, Widths, constant
+from prune_nas.design.space import Space, Widths
 
 PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 BUDGETS = ("macs=0.2", "macs=0.4,params=0.2")

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter
 
-from prune_nas.design.space import Space, size
+from prune_nas.design.parts import size
+from prune_nas.design.space import Space
 from prune_nas.report.figures import style
 
 _PRODUCERS = ("conv", "linear")
