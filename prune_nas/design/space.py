@@ -143,9 +143,11 @@ class Space:
             Two integer arrays of shape (n,).
         """
         macs, params = (np.rint(_values(form, widths)).astype(np.int64) for form in self._forms)
-        for branch, forms in self._branch_forms:  # what is left of a branch without widths: norms and biases at its end
+        for branch, forms in self._branch_forms:  # what is left of a branch without widths
             gone = self._without(branch, widths)
             params[gone] -= np.rint(_values(forms["params"], widths[gone])).astype(np.int64)
+            for name in forms.keys() - {"params", "activations"}:  # macs at some number of positions
+                macs[gone] -= np.rint(_values(forms[name], widths[gone])).astype(np.int64)
         return macs, params
 
     def _without(self, branch: Branch, widths: NDArray[Any]) -> NDArray[np.bool_]:

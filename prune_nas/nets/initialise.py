@@ -21,7 +21,8 @@ LINEAR_STD = 0.01
 def initialise(network: nn.Module, seed: int) -> nn.Module:
     """Draw all weights anew, in place and in module order; the global random state is neither read nor changed.
 
-    Running statistics start again. Parameters of any other kind of module keep their values.
+    Running statistics start again. Parameters of any other kind of module keep their values, which are the traced
+    network's: the same for every seed.
 
     Args:
         network: changed in place.

@@ -35,9 +35,17 @@ def read_spec(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} is not a spec: it lacks {', '.join(missing)}")
     if spec.get("schema") != SCHEMA:
         raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema {SCHEMA}")
-    numbers = [spec["classes"], spec.get("base_width", 1.0), *spec["input_shape"]]
-    if not isinstance(spec["widths"], dict) or not all(isinstance(number, (int, float)) for number in numbers):
-        raise UsageError(f"{path} is not a spec: classes, input_shape and base_width must be numbers, widths an object")
+    shape, widths = spec["input_shape"], spec["widths"]
+    whole = isinstance(shape, list) and isinstance(widths, dict) and [spec["classes"], *shape, *widths.values()]
+    if (
+        not whole
+        or not all(isinstance(n, int) for n in whole)
+        or not isinstance(spec.get("base_width", 1.0), (int, float))
+    ):
+        raise UsageError(
+            f"{path} is not a spec: classes must be a whole number, input_shape a list of such, widths an object of "
+            "such, and base_width a number"
+        )
     return dict(spec)
 
 

@@ -136,15 +136,20 @@ def trace(
 def _network(
     model: str | nn.Module | Callable[..., nn.Module], classes: int, base_width: float
 ) -> tuple[str, nn.Module, float]:
-    """The name, the network, and the part of `base_width` that it does not have yet."""
+    """The name, the network, and the part of `base_width` that it does not have yet.
+
+    What a network draws for parameters that no seed covers (`initialise`) is the same in every process.
+    """
     if isinstance(model, nn.Module):
         return type(model).__name__, model, base_width
-    if not isinstance(model, str):
-        name = getattr(model, "__name__", type(model).__name__)
-        return name, *sources.call(model, name, classes, base_width)
-    if sources.is_named(model):
-        return model, *sources.make(model, classes, base_width)
-    return model, models.create(model, classes, base_width), 1.0
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        if not isinstance(model, str):
+            name = getattr(model, "__name__", type(model).__name__)
+            return name, *sources.call(model, name, classes, base_width)
+        if sources.is_named(model):
+            return model, *sources.make(model, classes, base_width)
+        return model, models.create(model, classes, base_width), 1.0
 
 
 def _refuse_shared(name: str, network: nn.Module) -> None:

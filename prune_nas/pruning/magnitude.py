@@ -18,13 +18,14 @@ from torch.nn.modules.conv import _ConvNd
 from prune_nas.design.kernels import Counts, Kernel, Mask, planned
 from prune_nas.design.space import Cost, Space
 from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.nets.assembly import LEFTOVER
 
 Masks = Mapping[str, Tensor]
 
 
 def weights_of(space: Space, network: nn.Module) -> dict[str, Tensor]:
     """Layer -> the weight of each convolution of a network."""
-    modules = {layer.name: network.get_submodule(layer.name) for layer in space.layers if layer.kernel}
+    modules = {name: network.get_submodule(name) for name in _weighted(space)}
     return {name: module.weight.detach() for name, module in modules.items() if isinstance(module, _ConvNd)}
 
 
@@ -34,10 +35,15 @@ def weights_in(space: Space, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         UsageError: the state is another network's.
     """
-    found = {layer.name: state.get(f"{layer.name}.weight") for layer in space.layers if layer.kernel}
+    found = {name: state.get(f"{name}.weight") for name in _weighted(space)}
     if missing := [name for name, weight in found.items() if weight is None]:
         raise UsageError(f"these weights are not those of {space.model}: {missing[0]} is missing")
     return {name: weight for name, weight in found.items() if weight is not None and weight.ndim > 2}
+
+
+def _weighted(space: Space) -> list[str]:
+    """The convolutions and linear layers, without what merely counts as constant."""
+    return [layer.name for layer in space.layers if layer.kernel and layer.kind != LEFTOVER]
 
 
 def convolutions(space: Space, weights: Mapping[str, Tensor]) -> list[Kernel]:

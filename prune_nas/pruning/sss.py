@@ -14,12 +14,13 @@ end they are multiplied into gamma and beta, and what is left is an ordinary net
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from prune_nas.design.selection import Selection
 from prune_nas.design.space import Space
@@ -89,10 +90,30 @@ def attach(space: Space, network: nn.Module) -> nn.Module:
         for place in own:
             by_norm[place.norm].append((slot, place))
     for norm, parts in by_norm.items():
-        network.get_submodule(norm).register_forward_hook(
-            lambda module, args, out, parts=parts: out * _vector(factors, parts, out)
-        )
+        parts.sort(key=lambda part: part[1].start)
+        scale(network.get_submodule(norm), lambda out, parts=parts: out * _vector(factors, parts, out))  # type: ignore[misc]
     return network
+
+
+def scale(layer: nn.Module, by: Callable[[Tensor], Tensor]) -> None:
+    """Have `by` change what a layer gives; before its activation, where the layer is a norm that has one (timm's)."""
+    activation = _activation(layer)
+    if activation is None:
+        layer.register_forward_hook(lambda module, args, out: by(out))
+    else:
+        activation.register_forward_pre_hook(lambda module, args: (by(args[0]), *args[1:]))
+
+
+def unscale(layer: nn.Module) -> None:
+    """The inverse."""
+    layer._forward_hooks.clear()
+    if (activation := _activation(layer)) is not None:
+        activation._forward_pre_hooks.clear()
+
+
+def _activation(layer: nn.Module) -> nn.Module | None:
+    found = getattr(layer, "act", None)
+    return found if isinstance(layer, _NormBase) and isinstance(found, nn.Module) else None
 
 
 def factors_of(network: nn.Module) -> Factors:
@@ -172,7 +193,7 @@ def fold(space: Space, network: nn.Module) -> nn.Module:
             by = factors.of(slot).repeat_interleave(place.times)
             for vector in (norm.weight, norm.bias):
                 vector[place.start : place.stop].mul_(by)
-            norm._forward_hooks.clear()
+            unscale(norm)
     for module in [module for module in network.modules() if hasattr(module, FACTORS)]:
         delattr(module, FACTORS)
     return network

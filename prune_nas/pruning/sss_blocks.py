@@ -43,9 +43,8 @@ def attach(space: Space, network: nn.Module) -> nn.Module:
     factors = sss.Factors({_BLOCKS: (len(space.branches), 0)})
     network.get_submodule(space.branches[0].last).add_module(sss.FACTORS, factors)
     for number, branch in enumerate(space.branches):
-        network.get_submodule(branch.last).register_forward_hook(
-            lambda module, args, out, number=number: out * factors.of(_BLOCKS)[number].to(out.dtype)
-        )
+        last = network.get_submodule(branch.last)
+        sss.scale(last, lambda out, number=number: out * factors.of(_BLOCKS)[number].to(out.dtype))  # type: ignore[misc]
     return network
 
 
@@ -58,7 +57,7 @@ def fold(space: Space, network: nn.Module) -> nn.Module:
         last.weight.mul_(value)
         if last.bias is not None:
             last.bias.mul_(value)
-        last._forward_hooks.clear()
+        sss.unscale(last)
     delattr(network.get_submodule(space.branches[0].last), sss.FACTORS)
     return network
 

@@ -89,11 +89,12 @@ def fit(
     """
     device = setting.device
     place(network, device)
-    optimiser = _optimiser(network, recipe, device)
-    scaler = torch.amp.GradScaler(device.type, enabled=setting.precision.name == "fp16")
+    half = setting.precision.name == "fp16"
+    optimiser = _optimiser(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
+    scaler = torch.amp.GradScaler(device.type, enabled=half)
     done: list[Epoch] = []
     if checkpoint is not None:
-        done = _restore(checkpoint, network, optimiser, _identity(recipe, seed))
+        done = _restore(checkpoint, network, optimiser, scaler, _identity(recipe, seed))
     yield from done
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
         raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
@@ -110,7 +111,7 @@ def fit(
                 )
             done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
             if checkpoint is not None and team().rank == 0:
-                _save(checkpoint, network, optimiser, done, _identity(recipe, seed))
+                _save(checkpoint, network, optimiser, scaler, done, _identity(recipe, seed))
             yield done[-1]
 
 
@@ -215,14 +216,15 @@ class _SGD(torch.optim.SGD):
     step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
 
 
-def _optimiser(network: nn.Module, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+def _optimiser(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:
+    """Fused never with a scaler: where that skips the first step, the fused one makes a momentum of what lies about."""
     return _SGD(
         network.parameters(),
         lr=recipe.lr,
         momentum=recipe.momentum,
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov,
-        fused=device.type in ("cuda", "cpu", "mps"),
+        fused=fused,
     )
 
 
@@ -242,20 +244,30 @@ def _identity(recipe: Recipe, seed: int) -> dict[str, object]:
 
 
 def _save(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, done: list[Epoch], identity: dict[str, object]
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    done: list[Epoch],
+    identity: dict[str, object],
 ) -> None:
     tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
     parameters = optimiser.param_groups[0]["params"]
     for i, parameter in enumerate(parameters):
         if (momentum := optimiser.state[parameter].get("momentum_buffer")) is not None:  # none without a gradient
             tensors[f"momentum.{i}"] = momentum
-    meta = {"schema": 1, "identity": identity, "epochs": [asdict(epoch) for epoch in done]}
+    epochs = [asdict(epoch) for epoch in done]
+    meta = {"schema": 1, "identity": identity, "epochs": epochs, "scaler": scaler.state_dict()}
     on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
 
 
 def _restore(
-    path: Path, network: nn.Module, optimiser: torch.optim.Optimizer, identity: dict[str, object]
+    path: Path,
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    identity: dict[str, object],
 ) -> list[Epoch]:
     """Load a checkpoint of this very training; a missing, broken or foreign one counts as none."""
     try:
@@ -275,4 +287,6 @@ def _restore(
     for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
         if (momentum := tensors.get(f"momentum.{i}")) is not None:
             optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    if scaler.is_enabled() and meta.get("scaler"):
+        scaler.load_state_dict(meta["scaler"])
     return [Epoch(**epoch) for epoch in meta["epochs"]]

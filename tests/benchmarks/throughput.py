@@ -84,7 +84,7 @@ def plain(network: nn.Module, data: Data) -> Iterator[int]:
 def bare(network: nn.Module, setting: Setting) -> Iterator[int]:
     """The same, on one fixed batch."""
     place(network, setting.device)
-    optimiser = _optimiser(network, RECIPE, setting.device)
+    optimiser = _optimiser(network, RECIPE, fused=True)
     x, y = next(setting.data.train.batches(RECIPE.batch))
     network.train()
     with quick_gradients(network, setting.device, formats.FORMATS[setting.precision.name]):

@@ -15,6 +15,7 @@ from prune_nas.design.parts import size
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets.inherit import inherit
+from prune_nas.nets.settings import parse_settings
 from prune_nas.nets.tracing import trace
 
 NETWORKS = ("resnet20", "preresnet164", "mobilenetv2", "torchvision:resnext50_32x4d")
@@ -164,3 +165,15 @@ def test_a_width_of_0_elsewhere_is_refused(resnet):
         traced.build(half, seed=0)
     with pytest.raises(UsageError, match="positive integer; got -1"):
         resnet.build({**resnet.space.base, "stage1.block0.conv1": -1}, seed=0)
+
+
+def test_the_macs_of_a_frozen_layer_go_with_its_branch():
+    traced = trace("preresnet164", settings=parse_settings({"freeze": ["stage1.block1.conv1"]}, "the test"))
+    space = traced.space
+    (branch,) = (one for one in space.branches if one.name == "stage1.block1")
+    widths = without(space, branch)
+    network = traced.build(widths, seed=0).eval()
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *space.input_shape))
+    params = sum(parameter.numel() for parameter in network.parameters())
+    assert space.cost(widths)[:2] == (counter.get_total_flops() // 2, params)

@@ -162,3 +162,41 @@ def test_a_spec_that_names_code_runs_it_only_when_told_to(searched, tmp_path, cl
     assert code == 2
     assert "if you trust it, say so with --model" in err
     assert "it ran" not in err
+
+
+def test_code_that_a_person_named_stands_for_the_one_of_the_spec(searched, tmp_path):
+    spec = json.loads((searched / "best.json").read_text())
+    (tmp_path / "moved.py").write_text(
+        "from prune_nas.nets import models\n\n\ndef make(classes, base_width):\n"
+        "    return models.create('vgg11', classes, base_width)\n"
+    )
+    (searched / "best.json").write_text(json.dumps({**spec, "model": f"{tmp_path}/gone.py:make"}))
+    written = export(searched / "best.json", tmp_path / "out", ["state", "python"], model=f"{tmp_path}/moved.py:make")
+    assert set(written) == {"state", "python"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"input_shape": None},
+        {"input_shape": "3"},
+        {"input_shape": [3, "32", 32]},
+        {"widths": {"conv1_1": "abc"}},
+        {"widths": {"conv1_1": 3.5}},
+        {"widths": []},
+        {"classes": None},
+        {"base_width": "1"},
+    ],
+)
+def test_a_spec_of_the_wrong_kinds_is_said_to_be_none(searched, changes):
+    spec = json.loads((searched / "best.json").read_text())
+    (searched / "best.json").write_text(json.dumps({**spec, **changes}))
+    with pytest.raises(UsageError, match="is not a spec"):
+        read_spec(searched / "best.json")
+
+
+def test_a_spec_without_its_costs_is_written_as_python_too(searched, tmp_path):
+    spec = json.loads((searched / "best.json").read_text())
+    (searched / "best.json").write_text(json.dumps({k: v for k, v in spec.items() if k not in ("macs", "params")}))
+    export(searched / "best.json", tmp_path, ["python"])
+    assert "with found widths: 10 classes." in (tmp_path / "model.py").read_text()

@@ -43,3 +43,21 @@ def test_same_seed_same_network_and_the_global_state_is_untouched(make):
     assert not all(
         torch.equal(a, b) for a, b in zip(first.state_dict().values(), other.state_dict().values(), strict=True)
     )
+
+
+def drawn(classes):
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4 * 36, classes))
+    network.scale = nn.Parameter(torch.randn(5))
+    return network
+
+
+def test_what_no_seed_covers_is_the_same_in_every_process():
+    torch.manual_seed(1)
+    first, before = trace(drawn, input_shape=(3, 8, 8)).build(seed=0), torch.get_rng_state()
+    torch.manual_seed(2)
+    torch.rand(7)
+    second = trace(drawn, input_shape=(3, 8, 8)).build(seed=0)
+    assert torch.equal(first.scale, second.scale)
+    torch.manual_seed(1)
+    trace(drawn, input_shape=(3, 8, 8)).build(seed=0)
+    assert torch.equal(torch.get_rng_state(), before)

@@ -115,3 +115,4 @@ def test_which_names_run_code():
     assert [sources.runs_code(n) for n in ("vgg16", "torchvision:x", "timm:x", "a.b:c", "a/b.py:c")] == [False] * 3 + [
         True
     ] * 2
+    assert sources.runs_code("torchvision:/evil.py:net")  # a file in a folder of that name

@@ -145,3 +145,24 @@ def test_a_supernet_that_was_trained_again_is_noticed(vgg):
         next(other.parameters()).mul_(0.5)
     with pytest.raises(PruneNasError, match="name another --run"):
         magnitude.masks_of(mask, space, other, seed=0)
+
+
+class Products(torch.nn.Module):
+    """A product of two activations has macs and no weights."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.norm = torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8)
+        self.second, self.head = torch.nn.Conv2d(8, 8, 3), torch.nn.Linear(64, 10)
+
+    def forward(self, x):
+        y = self.second(self.norm(self.first(x)).relu()).flatten(2)
+        return self.head((y @ y.transpose(1, 2)).flatten(1))
+
+
+def test_macs_without_weights_have_no_mask():
+    traced = trace(Products(), input_shape=(3, 8, 8))
+    network = traced.build(seed=0)
+    assert any(layer.name == "other operations" for layer in traced.space.layers)
+    assert list(magnitude.weights_of(traced.space, network)) == ["first", "second"]
+    assert list(magnitude.weights_in(traced.space, network.state_dict())) == ["first", "second"]

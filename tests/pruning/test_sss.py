@@ -142,3 +142,34 @@ def test_without_a_norm_there_is_nothing_to_scale():
     bare = trace(Bare(), classes=2)
     with pytest.raises(UsageError, match="has none; use l1-norm"):
         sss.attach(bare.space, bare.build(seed=0))
+
+
+class Backwards(nn.Module):
+    """A concatenation whose first part comes from the later layer."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 6, 3, padding=1)
+        self.early, self.late, self.head = nn.BatchNorm2d(8), nn.BatchNorm2d(14), nn.Linear(14, 10)
+
+    def forward(self, x):
+        x = self.early(self.first(x)).relu()
+        y = self.second(x)
+        return self.head(self.late(torch.cat([y, x], 1)).relu().mean((2, 3)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("make", [Backwards, "timm:cs3darknet_s"])
+def test_folding_is_exact_whatever_stands_before_and_behind_the_norm(make):
+    if isinstance(make, str):
+        pytest.importorskip("timm")
+    traced = trace(make if isinstance(make, str) else make())
+    network = sss.attach(traced.space, traced.build(seed=1)).eval()
+    for number, values in enumerate(sss.factors_of(network).values):
+        values.copy_(torch.rand(len(values), generator=torch.Generator().manual_seed(number)) + 0.1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.mul_(4)  # far from where an activation is a straight line
+    before = network(images())
+    torch.testing.assert_close(sss.fold(traced.space, network)(images()), before, rtol=1e-4, atol=1e-5)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())

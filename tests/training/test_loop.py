@@ -9,6 +9,7 @@ from torch import nn
 
 from prune_nas.training import loop
 from prune_nas.training.loop import DivergedError, OutOfMemoryError, accuracy, fit, train
+from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import Recipe, recipe
 
 QUICK = Recipe("quick", 4, 0.05, "one-cycle", batch=8, weight_decay=1e-4, nesterov=True, label_smoothing=0.1)
@@ -230,3 +231,37 @@ def test_the_optimiser_is_torchs_sgd():
         return network.weight.detach()
 
     assert torch.equal(steps(loop._SGD), steps(torch.optim.SGD))
+
+
+def test_an_interrupted_fp16_training_goes_on_with_the_scale_it_had(setting, tmp_path, monkeypatch):
+    half, checkpoint = replace(setting, precision=Precision("fp16")), tmp_path / "c.safetensors"
+    real, scales = loop._epoch, []
+
+    def noted(runs, setting, recipe, optimiser, scaler, *rest):
+        scales.append(scaler.get_scale())
+        loss = real(runs, setting, recipe, optimiser, scaler, *rest)
+        if len(scales) == 1:
+            scaler.update(1024.0)  # as if it had overflowed
+        return loss
+
+    monkeypatch.setattr(loop, "_epoch", noted)
+    running = fit(network(), half, QUICK, seed=0, checkpoint=checkpoint)
+    next(running)
+    running.close()
+    list(fit(network(), half, QUICK, seed=0, checkpoint=checkpoint))
+    assert scales[:2] == [65536.0, 1024.0]
+
+
+def test_a_first_step_that_overflows_leaves_no_momentum(setting, monkeypatch):
+    """torch's fused SGD makes a momentum of unset memory in a step that is skipped."""
+    net, half, calls = network(), replace(setting, precision=Precision("fp16")), []
+    filled = torch.empty_like
+    monkeypatch.setattr(torch, "empty_like", lambda *args, **named: filled(*args, **named).fill_(float("nan")))
+
+    def overflow(gradient):
+        calls.append(1)
+        return torch.full_like(gradient, float("inf")) if len(calls) == 1 else gradient
+
+    net[0].weight.register_hook(overflow)
+    list(fit(net, half, QUICK, seed=0))
+    assert all(value.isfinite().all() for value in net.state_dict().values())

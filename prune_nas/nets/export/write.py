@@ -51,7 +51,7 @@ def export(spec: Path, out: Path, formats: Sequence[str], *, model: str | None =
     out.mkdir(parents=True, exist_ok=True)
     written = {}
     for name in dict.fromkeys(formats):
-        files, run = FORMATS[name](network, content, out)
+        files, run = FORMATS[name](network, content, out, model)
         difference = float((run(x) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
         if not difference <= TOLERANCE:
             raise PruneNasError(
@@ -65,17 +65,17 @@ def export(spec: Path, out: Path, formats: Sequence[str], *, model: str | None =
 Written = tuple[list[Path], Callable[[Tensor], Tensor]]
 
 
-def _state(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+def _state(network: nn.Module, spec: Mapping[str, Any], out: Path, model: str | None) -> Written:
     files = [out / "state.json", out / "state.safetensors"]
     write_json(files[0], dict(spec))
     write_bytes(files[1], save_tensors(_state_of(network), _meta(spec)))
-    model = str(spec["model"])
     return files, _quietly(load(files[0], model=model))
 
 
-def _python(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
-    name, macs, params = spec["model"], spec.get("macs"), spec.get("params")
-    about = f"{name} with found widths: {macs:,} macs, {params:,} params, {spec['classes']} classes."
+def _python(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) -> Written:
+    name = spec["model"]
+    counted = [f"{spec[kind]:,} {kind}" for kind in ("macs", "params", "classes") if isinstance(spec.get(kind), int)]
+    about = f"{name} with found widths: {', '.join(counted)}."
     if normalisation := spec.get("normalisation"):
         mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
         about += f"\n\nNormalised is (image / 255 - mean) / std, channel by channel: mean {mean}; std {std}."
@@ -94,7 +94,7 @@ def _python(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
     return files, _quietly(made.eval())
 
 
-def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) -> Written:
     try:
         import onnxruntime  # noqa: PLC0415
         import onnxscript  # noqa: F401, PLC0415
@@ -118,7 +118,7 @@ def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
     return [file], lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
 
 
-def _pt2(network: nn.Module, spec: Mapping[str, Any], out: Path) -> Written:
+def _pt2(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) -> Written:
     file = out / "model.pt2"
     example = torch.zeros(2, *spec["input_shape"])
     program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
@@ -143,7 +143,7 @@ def _meta(spec: Mapping[str, Any]) -> dict[str, str]:
     return {key: json.dumps(spec[key]) for key in ("model", "widths", "classes", "normalisation") if key in spec}
 
 
-FORMATS: Mapping[str, Callable[[nn.Module, Mapping[str, Any], Path], Written]] = {
+FORMATS: Mapping[str, Callable[[nn.Module, Mapping[str, Any], Path, str | None], Written]] = {
     "state": _state,
     "python": _python,
     "onnx": _onnx,

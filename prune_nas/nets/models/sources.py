@@ -28,7 +28,13 @@ def is_named(model: str) -> bool:
 
 def runs_code(model: str) -> bool:
     """Whether making this network imports code that no installed library is known for."""
-    return is_named(model) and model.partition(":")[0] not in LIBRARIES
+    return is_named(model) and _place_of(model)[0] not in LIBRARIES
+
+
+def _place_of(model: str) -> tuple[str, str]:
+    """Where a named network comes from, and its name there: `make` must look where `runs_code` did."""
+    place, _, name = model.rpartition(":")
+    return place, name
 
 
 def make(model: str, classes: int, base_width: float) -> tuple[nn.Module, float]:
@@ -38,7 +44,7 @@ def make(model: str, classes: int, base_width: float) -> tuple[nn.Module, float]
         UsageError: there is no such network, or its code raises.
         MissingError: timm is not installed.
     """
-    place, _, name = model.rpartition(":")
+    place, name = _place_of(model)
     if not place or not name:
         raise UsageError(
             f"cannot read --model {model!r}; expected torchvision:NAME, timm:NAME, package.module:callable or "

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from prune_nas.errors import UsageError
@@ -31,6 +32,7 @@ def open_custom(name: str, *, image_size: int) -> Source:
     made = imported(place, function, "makes a data set")
     try:
         train, test = made()
+        sizes = len(train), len(test)
         classes = getattr(train, "classes", None) or [str(n) for n in range(1 + max(int(y) for _, y in _items(train)))]
         names = tuple(map(str, classes))
     except UsageError:
@@ -39,6 +41,8 @@ def open_custom(name: str, *, image_size: int) -> Source:
         raise UsageError(
             f"{name}() must return (train, test), sequences of (image, label); it gave {said(error)}"
         ) from error
+    if not all(sizes):
+        raise UsageError(f"{name}() must return (train, test) with images in both; got {sizes[0]} and {sizes[1]}")
     return Source(
         name=name,
         classes=names,
@@ -60,10 +64,16 @@ def _read(splits: dict[str, Sequence[Any]], name: str, classes: int, size: int, 
         if not 0 <= labels[index] < classes:
             raise UsageError(f"{name}: {split} image {index} has label {label}; there are {classes} classes, from 0")
         try:
-            picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image))
-            pixels[index] = square(picture, size)
+            pixels[index] = square(image if isinstance(image, Image.Image) else _picture(np.asarray(image)), size)
         except (TypeError, ValueError) as error:
             raise UsageError(
                 f"{name}: {split} image {index} must be Pillow's or a uint8 array of (H, W) or (H, W, 3) ({error})"
             ) from error
     return Arrays(pixels, labels).images()
+
+
+def _picture(pixels: NDArray[Any]) -> Image.Image:
+    """Pillow would take floats and wider integers, too, and make something else of them."""
+    if pixels.dtype != np.uint8:
+        raise TypeError(f"got {pixels.dtype}")
+    return Image.fromarray(pixels)

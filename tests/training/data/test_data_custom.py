@@ -37,6 +37,18 @@ def one():
 def floats():
     return images(20, lambda i: np.ones((3, 3, 7))), images(6, picture)
 
+def grey_floats():
+    return images(20, lambda i: np.full((9, 9), 0.5, np.float32)), images(6, picture)
+
+def wide():
+    return images(20, lambda i: np.full((9, 9), 200, np.int32)), images(6, picture)
+
+def no_test():
+    return images(20, grey), []
+
+def endless():
+    return images(20, grey), iter(images(6, grey))
+
 def labels():
     return images(20, grey), [(grey(0), 2)]
 """
@@ -67,6 +79,10 @@ def test_classes_without_names_are_numbered(code):
         ("raises", "RuntimeError: no disk"),
         ("one", r"must return \(train, test\)"),
         ("floats", "uint8 array"),
+        ("grey_floats", "uint8 array.*got float32"),
+        ("wide", "uint8 array.*got int32"),
+        ("no_test", "with images in both; got 20 and 0"),
+        ("endless", r"must return \(train, test\)"),
         ("gone", "unknown callable"),
     ],
 )
