@@ -99,6 +99,11 @@ class Config(BaseModel):
     study: str | None = None
     heartbeat: Positive = 30
 
+    @field_validator("data_dir", "space")
+    @classmethod
+    def _at_home(cls, path: Path | None) -> Path | None:
+        return path and path.expanduser()
+
     @field_validator("budget")
     @classmethod
     def _canonical(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
@@ -273,33 +278,44 @@ def resolve(
     Raises:
         UsageError: a value is unreadable or out of range, or a field or preset is unknown; all problems at once.
     """
-    given = {**_from_file(file), **_from_environment(environment)}
-    given |= {name: value for name, value in flags.items() if value is not None and value != ()}
+    asked = given(flags, file=file, environment=environment)
     if cases:
-        given = {**_OF_COMPARISONS, "cases": cases, **given, "budget": ()}
-        if given.get("recipe") == "paper":
-            given.setdefault("preset", "paper")
-    elif given.get("cases"):
+        asked = {**_OF_COMPARISONS, "cases": cases, **asked, "budget": ()}
+        if asked.get("recipe") == "paper":
+            asked.setdefault("preset", "paper")
+    elif asked.get("cases"):
         raise UsageError(
             "cases are what `compare` compares; for this command leave them out of "
             f"{file if 'cases' in _from_file(file) else f'{ENVIRONMENT}CASES'}"
         )
-    preset = str(given.get("preset", "auto"))
+    preset = str(asked.get("preset", "auto"))
     preset = automatic if preset == "auto" else preset
     if preset not in PRESETS:
         raise unknown("preset", preset, [*PRESETS, "auto"])
-    if given.get("prior") and "arms" not in given:
-        absent = FROM_SUPERNET if given.get("trials") != 0 else ("found", "inherited")
-        given["arms"] = tuple(arm for arm in ARMS if arm not in absent)
-    if "penalty" not in given and any("weights" in str(text) for text in given.get("budget", ())):
-        given["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
-    if str(given.get("workers", "")) == "0" and given.get("storage") is None:
+    if asked.get("prior") and "arms" not in asked:
+        absent = FROM_SUPERNET if str(asked.get("trials")) != "0" else ("found", "inherited")
+        asked["arms"] = tuple(arm for arm in ARMS if arm not in absent)
+    if "penalty" not in asked and any("weights" in str(text) for text in asked.get("budget", ())):
+        asked["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
+    if str(asked.get("workers", "")) == "0" and asked.get("storage") is None:
         raise UsageError("--workers 0 leaves the work to other machines, which need a --storage to find it in")
     try:
-        return Config(**{**PRESETS[preset], **given, "preset": preset})
+        return Config(**{**PRESETS[preset], **asked, "preset": preset})
     except ValidationError as error:
         problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {_problem(e)}" for e in error.errors()]
         raise UsageError("the configuration is not usable:\n  " + "\n  ".join(problems)) from None
+
+
+def given(
+    flags: Mapping[str, Any], *, file: Path | None = None, environment: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
+    """What a person set: flags over environment over file.
+
+    Raises:
+        UsageError: the file is unreadable, or a field is unknown.
+    """
+    values = {**_from_file(file), **_from_environment(environment)}
+    return values | {name: value for name, value in flags.items() if value is not None and value != ()}
 
 
 def _problem(error: Mapping[str, Any]) -> str:

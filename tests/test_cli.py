@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -421,3 +422,42 @@ def test_a_run_that_is_not_there_names_those_beside_it(cli, tmp_path):
     code, _, err = cli("status", tmp_path / "other")
     assert code == 2
     assert "beside it lie one" in err
+
+
+def test_a_transfer_keeps_to_file_and_environment_without_evaluating_too(cli, tmp_path, monkeypatch):
+    (tmp_path / "own.toml").write_text('budget = ["params=0.1"]\nbase-width = 0.5\n')
+    asked = ["transfer", "taper", "-m", "vgg11", "-d", "digits", "--image-size", 16]
+
+    def got(*more):
+        code, out, err = cli(*asked, *more, "--json")
+        assert code == 0, err
+        (target,) = json.loads(out)
+        return target["budget"], max(target["widths"].values())
+
+    whole, half = got("-b", "params=0.1"), got("--config", tmp_path / "own.toml")
+    assert whole[0] == half[0] == "params=0.1"
+    assert half[1] < whole[1]
+    assert got("--config", tmp_path / "own.toml", "-b", "params=0.3")[0] == "params=0.3"
+    monkeypatch.setenv("PRUNE_NAS_BUDGET", "params=0.1")
+    assert got() == whole
+    monkeypatch.setenv("PRUNE_NAS_BASE_WIDTH", "0.5")
+    assert got() == half
+
+
+@pytest.mark.parametrize(
+    "flag", [["--epochs", 40], ["--seeds", 5], ["--dry-run"], ["--arms", "uniform"], ["--run", "r"]]
+)
+def test_what_is_about_trainings_needs_evaluate(cli, flag):
+    code, _, err = cli("transfer", "taper", "-m", "vgg11", "-d", "digits", *flag)
+    assert code == 2
+    assert f"{flag[0]} is about trainings; add --evaluate, or leave it out" in err
+
+
+def test_settings_read_as_text_mean_what_flags_do(tmp_path):
+    from prune_nas.config import resolve
+
+    asked = {"model": "m", "dataset": "d", "prior": "taper"}
+    flag = resolve({**asked, "trials": 0}, environment={})
+    assert resolve(asked, environment={"PRUNE_NAS_TRIALS": "0"}).arms == flag.arms
+    got = resolve(asked, environment={"PRUNE_NAS_DATA": "~/data", "PRUNE_NAS_SPACE": "~/own.toml"})
+    assert (got.data_dir, got.space) == (Path.home() / "data", Path.home() / "own.toml")

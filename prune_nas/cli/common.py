@@ -104,7 +104,7 @@ def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool) -> None
         console.print(f"{item['budget']}: {item['headline']}", markup=False)
         if use := item.get("deploy"):
             accuracy = f"{100 * use['val_accuracy']:.1f} % on validation"
-            why = "" if use["arm"] == item["subject"] else ": the best mean there, whether or not an interval says so"
+            why = "" if use["arm"] == item["subject"] else ": ahead there, whether or not an interval says so"
             console.print(f"  to deploy: {use['arm']} ({use['schedule']}), {accuracy}{why}", markup=False)
         for sentence in item["sentences"]:
             console.print(f"  {sentence}", markup=False)

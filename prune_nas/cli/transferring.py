@@ -43,6 +43,11 @@ SourceBudget = Annotated[
 ]
 SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
 
+_OF_TRAINING = (
+    *("train_size", "precision", "strength", "supernet_epochs", "epochs", "seeds", "schedules", "arms", "seed"),
+    *("device", "devices", "trials_per_device", "workers", "threads", "cache_images", "run", "dry_run"),
+)
+
 
 @app.command(epilog="Example: prune-nas transfer artifacts/runs/my-run --model vgg19 --dataset cifar100 -b params=0.1")
 def transfer(
@@ -144,40 +149,59 @@ def transfer(
             perform(flags, run=run, config=config, figures=figures, quiet=quiet, json_=json_)
         return
 
-    from prune_nas.config import resolve
+    given = {**flags, "run": run, "dry_run": dry_run or None}
+    given = {name: value for name, value in given.items() if value is not None}
+    _widths(source, model, dataset, given, config, figure=figure, out=out, json_=json_)
+
+
+def _widths(
+    source: str,
+    model: str,
+    dataset: str,
+    flags: dict[str, Any],
+    file: Path | None,
+    *,
+    figure: Path | None,
+    out: Path | None,
+    json_: bool,
+) -> None:
+    """Print, write and draw what a source gives a network; nothing is trained."""
+    from prune_nas.config import given, resolve
     from prune_nas.design.budget import Budget, prune_weights
     from prune_nas.search.prior import Source as Read
     from prune_nas.search.transfer import transfer as work
 
-    asked = resolve({**flags, "arms": None, "schedules": None, "budget": ()}, file=config) if preset or config else None
+    if training := [name for name in flags if name in _OF_TRAINING]:
+        raise UsageError(f"--{training[0].replace('_', '-')} is about trainings; add --evaluate, or leave it out")
+    asked = resolve(flags, file=file)
+    named = file is not None or bool(given(flags, file=file).keys() & {"base_width", "preset"})
     of_model: dict[str, Any] = {
-        "base_width": base_width or (asked.base_width if asked else 1.0),
-        "image_size": image_size or (asked.image_size if asked else 32),
-        "data_dir": data_dir,
+        "base_width": asked.base_width if named else 1.0,
+        "image_size": asked.image_size,
+        "data_dir": asked.data_dir,
     }
-    budgets = tuple(budget or ("macs=0.4",))
-    if prune_weights(map(Budget.parse, budgets)):
-        for name, given in (
-            ("rule", rule),
-            ("source-model", source_model),
-            ("selection", selection),
+    if prune_weights(map(Budget.parse, asked.budget)):
+        for name, value in (
+            ("rule", asked.rule),
+            ("source-model", asked.prior_model),
+            ("selection", flags.get("selection")),
             ("out", out),
-            ("space", space),
+            ("space", asked.space),
         ):
-            if given is not None:
-                raise UsageError(f"--{name} is about widths; leave it out under {budgets[0]}")
-        _plan(source, model, dataset, budgets, source_budget, of_model, figure=figure, json_=json_)
+            if value is not None:
+                raise UsageError(f"--{name} is about widths; leave it out under {asked.budget[0]}")
+        _plan(source, model, dataset, asked.budget, asked.prior_budget, of_model, figure=figure, json_=json_)
         return
     found = work(
-        Read(source, rule, source_budget, source_model, selection or "per-cost"),
+        Read(source, asked.rule, asked.prior_budget, asked.prior_model, asked.selection),
         model,
         dataset,
-        budgets=budgets,
-        settings=asked.space if asked else space,
+        budgets=asked.budget,
+        settings=asked.space,
         **of_model,
     )
     _show(found, source, figure=figure, out=out, json_=json_)
-    if base_width is None and asked is None and not json_:
+    if not named and not json_:
         typer.echo(
             "these are widths of the network at its full width; --evaluate trains it at the preset's (laptop: half, "
             "smoke: a quarter), so add --base-width to both for one and the same network"

@@ -91,9 +91,11 @@ def conclusions(pairs: Iterable[Pair]) -> list[str]:
         better = sum(pair.significant and pair.comparison.difference > 0 for pair in own)
         worse = sum(pair.significant and pair.comparison.difference < 0 for pair in own)
         mean = 100 * sum(pair.comparison.difference for pair in own) / len(own)
+        seeds = sorted({pair.comparison.n for pair in own})
         said.append(
             f"{_spoken(*left)} against {_spoken(*right)}: ahead in {ahead} of {len(own)} cases, by {mean:+.1f} points "
-            f"on average; significantly better in {better}, worse in {worse}"
+            f"on average (n = {f'{seeds[0]} to {seeds[-1]}' if len(seeds) > 1 else seeds[0]}); significantly better in "
+            f"{better}, worse in {worse}"
         )
     return said
 

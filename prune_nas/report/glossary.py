@@ -25,6 +25,16 @@ ARMS_OF_CASES = ARMS | {
 }
 """The arms of a comparison of pruning methods."""
 
+ARMS_OF_MASKS = {
+    "base": ARMS["base"],
+    "pruned": "the places of the largest weights of the trained network, trained from scratch",
+    "guided": "places drawn by the network's own rule: a share for each place of a kernel, a stage at a time",
+    "transferred": "places drawn by another network's rule",
+    "uniform": "the same number of weights, spread evenly at random",
+    "inherited": "the largest weights kept as they were trained, and trained on",
+}
+"""The arms where single weights are masked."""
+
 SCHEDULES = {
     "scratch-e": "from scratch, for as many epochs as the base",
     "scratch-b": "from scratch, for as much training compute as the base: a smaller network gets more epochs",

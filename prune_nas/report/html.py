@@ -118,15 +118,15 @@ def _lead(run: RunData) -> str:
 
 
 def _verdict(run: RunData) -> str:
-    under = "" if (run.run.get("config") or {}).get("cases") else "Under "
-    return "\n".join(_one_verdict(one, under) for one in run.verdicts) or _missing(
+    compares = bool((run.run.get("config") or {}).get("cases"))
+    return "\n".join(_one_verdict(one, compares=compares) for one in run.verdicts) or _missing(
         "No verdict yet: the finals have not finished."
     )
 
 
-def _one_verdict(verdict: Mapping[str, Any], under: str) -> str:
+def _one_verdict(verdict: Mapping[str, Any], *, compares: bool) -> str:
     lines = [
-        f"<h3>{under}{escape(str(verdict.get('budget', '')))}</h3>",
+        f"<h3>{'' if compares else 'Under '}{escape(str(verdict.get('budget', '')))}</h3>",
         f'<p class="headline">{escape(str(verdict.get("headline", "")))}</p>',
         _list(verdict.get("sentences") or []),
     ]
@@ -136,7 +136,11 @@ def _one_verdict(verdict: Mapping[str, Any], under: str) -> str:
             f"{deploy['arm']} under {deploy['schedule']}: {percent(deploy['val_accuracy'])} % validation accuracy, "
             f"{quantity(deploy['macs'])} macs, {millions(deploy['params'])} params"
         )
-        rule = "Of arms within half a point of the best on validation it is the subject, then a uniform net."
+        rule = (
+            "Of its schedules it is the best on validation."
+            if compares
+            else "Of arms within half a point of the best on validation it is the subject, then a uniform net."
+        )
         lines.append(f'<p><strong>Deploy</strong> {escape(words)}. <span class="quiet">{rule}</span></p>')
     return "\n".join(lines)
 
@@ -214,10 +218,19 @@ def _diagnosis(run: RunData) -> str:
     diagnosis = run.run.get("diagnosis") or {}
     if (run.run.get("phases") or {}).get("supernet") == "skipped":
         return _searched(run) + _missing("No supernet was trained: the widths come from a transferred rule.")
+    if _masks(run):
+        return (
+            "<p>Single weights are masked: no channel goes, so that there are no scores of channels to diagnose.</p>\n"
+        )
     if not diagnosis:
         return _searched(run) + _missing("No diagnosis yet: the supernet has not finished.")
     penalty = f"Supernet: penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."
     return f"{_searched(run)}<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
+
+
+def _masks(run: RunData) -> bool:
+    """Whether the run's budgets bound single weights."""
+    return any(str(budget).startswith("weights=") for budget in (run.run.get("config") or {}).get("budget") or ())
 
 
 def _searched(run: RunData) -> str:
@@ -276,7 +289,8 @@ def _best(run: RunData) -> str:
 
 def _glossary(run: RunData) -> str:
     arms = {row.arm for row in run.finals} | set(run.widths.columns)
-    known = glossary.ARMS_OF_CASES if (run.run.get("config") or {}).get("cases") else glossary.ARMS
+    cases = (run.run.get("config") or {}).get("cases")
+    known = glossary.ARMS_OF_CASES if cases else glossary.ARMS_OF_MASKS if _masks(run) else glossary.ARMS
     words = {name: text for name, text in known.items() if name.removesuffix(" (best)") in arms}
     schedules = {row.schedule for row in run.finals} or set(glossary.SCHEDULES)
     words |= {name: text for name, text in glossary.SCHEDULES.items() if name in schedules} | glossary.TERMS

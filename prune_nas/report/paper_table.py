@@ -156,7 +156,7 @@ def markdown(run: RunData, found: Sequence[Line]) -> str:
 def rivals_of(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
     """Header and cells as text: the pruned shape, and every arm beside it, trained from scratch."""
     schedules = ("scratch-e", "scratch-b")
-    yield ["method", "ratio", "arm", "macs", "params", *(name.title() for name in schedules)]
+    yield ["method", "ratio", "arm", "n", "macs", "params", *(name.title() for name in schedules)]
     table = run.results
     for line in found:
         own = table[(table["budget"] == f"{line.method}={line.ratio}") & table["schedule"].isin(schedules)]
@@ -165,7 +165,8 @@ def rivals_of(run: RunData, found: Sequence[Line]) -> Iterator[list[str]]:
             first = cells.iloc[0]
             costs = [f"{first['macs'] / 1e6:.2f}M", f"{first['params'] / 1e6:.3f}M"]
             both = [str(_cell(cells.loc[schedule])) if schedule in cells.index else "" for schedule in schedules]
-            yield [line.method, line.ratio, arm, *costs, *both]
+            seeds = sorted({int(n) for n in cells["n"]})
+            yield [line.method, line.ratio, arm, " to ".join(map(str, seeds)), *costs, *both]
 
 
 def _pipes(rows: Sequence[Sequence[str]], left: int) -> str:

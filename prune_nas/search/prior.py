@@ -244,7 +244,7 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     if not (path / "scores.safetensors").is_file():
         raise UsageError(
             f"{path} has no scores of a supernet, so it can only lend the widths of its own budgets: "
-            f"{'; '.join(names)}, chosen {own}; name one with --source-budget"
+            f"{'; '.join(names)}, chosen {own}; name one with --source-budget and --selection {own}"
         )
     limits = (budget or Budget.parse(name)).limits(space)
     chosen = select(space, load_scores(path / "scores.safetensors", space), limits, by=selection or own)

@@ -298,6 +298,14 @@ def test_a_trial_that_broke_off_early_makes_no_finalists_of_the_others(run, shap
     )
 
 
+def test_finalists_that_are_trained_as_long_as_trials_are_no_trials(run, shape):
+    trials = [trial for trial in run.trials if trial.budget == BUDGET]
+    finalist = replace(trials[0], value=0.99, seed=500, number=90)
+    figure = study(trials_table([*trials, finalist], shape), BUDGET)
+    assert "finalists, trained\nas long as the base" in labels(figure)
+    assert figure.axes[0].lines[0].get_ydata().max() == pytest.approx(100 * max(t.value for t in trials if t.value))
+
+
 def test_study_of_failures_alone(run, shape):
     failed = [trial for trial in run.trials if trial.value is None][:1]
     assert labels(study(trials_table(failed, shape), BUDGET)) == ["not finished"]
@@ -305,8 +313,8 @@ def test_study_of_failures_alone(run, shape):
 
 def test_parallel_has_a_line_a_finished_candidate_at_its_stage_means(run):
     trials = [trial for trial in run.trials if trial.budget == BUDGET]
-    frame = candidates([*trials, replace(trials[0], epochs=99, number=77)], run.space)
-    assert len(frame) == 11  # one failed, one was trained longer
+    frame = candidates([*trials, replace(trials[0], seed=500, number=77)], run.space)
+    assert len(frame) == 11  # one failed, one is a finalist
     assert frame["value"].is_monotonic_increasing
     best = max((t for t in trials if t.value), key=lambda t: t.value)
     widths = json.loads(best.widths)
@@ -353,14 +361,30 @@ def test_curves_are_means_over_seeds_with_their_span(run):
 def test_a_mean_goes_as_far_as_all_its_trainings_and_former_candidates_are_left_out(run):
     names = ["budget", "trial", "epoch", "train_loss", "val_accuracy", "seconds"]
     rows = curve_rows("found/scratch-e/new/1", epochs=4) + curve_rows("found/scratch-e/new/2", epochs=2)
-    rows += curve_rows("found/scratch-e/old/1", epochs=4) + curve_rows("origin/l1/1000", budget="")
+    rows += curve_rows("found/scratch-e/old/1", epochs=4)
+    case = "slimming=0.5"
+    rows = [(case, *row[1:]) for row in rows]
+    rows += curve_rows("origin/l1/1000", "origin/none/1000", "origin/sss-0.5/1000", budget="")
     finals = pd.DataFrame({"candidate": ["new", "old"], "arm": ["found", "former found"]})
-    frame = series(pd.DataFrame(rows, columns=names), BUDGET, finals)
+    table = pd.DataFrame(rows, columns=names)
+    frame = series(table, case, finals)
     assert sorted(frame["trial"].unique()) == ["found/scratch-e/new/1", "found/scratch-e/new/2", "origin/l1/1000"]
     axes = curves(frame, BUDGET).axes[0]
     mean = next(line for line in axes.lines if line.get_linewidth() == 1.5)
     assert list(mean.get_xdata()) == [1, 2]
     assert "to be pruned" in labels(curves(frame, BUDGET))
+
+
+@pytest.mark.parametrize(
+    ("case", "own"), [("sss=0.5", ["sss-0.5"]), ("sss-blocks=0.5", ["sss-blocks-0.5"]), ("magnitude=0.9", ["none"]),
+                      ("sss=0.7", [])]
+)  # fmt: skip
+def test_a_case_shows_the_network_that_its_own_method_pruned(case, own):
+    names = ["budget", "trial", "epoch", "train_loss", "val_accuracy", "seconds"]
+    there = ("l1", "none", "sss-0.5", "sss-blocks-0.5")
+    rows = curve_rows(*(f"origin/{name}/1000" for name in there), budget="")
+    frame = series(pd.DataFrame(rows, columns=names), case)
+    assert sorted(frame["trial"].unique()) == [f"origin/{name}/1000" for name in own]
 
 
 def test_a_supernet_in_training_has_its_curve(tmp_path):
@@ -398,6 +422,8 @@ def test_a_rule_is_drawn_with_its_uncertainty_beside_what_it_makes(shape):
     assert (band.min(), band.max()) == pytest.approx((0.1, 0.3))
     pruned = next(points for points in right.lines if points.get_linestyle() == "None")
     assert pruned.get_ydata() == pytest.approx((shape["pruned"] / shape["ceiling"]).to_numpy())
+    left, _ = rule(line("transferred", StageMean((1.0, 2.0, 4.0)), 3, (), 0.4), shape, BUDGET).axes
+    assert [level.get_ydata()[0] for level in left.lines] == pytest.approx([0.25, 0.5, 1.0])  # ratios, within the axes
     spread = line("guided", StageMean((0.2, 0.4)), 2, (0.01, 0.02), 0.1)
     assert sorted(spread["uncertain"].unique()) == [0.01, 0.02]
 

@@ -147,3 +147,17 @@ def test_the_report_imports_neither_torch_nor_optuna():
 def test_latency_says_where_it_was_measured(text):
     assert '<td class="number">2.35</td>' in text or '<td class="number">2.34</td>' in text
     assert "cpu, 2 threads, float32, batch 1" in text
+
+
+@pytest.mark.usefixtures("blank_figures")
+def test_masks_are_no_widths(tmp_path, write_fake_run):
+    run = write_fake_run(tmp_path / "run")
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["budget"] = ["weights=0.05"]
+    record.pop("diagnosis", None)
+    (run / "run.json").write_text(json.dumps(record))
+    text = page(RunData(run))
+    assert "Single weights are masked" in text
+    assert "the supernet has not finished" not in text
+    assert "the same number of weights, spread evenly at random" in text
+    assert "one keep ratio for every slot" not in text

@@ -37,6 +37,10 @@ def series(curves: pd.DataFrame, budget: str, finals: pd.DataFrame | None = None
         `origin`, a network that methods prune.
     """
     own = curves[curves["budget"].isin(["", budget])]
+    method, _, ratio = budget.partition("=")
+    origins = {"slimming": "l1", "sss": f"sss-{ratio}", "sss-blocks": f"sss-blocks-{ratio}"}
+    mine = f"origin/{origins.get(method, 'none')}/"  # what this case's method prunes
+    own = own[~own["trial"].str.startswith("origin/") | own["trial"].str.startswith(mine)]
     parts = own["trial"].str.split("/")
     arm, schedule = parts.str[0], parts.str[1].where(parts.str[0].isin(ARMS), "")
     arm = arm.where(arm.isin((*ARMS, "origin", "supernet")), "study")

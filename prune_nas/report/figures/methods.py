@@ -14,7 +14,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from prune_nas.design.space import Cost
 from prune_nas.report.figures import style
 
-COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY)
+COLOURS = (style.BLUE, style.VERMILION, style.GREEN, style.ORANGE, style.PURPLE, style.SKY, style.YELLOW)
 MARKERS = {"fine-tune": "v", "rewind": "D", "scratch-e": "o", "scratch-b": "s"}
 FILLED = ("rewind", "scratch-b")  # with much training compute
 COSTS = {"macs": "macs, % of the base (log scale)", "params": "params, % of the base (log scale)"}

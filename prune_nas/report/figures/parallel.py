@@ -30,7 +30,7 @@ def candidates(trials: Iterable[TrialRow], space: Space, found: Mapping[str, int
         `number, value, found` and a column a stage (`stage 1`, ...), the best candidate last.
     """
     done = [trial for trial in trials if trial.value is not None and trial.epochs and trial.widths]
-    short = min((trial.epochs for trial in done), default=0)
+    first = min((trial.seed for trial in done), default=0)  # finalists have seeds of their own, which are higher
     names = [f"stage {i + 1}" for i in range(space.stages)]
     rows = [
         {
@@ -40,7 +40,7 @@ def candidates(trials: Iterable[TrialRow], space: Space, found: Mapping[str, int
             **dict(zip(names, stage_means(pattern_of(space, json.loads(trial.widths))), strict=True)),
         }
         for trial in done
-        if trial.epochs == short
+        if trial.seed == first
     ]
     return pd.DataFrame(rows, columns=["number", "value", "found", *names]).sort_values(
         ["value", "number"], ascending=[True, False], ignore_index=True

@@ -44,7 +44,10 @@ def rule(rules: pd.DataFrame, slots: pd.DataFrame, budget: str, stages: Sequence
     figure = style.figure(max(9.5, min(15.0, 5.0 + 0.35 * len(slots))), 3.9)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(2, 3))
     for number, name in enumerate(names):
-        _rule(left, rules[rules["rule"] == name], style.look(name).colour, name, number)
+        one = rules[rules["rule"] == name]
+        largest = max(float(one["keep"].max()), 1.0)  # above 1 only its ratios mean something
+        scaled = one.assign(keep=one["keep"] / largest, uncertain=one["uncertain"] / largest)
+        _rule(left, scaled, style.look(name).colour, name, number)
     deep = int(rules["stage"].max()) + 1
     left.set_xticks([stage + 0.5 for stage in range(deep)], [str(stage + 1) for stage in range(deep)])
     left.set_xlabel("stage of the rule")

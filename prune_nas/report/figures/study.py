@@ -87,10 +87,9 @@ def study(frame: pd.DataFrame, budget: str) -> Figure:
 
 
 def _values(axes: Axes, frame: pd.DataFrame) -> None:
-    short = frame.loc[frame["value"].notna() & (frame["epochs"] > 0), "epochs"].min()
     valued = frame[frame["value"].notna()]
-    done = valued[~(valued["epochs"] > short)]
-    longer = valued[valued["epochs"] > short]
+    finalist = valued["seed"] > valued["seed"].min()  # they have seeds of their own, which are higher
+    done, longer = valued[~finalist], valued[finalist]
     if len(done):
         best = np.maximum.accumulate(100 * done["value"])
         axes.step(done["number"], best, where="post", color=style.BLACK, linewidth=1, label="best so far", zorder=1)
@@ -106,7 +105,7 @@ def _values(axes: Axes, frame: pd.DataFrame) -> None:
                      linewidth=1.6, zorder=2)  # fmt: skip
         axes.scatter([], [], facecolor="none", edgecolor=style.BLACK, marker="s", s=48, linewidth=1.6, label=label)
     found = valued[valued["found"] & (valued["state"] != "REPEAT")]
-    found = found[found["epochs"] == found["epochs"].max()]  # where it was decided
+    found = found[(found["seed"] > frame["seed"].min()) | ~finalist.any()]  # where it was decided
     if len(found):
         axes.scatter(found["number"], 100 * found["value"], facecolor="none", edgecolor=style.BLACK, marker="o", s=190,
                      linewidth=1, label="what was found", zorder=3)  # fmt: skip
