@@ -1,4 +1,4 @@
-"""How fast this machine trains a network: timed on a few real steps, and remembered for a day.
+"""How fast this machine trains a network: timed on a few real steps, and remembered for an hour.
 
 Why remember. Timing costs a command seconds before its first training step, and the next command times the same steps.
 """
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_DAY = 24 * 3600.0
+_HOUR = 3600.0
 _PROBES = 3
 _AGREED = 1.1  # two probes whose times differ by less are enough
 
@@ -106,11 +106,11 @@ def _positive(seconds: Any) -> float:
 
 
 def _remembered(of: list[Any], measure: Callable[[], T], write: Callable[[T], Any], read: Callable[[Any], T]) -> T:
-    """What was measured of the same within a day, or is now; a file that is damaged is as good as none."""
+    """What was measured of the same within an hour, or is now; a file that is damaged is as good as none."""
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_dir() / "speeds" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        if 0 <= time.time() - path.stat().st_mtime < _DAY:
+        if 0 <= time.time() - path.stat().st_mtime < _HOUR:
             return read(parse_json(path.read_text()))
     found = measure()
     with contextlib.suppress(OSError):
@@ -120,8 +120,8 @@ def _remembered(of: list[Any], measure: Callable[[], T], write: Callable[[T], An
 
 
 def _forget(folder: Path) -> None:
-    """Delete what is older than a day."""
+    """Delete what is older than an hour."""
     for path in folder.glob("*.json"):
         with contextlib.suppress(FileNotFoundError):  # another command was faster
-            if not 0 <= time.time() - path.stat().st_mtime < _DAY:
+            if not 0 <= time.time() - path.stat().st_mtime < _HOUR:
                 path.unlink()
