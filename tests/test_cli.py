@@ -143,7 +143,8 @@ WRONG = json.dumps({"schema": 1, "model": "vgg11", "input_shape": [3, 32, 32], "
 
 
 @pytest.mark.parametrize(
-    ("content", "message"), [("{}", "lacks model"), ("[", "no JSON"), (None, "no spec"), (WRONG, "must be numbers")]
+    ("content", "message"),
+    [("{}", "lacks model"), ("[", "no JSON"), (None, "no spec"), (WRONG, "must be a whole number")],
 )
 def test_train_refuses_what_is_no_spec(cli, tmp_path, content, message):
     if content is not None:

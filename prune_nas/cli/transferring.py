@@ -173,23 +173,20 @@ def _widths(
 
     if training := [name for name in flags if name in _OF_TRAINING]:
         raise UsageError(f"--{training[0].replace('_', '-')} is about trainings; add --evaluate, or leave it out")
+    settings = given(flags, file=file)
+    weights = prune_weights(Budget.parse(str(text)) for text in settings.get("budget", ()))
+    about = {"rule": settings.get("rule"), "source-model": settings.get("prior_model"), "out": out,
+             "selection": flags.get("selection"), "space": settings.get("space")}  # fmt: skip
+    if weights and (name := next((name for name, value in about.items() if value is not None), None)):
+        raise UsageError(f"--{name} is about widths; leave it out under a budget of weights")
     asked = resolve(flags, file=file)
-    named = file is not None or bool(given(flags, file=file).keys() & {"base_width", "preset"})
+    named = file is not None or bool(settings.keys() & {"base_width", "preset"})
     of_model: dict[str, Any] = {
         "base_width": asked.base_width if named else 1.0,
         "image_size": asked.image_size,
         "data_dir": asked.data_dir,
     }
-    if prune_weights(map(Budget.parse, asked.budget)):
-        for name, value in (
-            ("rule", asked.rule),
-            ("source-model", asked.prior_model),
-            ("selection", flags.get("selection")),
-            ("out", out),
-            ("space", asked.space),
-        ):
-            if value is not None:
-                raise UsageError(f"--{name} is about widths; leave it out under {asked.budget[0]}")
+    if weights:
         _plan(source, model, dataset, asked.budget, asked.prior_budget, of_model, figure=figure, json_=json_)
         return
     found = work(
