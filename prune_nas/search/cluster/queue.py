@@ -223,7 +223,7 @@ class Queue:
     def close(self) -> None:
         """End every trial: what nobody has begun, and what is of no use any more or was delivered and never told."""
         for trial in self.study.get_trials(deepcopy=False, states=_OPEN):
-            value = _value_of(trial)
+            value = (Entry((trial,)).outcome or {}).get("val_accuracy")
             state, values = (TrialState.FAIL, None) if value is None else (TrialState.COMPLETE, [value])
             with contextlib.suppress(UpdateFinishedTrialError):  # a worker was faster
                 self._storage.set_trial_state_values(trial._trial_id, state, values)
@@ -325,11 +325,6 @@ class Queue:
 
     def _name(self, digest: str) -> str:
         return f"{self.name}/file/{digest}"
-
-
-def _value_of(trial: FrozenTrial) -> float | None:
-    result = trial.user_attrs.get("result")
-    return result.get("val_accuracy") if isinstance(result, dict) else None
 
 
 def made(storage: Storage, name: str) -> Queue:
