@@ -23,7 +23,7 @@ from prune_nas.design.files import parse_json, write_json
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.rundir import machine
-from prune_nas.training.convolution import quick_gradients
+from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data.source import cache_dir
 from prune_nas.training.loop import Setting, place
 from prune_nas.training.precision import FORMATS, Precision, choose, synchronise
@@ -81,7 +81,7 @@ def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
 def _fastest_step(network: nn.Module, batch: tuple[Tensor, Tensor], setting: Setting) -> float:
     network.train()
     times: list[float] = []
-    with quick_gradients(network, setting.device, FORMATS[setting.precision.name]):
+    with quick_convolutions(network, setting.device, FORMATS[setting.precision.name]):
         while len(times) < _PROBES and not (len(times) > 1 and max(times[-2:]) < _AGREED * min(times[-2:])):
             start = time.perf_counter()
             with setting.precision.autocast(setting.device):

@@ -1,13 +1,15 @@
-"""The gradient of a convolution's weights as a matrix product, for small images in bf16 on a CPU.
+"""Convolutions over small images as matrix products, in bf16 on a CPU.
 
-oneDNN's own kernel for it takes three to twelve times as long there as a copy of the patches and one product: of the
-step of a VGG-16 that is a third (tests/benchmarks/convolution.py).
+oneDNN's own kernels for them take up to twelve times as long as a copy of the patches and one product: with AMX most of
+a convolution of 512 channels over 4x4 pixels is spent on rearranging its weights, and the gradient of the weights is
+slow on any CPU (tests/benchmarks/convolution.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -16,25 +18,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_LARGEST = 64  # places of the output up to which the product is faster,
-_FEWEST = 8192  # and pairs of input and output channels from which on it is
+_FEWEST = 8192  # pairs of input and output channels from which on,
+_SMALL = 16  # and places of the output up to which a product is faster,
+_LARGEST = 64  # and with AMX one for the gradient of the weights
 
 
 @contextlib.contextmanager
-def quick_gradients(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """A block in which the network's plain convolutions compute their weights' gradients so, where that is faster.
+def quick_convolutions(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
+    """A block in which the network's plain convolutions are matrix products, where that is faster.
 
     The network is what it was when the block ends; outside of bf16 autocast on a CPU nothing is done.
     """
     wanted = device.type == "cpu" and dtype == torch.bfloat16
     quick = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _fits(m)] if wanted else []
     for module in quick:
-        module._conv_forward = partial(_forward, module)  # type: ignore[method-assign]
+        module._conv_forward = partial(_forward, module, _has_amx())  # type: ignore[method-assign]
     try:
         yield
     finally:
         for module in quick:
             module.__dict__.pop("_conv_forward", None)
+
+
+def _has_amx() -> bool:
+    """Whether oneDNN multiplies bf16 matrices in tiles here: the CPU can, and nobody forbade it."""
+    highest = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not there before PyTorch 2.10
+    return bool(known.get("amx_bf16")) and (highest in ("", "DEFAULT", "ALL") or "AMX" in highest)
 
 
 def _fits(module: nn.Conv2d) -> bool:
@@ -46,10 +56,11 @@ def _fits(module: nn.Conv2d) -> bool:
         and module.padding_mode == "zeros"
         and isinstance(module.padding, tuple)
         and module.in_channels * module.out_channels >= _FEWEST
+        and "_conv_forward" not in module.__dict__  # not within such a block already
     )
 
 
-def _forward(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def _forward(module: nn.Conv2d, amx: bool, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """What `nn.Conv2d._conv_forward` does."""
     stride, padding = module.stride, module.padding
     assert isinstance(padding, tuple)  # noqa: S101 - for the type checker
@@ -57,46 +68,81 @@ def _forward(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) 
     for size, kernel, step, edge in zip(x.shape[-2:], weight.shape[-2:], stride, padding, strict=True):
         places *= (size + 2 * edge - kernel) // step + 1
     low = torch.bfloat16
-    plain = not (
-        torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == low and torch.is_grad_enabled()
-    )
-    if plain or places > _LARGEST or x.dim() != 4 or x.dtype == torch.float64:
+    plain = not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == low)
+    if plain or places > (_LARGEST if amx else _SMALL) or x.dim() != 4 or x.dtype == torch.float64:
         return F.conv2d(x, weight, bias, stride, padding)
-    out: Tensor = _Convolution.apply(x.to(low), weight.to(low), bias if bias is None else bias.to(low), stride, padding)
+    throughout = amx and places <= _SMALL
+    small = bias if bias is None else bias.to(low)
+    out: Tensor = _Convolution.apply(x.to(low), weight.to(low), small, stride, padding, throughout)
     return out
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution with the gradient of its weights as a matrix product."""
+    """A convolution whose weights' gradient is a matrix product, and all of it where that is said."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: Any, padding: Any, throughout: bool
+    ) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.stride, ctx.padding = list(stride), list(padding)
-        return F.conv2d(x, weight, bias, stride, padding)
+        ctx.stride, ctx.padding, ctx.throughout = stride, padding, throughout
+        return convolved(x, weight, bias, stride, padding) if throughout else F.conv2d(x, weight, bias, stride, padding)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         gradient = gradient.contiguous(memory_format=torch.channels_last)
-        of_input = None
+        of_input = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_input = torch.ops.aten.convolution_backward(
-                gradient, x, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
-            )[0]
-        of_weight = of_bias = None
+            reach = [kernel - 1 - edge for kernel, edge in zip(weight.shape[2:], ctx.padding, strict=True)]
+            if ctx.throughout and ctx.stride == (1, 1) and min(reach) >= 0:
+                of_input = input_gradient(gradient, weight, (reach[0], reach[1]))
+            else:
+                of_input = torch.ops.aten.convolution_backward(
+                    gradient, x, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
+                )[0]
         if ctx.needs_input_grad[1]:
             of_weight = weight_gradient(gradient, x, weight.shape, ctx.stride, ctx.padding)
         if ctx.needs_input_grad[2]:
             of_bias = gradient.sum((0, 2, 3))
-        return of_input, of_weight, of_bias, None, None
+        return of_input, of_weight, of_bias, None, None, None
+
+
+def convolved(
+    x: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int], padding: tuple[int, int]
+) -> Tensor:
+    """What `F.conv2d` gives, of shape (N, out, H', W').
+
+    Args:
+        x: shape (N, in, H, W).
+        weight: shape (out, in, KH, KW).
+        bias: shape (out,), or none.
+        stride: vertical and horizontal.
+        padding: vertical and horizontal.
+    """
+    patches, (rows, columns) = _patches(x, weight.shape[2:], stride, padding)
+    flat = weight.permute(0, 2, 3, 1).reshape(len(weight), -1)
+    return F.linear(patches, flat, bias).view(len(x), rows, columns, len(weight)).permute(0, 3, 1, 2)
+
+
+def input_gradient(gradient: Tensor, weight: Tensor, reach: tuple[int, int]) -> Tensor:
+    """The gradient of the input of a convolution of stride 1, of shape (N, in, H, W).
+
+    Args:
+        gradient: of its output, shape (N, out, H', W').
+        weight: its weights, shape (out, in, KH, KW).
+        reach: the kernel's size less one and the padding, vertical and horizontal.
+    """
+    patches, (rows, columns) = _patches(gradient, weight.shape[2:], (1, 1), reach)
+    mirrored = torch.cat([tap for row in weight.unbind(2)[::-1] for tap in row.unbind(2)[::-1]])
+    return (patches @ mirrored).view(len(gradient), rows, columns, weight.shape[1]).permute(0, 3, 1, 2)
 
 
 def weight_gradient(
     gradient: Tensor, x: Tensor, shape: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
 ) -> Tensor:
-    """The gradient of a convolution's weights.
+    """The gradient of a convolution's weights, of their shape.
 
     Args:
         gradient: of its output, shape (N, out, H', W').
@@ -106,12 +152,23 @@ def weight_gradient(
         padding: vertical and horizontal.
     """
     outputs, inputs, high, wide = shape
-    rows, columns = gradient.shape[2:]
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
-    n, down, right, channel = padded.stride()
-    patches = padded.as_strided(
-        (len(x), rows, columns, high, wide, inputs),
-        (n, down * stride[0], right * stride[1], down, right, channel),
-    ).reshape(len(x) * rows * columns, high * wide * inputs)
+    patches, _ = _patches(x, shape[2:], stride, padding)
     flat = gradient.permute(0, 2, 3, 1).reshape(-1, outputs)
     return (flat.t() @ patches).view(outputs, high, wide, inputs).permute(0, 3, 1, 2)
+
+
+def _patches(
+    x: Tensor, kernel: torch.Size, stride: tuple[int, int], padding: tuple[int, int]
+) -> tuple[Tensor, tuple[int, int]]:
+    """What the kernel sees at each place, shape (N * H' * W', KH * KW * C), and (H', W')."""
+    count, channels = x.shape[:2]
+    high, wide = kernel
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    rows = (padded.shape[1] - high) // stride[0] + 1
+    columns = (padded.shape[2] - wide) // stride[1] + 1
+    n, down, right, channel = padded.stride()
+    seen = padded.as_strided(
+        (count, rows, columns, high, wide, channels),
+        (n, down * stride[0], right * stride[1], down, right, channel),
+    )
+    return seen.reshape(count * rows * columns, high * wide * channels), (rows, columns)

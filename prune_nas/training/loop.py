@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
-from prune_nas.training.convolution import quick_gradients
+from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
 from prune_nas.training.precision import FORMATS, Precision, synchronise
 from prune_nas.training.recipe import Recipe
@@ -99,7 +99,7 @@ def fit(
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
         raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
     penalise = None if penalty is None else partial(penalty, network)
-    with quick_gradients(network, device, FORMATS[setting.precision.name]), together(network) as runs:
+    with quick_convolutions(network, device, FORMATS[setting.precision.name]), together(network) as runs:
         for number in range(len(done) + 1, recipe.epochs + 1):
             start = time.perf_counter()
             loss = _epoch(runs, setting, recipe, optimiser, scaler, seed, number, penalise)
@@ -156,9 +156,10 @@ def accuracy(network: nn.Module, images: ImageSet, setting: Setting) -> float:
     """The share of `images` that the network classifies right, in [0, 1]; leaves the network in training mode."""
     network.eval()
     right = torch.zeros((), dtype=torch.int64, device=setting.device)
-    for x, y in images.batches(_EVALUATION_BATCH, device=setting.device, share=team()):
-        with setting.precision.autocast(setting.device):
-            right += (network(x).argmax(1) == y).sum()
+    with quick_convolutions(network, setting.device, FORMATS[setting.precision.name]):
+        for x, y in images.batches(_EVALUATION_BATCH, device=setting.device, share=team()):
+            with setting.precision.autocast(setting.device):
+                right += (network(x).argmax(1) == y).sum()
     network.train()
     return total(right).item() / len(images)
 

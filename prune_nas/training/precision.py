@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prune_nas.errors import MissingError, unknown
-from prune_nas.training.convolution import quick_gradients
+from prune_nas.training.convolution import quick_convolutions
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _GAIN = 1.1  # a lower precision must be at least this much faster to be chosen
@@ -136,7 +136,7 @@ def _measure(
 
     def step(name: str) -> float:
         network.zero_grad(set_to_none=True)
-        with quick_gradients(network, device, FORMATS[name]):
+        with quick_convolutions(network, device, FORMATS[name]):
             start = time.perf_counter()
             with Precision(name).autocast(device):
                 loss = F.cross_entropy(network(batch[0]), batch[1])

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from prune_nas.nets.tracing import trace
 from prune_nas.search.rundir import machine
-from prune_nas.training.convolution import quick_gradients
+from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.loop import _optimiser, place
 from prune_nas.training.recipe import recipe
 
@@ -29,7 +29,7 @@ def rate(network: torch.nn.Module, quick: bool, seconds: float, images: int = 64
     optimiser = _optimiser(network, recipe("fast", 10), fused=True)
     x = torch.randn(images, 3, 32, 32).to(memory_format=torch.channels_last)
     y = torch.arange(images) % 10
-    with quick_gradients(network, CPU, torch.bfloat16) if quick else contextlib.nullcontext():
+    with quick_convolutions(network, CPU, torch.bfloat16) if quick else contextlib.nullcontext():
         done, start = 0, 0.0
         while not done or time.perf_counter() - start < seconds:
             optimiser.zero_grad(set_to_none=True)

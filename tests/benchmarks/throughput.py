@@ -35,7 +35,7 @@ from prune_nas.design.files import write_text
 from prune_nas.nets.tracing import trace
 from prune_nas.search.rundir import machine
 from prune_nas.training import precision as formats
-from prune_nas.training.convolution import quick_gradients
+from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, _optimiser, accuracy, fit, place
 from prune_nas.training.recipe import recipe
@@ -87,7 +87,7 @@ def bare(network: nn.Module, setting: Setting) -> Iterator[int]:
     optimiser = _optimiser(network, RECIPE, fused=True)
     x, y = next(setting.data.train.batches(RECIPE.batch))
     network.train()
-    with quick_gradients(network, setting.device, formats.FORMATS[setting.precision.name]):
+    with quick_convolutions(network, setting.device, formats.FORMATS[setting.precision.name]):
         while True:
             optimiser.zero_grad(set_to_none=True)
             with setting.precision.autocast(setting.device):

@@ -6,9 +6,16 @@ from torch import nn
 from torch.nn import functional as F
 
 from prune_nas.nets.tracing import trace
-from prune_nas.training.convolution import quick_gradients, weight_gradient
+from prune_nas.training import convolution
+from prune_nas.training.convolution import convolved, input_gradient, quick_convolutions, weight_gradient
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=[False, True], ids=["no AMX", "AMX"])
+def amx(request, monkeypatch):
+    monkeypatch.setattr(convolution, "_has_amx", lambda: request.param)
+    return request.param
 
 
 @pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 3)])
@@ -25,9 +32,39 @@ def test_a_weight_s_gradient_is_autograd_s(kernel, stride, padding, layout):
     torch.testing.assert_close(weight_gradient(gradient, x, weight.shape, stride, padding), expected)
 
 
+@pytest.mark.parametrize("kernel", [(1, 1), (3, 3), (5, 3)])
+@pytest.mark.parametrize("stride", [(1, 1), (2, 1)])
+@pytest.mark.parametrize("padding", [(0, 0), (1, 1), (2, 0)])
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_is_the_convolution(kernel, stride, padding, layout, biased):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 7, 6, dtype=torch.float64).to(memory_format=layout)
+    weight = torch.randn(5, 4, *kernel, dtype=torch.float64).to(memory_format=layout)
+    bias = torch.randn(5, dtype=torch.float64) if biased else None
+    out = convolved(x, weight, bias, stride, padding)
+    torch.testing.assert_close(out, F.conv2d(x, weight, bias, stride, padding))
+    assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "padding"), [((1, 1), (0, 0)), ((3, 3), (1, 1)), ((3, 3), (0, 2)), ((5, 3), (2, 0))]
+)
+@pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+def test_an_input_s_gradient_is_autograd_s(kernel, padding, layout):
+    torch.manual_seed(0)
+    x = torch.randn(3, 4, 7, 6, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(5, 4, *kernel, dtype=torch.float64).to(memory_format=layout)
+    out = F.conv2d(x, weight, None, 1, padding)
+    gradient = torch.randn_like(out)
+    (expected,) = torch.autograd.grad(out, x, gradient)
+    reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
+    torch.testing.assert_close(input_gradient(gradient, weight, reach), expected)
+
+
 def gradients(network, x, y, *, quick):
     network = copy.deepcopy(network)
-    with quick_gradients(network, CPU, torch.bfloat16 if quick else torch.float32):
+    with quick_convolutions(network, CPU, torch.bfloat16 if quick else torch.float32):
         with torch.autocast("cpu", torch.bfloat16):
             loss = F.cross_entropy(network(x), y)
         loss.backward()
@@ -35,7 +72,7 @@ def gradients(network, x, y, *, quick):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_network_s_gradients_are_those_of_plain_bf16(bias):
+def test_a_network_s_gradients_are_those_of_plain_bf16(bias, amx):
     """Both are rounded, so each is compared with fp32: the product may not be farther from it."""
     network = trace("vgg11").scaled(base=0.5).build(seed=0).to(memory_format=torch.channels_last)
     if bias:
@@ -56,15 +93,16 @@ def test_a_network_s_gradients_are_those_of_plain_bf16(bias):
         assert off[1] < 1.5 * off[0] + 0.01, name
 
 
-@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0)])
-def test_a_layer_s_own_gradients_bias_included(stride, padding):
+@pytest.mark.parametrize(("stride", "padding", "kernel"), [(1, 1, 3), (2, 0, 3), (1, 0, 3), (1, 0, 1), (2, 1, 1)])
+@pytest.mark.parametrize("size", [4, 6])
+def test_a_layer_s_own_gradients_bias_included(stride, padding, kernel, size, amx):
     torch.manual_seed(0)
-    layer = nn.Conv2d(128, 96, 3, stride, padding)
-    x = torch.randn(8, 128, 6, 6, requires_grad=True)
+    layer = nn.Conv2d(128, 96, kernel, stride, padding)
+    x = torch.randn(8, 128, size, size, requires_grad=True)
     out = layer(x)
     wanted = torch.randn_like(out)
     exact = torch.autograd.grad(out, [x, layer.weight, layer.bias], wanted)
-    with quick_gradients(layer, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+    with quick_convolutions(layer, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
         quick = layer(x)
     found = torch.autograd.grad(quick, [x, layer.weight, layer.bias], wanted.to(quick.dtype))
     for one, other in zip(found, exact, strict=True):
@@ -72,41 +110,70 @@ def test_a_layer_s_own_gradients_bias_included(stride, padding):
 
 
 def test_only_what_is_trained_gets_a_gradient(monkeypatch):
-    from prune_nas.training import convolution
-
     calls = []
     real = convolution.weight_gradient
     monkeypatch.setattr(convolution, "weight_gradient", lambda *given: calls.append(1) or real(*given))
     frozen, free = nn.Conv2d(128, 128, 3), nn.Conv2d(128, 128, 3)
     frozen.weight.requires_grad_(False)
     network = nn.Sequential(frozen, free)
-    with quick_gradients(network, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+    with quick_convolutions(network, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
         network(torch.randn(2, 128, 7, 7)).sum().backward()
     assert len(calls) == 1
     assert frozen.weight.grad is None
     assert frozen.bias.grad is not None
 
 
+@pytest.mark.parametrize(
+    ("places", "where"),
+    [
+        (4, {False: ["weight_gradient"], True: ["convolved", "input_gradient", "weight_gradient"]}),
+        (8, {False: [], True: ["weight_gradient"]}),
+    ],
+)
+def test_a_product_is_taken_where_it_is_faster(places, where, amx, monkeypatch):
+    taken = []
+    for name in ("input_gradient", "weight_gradient", "convolved"):
+        real = getattr(convolution, name)
+        monkeypatch.setattr(convolution, name, lambda *a, name=name, real=real: taken.append(name) or real(*a))
+    layer = nn.Conv2d(128, 128, 3, padding=1)
+    x = torch.randn(2, 128, places, places, requires_grad=True)
+    with quick_convolutions(layer, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        layer(x).sum().backward()
+    assert sorted(taken) == where[amx]
+
+
+@pytest.mark.parametrize(("highest", "allowed"), [("", True), ("default", True), ("AVX512_CORE_BF16", False)])
+def test_amx_may_be_forbidden(highest, allowed, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", highest)
+    assert convolution._has_amx() is allowed
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
+    assert not convolution._has_amx()
+
+
 def test_a_block_without_autocast_and_a_copy_keep_their_numbers():
     layer, x = nn.Conv2d(128, 128, 3), torch.randn(2, 128, 6, 6)
-    with quick_gradients(layer, CPU, torch.bfloat16):
+    with quick_convolutions(layer, CPU, torch.bfloat16):
         copied = copy.deepcopy(layer)
         for one in (layer, copied):
             assert one(x).dtype == torch.float32
             with torch.autocast("cpu", torch.bfloat16), torch.autocast("cpu", enabled=False):
                 assert one(x).dtype == torch.float32
     assert copied(x).dtype == torch.float32
-    with quick_gradients(layer, CPU, torch.bfloat16), quick_gradients(layer, CPU, torch.bfloat16):
-        pass
+    with quick_convolutions(layer, CPU, torch.bfloat16):
+        own = layer.__dict__["_conv_forward"]
+        with quick_convolutions(layer, CPU, torch.bfloat16):
+            pass
+        assert layer.__dict__["_conv_forward"] is own
     assert "_conv_forward" not in layer.__dict__
 
 
 def test_the_network_is_what_it_was_afterwards():
     network = trace("vgg11").scaled(base=0.25).build(seed=0)
     before = {name: dict(module.__dict__) for name, module in network.named_modules()}
-    with quick_gradients(network, CPU, torch.bfloat16):
+    with quick_convolutions(network, CPU, torch.bfloat16):
         assert sum("_conv_forward" in module.__dict__ for module in network.modules()) == 4
-    with pytest.raises(ZeroDivisionError), quick_gradients(network, CPU, torch.bfloat16):
+    with pytest.raises(ZeroDivisionError), quick_convolutions(network, CPU, torch.bfloat16):
         1 / 0  # noqa: B018
     assert {name: dict(module.__dict__).keys() for name, module in network.named_modules()} == {
         name: state.keys() for name, state in before.items()
@@ -125,12 +192,12 @@ def test_the_network_is_what_it_was_afterwards():
     ],
 )
 def test_what_is_not_plain_is_left_alone(layer):
-    with quick_gradients(nn.Sequential(layer), CPU, torch.bfloat16):
+    with quick_convolutions(nn.Sequential(layer), CPU, torch.bfloat16):
         assert "_conv_forward" not in layer.__dict__
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_other_formats_are_left_alone(dtype):
     layer = nn.Conv2d(128, 128, 3)
-    with quick_gradients(layer, CPU, dtype):
+    with quick_convolutions(layer, CPU, dtype):
         assert "_conv_forward" not in layer.__dict__
