@@ -1,6 +1,7 @@
 """Images a second of the whole training loop, beside the plain way to write one and beside the bare step.
 
     python -m tests.benchmarks.throughput --data-dir DIR [--rounds 3] [--seconds 8] [--out FILE.md]
+        [--nets vgg16:1,vgg16:0.5] [--precision auto]
 
 - plain: torchvision's CIFAR-10 with PIL transforms in a `DataLoader` of one worker, fp32, NCHW, torch.optim's SGD as it
   comes: how the code of Liu et al. 2019 trains (cifar/network-slimming/main.py).
@@ -40,7 +41,7 @@ from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, _optimiser, accuracy, fit, place
 from prune_nas.training.recipe import recipe
 
-NETS = (("vgg16", 1.0), ("vgg16", 0.5), ("vgg16", 0.25), ("vgg16", 0.1), ("resnet20", 1.0), ("resnet56", 1.0))
+NETS = "vgg16:1,vgg16:0.5,vgg16:0.25,vgg16:0.1,resnet20:1,resnet56:1"
 RECIPE = recipe("fast", 1_000_000)
 WAYS = ("plain", "bare step", "loop")
 
@@ -136,7 +137,7 @@ class Measured:
         return [3 * self.macs * r / p for r, p in zip(self.rates["bare step"], self.peaks, strict=True)]
 
 
-def measure(model: str, width: float, data: Data, rounds: int, seconds: float) -> Measured:
+def measure(model: str, width: float, data: Data, precision: str, rounds: int, seconds: float) -> Measured:
     """Rounds in which every way has its turn; a first turn of each does not count."""
     traced = trace(model, input_shape=data.input_shape, classes=len(data.classes), base_width=width)
     space = traced.space
@@ -146,7 +147,7 @@ def measure(model: str, width: float, data: Data, rounds: int, seconds: float) -
 
     device = torch.device("cpu")
     batch = next(data.train.batches(RECIPE.batch))
-    setting = Setting(data, device, formats.choose("auto", network(), batch, device))
+    setting = Setting(data, device, formats.choose(precision, network(), batch, device))
     found = Measured(setting.precision.name, space.cost(space.base).macs)
     ways = {"plain": plain(network(), data), "bare step": bare(network(), setting)}
     trained = place(network(), device)
@@ -192,6 +193,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--images", type=int, default=1280)
+    parser.add_argument("--nets", default=NETS)
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     data = load("cifar10", data_dir=given.data_dir, train_size=given.images, val_size=1000, download=False)
@@ -203,8 +206,9 @@ def main() -> None:
         "| bare step / matmul peak | evaluation, images/s |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for model, width in NETS:
-        m = measure(model, width, data, given.rounds, given.seconds)
+    for model, _, factor in (net.partition(":") for net in given.nets.split(",")):
+        width = float(factor)
+        m = measure(model, width, data, given.precision, given.rounds, given.seconds)
         rates = " | ".join(pm(m.rates[way], ".0f") for way in WAYS)
         lines.append(
             f"| {model} x {width:g} | {m.precision} | {rates} | {pm(m.ratio('loop', 'bare step'), '.2f')} | "
