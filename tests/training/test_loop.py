@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from prune_nas.training import loop
+from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.loop import DivergedError, OutOfMemoryError, accuracy, fit, train
 from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import Recipe, recipe
@@ -231,6 +232,26 @@ def test_the_optimiser_is_torchs_sgd():
         return network.weight.detach()
 
     assert torch.equal(steps(loop._SGD), steps(torch.optim.SGD))
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_fused_steps_are_those_of_plain_sgd(bf16):
+    """torch's fused SGD on a CPU mistakes weights for one another where gradients have another memory layout."""
+    trained = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Conv2d(8, 96, 3), torch.nn.Conv2d(96, 96, 3, padding=1))
+        loop.place(net, torch.device("cpu"))
+        optimiser = loop._optimiser(net, QUICK, fused=fused)
+        with quick_convolutions(net, torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32):
+            for _ in range(3):
+                optimiser.zero_grad(set_to_none=True)
+                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+                    loss = net(torch.randn(2, 8, 5, 5)).square().mean()
+                loss.backward()
+                optimiser.step()
+        trained.append(net[1].weight.detach())
+    torch.testing.assert_close(*trained)
 
 
 def test_an_interrupted_fp16_training_goes_on_with_the_scale_it_had(setting, tmp_path, monkeypatch):
