@@ -23,7 +23,7 @@ from prune_nas.design.files import parse_json, write_json
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.search.rundir import machine
-from prune_nas.training.convolution import quick_convolutions
+from prune_nas.training.convolution import has_amx, quick_convolutions
 from prune_nas.training.data.source import cache_dir
 from prune_nas.training.loop import Setting, place
 from prune_nas.training.precision import FORMATS, Precision, choose, synchronise
@@ -95,7 +95,7 @@ def _fastest_step(network: nn.Module, batch: tuple[Tensor, Tensor], setting: Set
 def _subject(traced: Traced, widths: Widths, images: Tensor, device: torch.device) -> list[Any]:
     """All that a speed depends on, but for what else the machine does."""
     space = replace(traced.space, latency=(), base_latency=None).to_dict()
-    here = [dict(machine()), torch.__version__, str(device), torch.get_num_threads()]
+    here = [dict(machine()), torch.__version__, str(device), torch.get_num_threads(), has_amx()]
     return [space, widths.digest, list(images.shape), *here]
 
 

@@ -2,14 +2,15 @@
 
 oneDNN's own kernels for them take up to twelve times as long as a copy of the patches and one product: with AMX most of
 a convolution of 512 channels over 4x4 pixels is spent on rearranging its weights, and the gradient of the weights is
-slow on any CPU (tests/benchmarks/convolution.py).
+slow on any CPU. With AMX the whole convolution is done so, without it the gradient of the weights alone
+(tests/benchmarks/convolution.py).
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -25,14 +26,14 @@ _LARGEST = 64  # and with AMX one for the gradient of the weights
 
 @contextlib.contextmanager
 def quick_convolutions(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """A block in which the network's plain convolutions are matrix products, where that is faster.
+    """A block in which the network's plain convolutions over small images, or their gradients, are matrix products.
 
     The network is what it was when the block ends; outside of bf16 autocast on a CPU nothing is done.
     """
     wanted = device.type == "cpu" and dtype == torch.bfloat16
     quick = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _fits(m)] if wanted else []
     for module in quick:
-        module._conv_forward = partial(_forward, module, _has_amx())  # type: ignore[method-assign]
+        module._conv_forward = partial(_forward, module, has_amx())  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -40,11 +41,14 @@ def quick_convolutions(network: nn.Module, device: torch.device, dtype: torch.dt
             module.__dict__.pop("_conv_forward", None)
 
 
-def _has_amx() -> bool:
+def has_amx() -> bool:
     """Whether oneDNN multiplies bf16 matrices in tiles here: the CPU can, and nobody forbade it."""
-    highest = os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper()
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not there before PyTorch 2.10
-    return bool(known.get("amx_bf16")) and (highest in ("", "DEFAULT", "ALL") or "AMX" in highest)
+    highest = (os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or "DEFAULT").upper()
+    if highest not in ("DEFAULT", "ALL") and "AMX" not in highest:
+        return False
+    if hasattr(torch.cpu, "get_capabilities"):  # not in PyTorch 2.9
+        return bool(torch.cpu.get_capabilities().get("amx_bf16"))
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def _fits(module: nn.Conv2d) -> bool:
@@ -66,10 +70,10 @@ def _forward(module: nn.Conv2d, amx: bool, x: Tensor, weight: Tensor, bias: Tens
     assert isinstance(padding, tuple)  # noqa: S101 - for the type checker
     places = 1
     for size, kernel, step, edge in zip(x.shape[-2:], weight.shape[-2:], stride, padding, strict=True):
-        places *= (size + 2 * edge - kernel) // step + 1
+        places *= max((size + 2 * edge - kernel) // step + 1, 0)
     low = torch.bfloat16
     plain = not (torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == low)
-    if plain or places > (_LARGEST if amx else _SMALL) or x.dim() != 4 or x.dtype == torch.float64:
+    if plain or not 0 < places <= (_LARGEST if amx else _SMALL) or x.dim() != 4 or x.dtype == torch.float64:
         return F.conv2d(x, weight, bias, stride, padding)
     throughout = amx and places <= _SMALL
     small = bias if bias is None else bias.to(low)
@@ -95,9 +99,8 @@ class _Convolution(torch.autograd.Function):
         gradient = gradient.contiguous(memory_format=torch.channels_last)
         of_input = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            reach = [kernel - 1 - edge for kernel, edge in zip(weight.shape[2:], ctx.padding, strict=True)]
-            if ctx.throughout and ctx.stride == (1, 1) and min(reach) >= 0:
-                of_input = input_gradient(gradient, weight, (reach[0], reach[1]))
+            if ctx.throughout and ctx.stride == (1, 1):
+                of_input = input_gradient(gradient, weight, ctx.padding)
             else:
                 of_input = torch.ops.aten.convolution_backward(
                     gradient, x, weight, None, ctx.stride, ctx.padding, [1, 1], False, [0, 0], 1, [True, False, False]
@@ -126,14 +129,15 @@ def convolved(
     return F.linear(patches, flat, bias).view(len(x), rows, columns, len(weight)).permute(0, 3, 1, 2)
 
 
-def input_gradient(gradient: Tensor, weight: Tensor, reach: tuple[int, int]) -> Tensor:
+def input_gradient(gradient: Tensor, weight: Tensor, padding: tuple[int, int]) -> Tensor:
     """The gradient of the input of a convolution of stride 1, of shape (N, in, H, W).
 
     Args:
         gradient: of its output, shape (N, out, H', W').
         weight: its weights, shape (out, in, KH, KW).
-        reach: the kernel's size less one and the padding, vertical and horizontal.
+        padding: of the input, vertical and horizontal.
     """
+    reach = (weight.shape[2] - 1 - padding[0], weight.shape[3] - 1 - padding[1])  # where negative, pad takes away
     patches, (rows, columns) = _patches(gradient, weight.shape[2:], (1, 1), reach)
     mirrored = torch.cat([tap for row in weight.unbind(2)[::-1] for tap in row.unbind(2)[::-1]])
     return (patches @ mirrored).view(len(gradient), rows, columns, weight.shape[1]).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""A training step in bf16 on this CPU with oneDNN's gradients of weights and with ours, in turns.
+"""A training step in bf16 on this CPU with oneDNN's convolutions over small images and with ours, in turns.
 
 python -m tests.benchmarks.convolution [--rounds 5] [--seconds 3]
 """

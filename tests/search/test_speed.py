@@ -51,8 +51,8 @@ def test_the_same_step_is_timed_once(folder, job, timed):
     assert len(timed) == len(list(folder.iterdir())) == 1
 
 
-@pytest.mark.parametrize("other", ["widths", "threads", "batch", "precision", "network"])
-def test_another_step_is_timed_for_itself(folder, job, timed, other):
+@pytest.mark.parametrize("other", ["widths", "threads", "batch", "precision", "network", "units"])
+def test_another_step_is_timed_for_itself(folder, job, timed, other, monkeypatch):
     seconds_per_image(job, job.traced.space.base, 1)
     widths, threads, changed = job.traced.space.base, 1, SimpleNamespace(**vars(job))
     match other:
@@ -64,6 +64,9 @@ def test_another_step_is_timed_for_itself(folder, job, timed, other):
             changed.batch = 8
         case "precision":
             changed.setting = replace(job.setting, precision=Precision("bf16"))
+        case "units":
+            here = speed.has_amx()
+            monkeypatch.setattr(speed, "has_amx", lambda: not here)
         case "network":
             changed.traced = trace("vgg16", input_shape=job.setting.data.input_shape, base_width=0.125)
             widths = changed.traced.space.base

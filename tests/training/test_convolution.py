@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=[False, True], ids=["no AMX", "AMX"])
 def amx(request, monkeypatch):
-    monkeypatch.setattr(convolution, "_has_amx", lambda: request.param)
+    monkeypatch.setattr(convolution, "has_amx", lambda: request.param)
     return request.param
 
 
@@ -48,7 +48,8 @@ def test_a_product_is_the_convolution(kernel, stride, padding, layout, biased):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "padding"), [((1, 1), (0, 0)), ((3, 3), (1, 1)), ((3, 3), (0, 2)), ((5, 3), (2, 0))]
+    ("kernel", "padding"),
+    [((1, 1), (0, 0)), ((3, 3), (1, 1)), ((3, 3), (0, 2)), ((5, 3), (2, 0)), ((1, 1), (1, 2)), ((3, 1), (3, 1))],
 )
 @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
 def test_an_input_s_gradient_is_autograd_s(kernel, padding, layout):
@@ -58,8 +59,7 @@ def test_an_input_s_gradient_is_autograd_s(kernel, padding, layout):
     out = F.conv2d(x, weight, None, 1, padding)
     gradient = torch.randn_like(out)
     (expected,) = torch.autograd.grad(out, x, gradient)
-    reach = (kernel[0] - 1 - padding[0], kernel[1] - 1 - padding[1])
-    torch.testing.assert_close(input_gradient(gradient, weight, reach), expected)
+    torch.testing.assert_close(input_gradient(gradient, weight, padding), expected)
 
 
 def gradients(network, x, y, *, quick):
@@ -109,7 +109,7 @@ def test_a_layer_s_own_gradients_bias_included(stride, padding, kernel, size, am
         assert ((one - other).norm() / other.norm()).item() < 0.01
 
 
-def test_only_what_is_trained_gets_a_gradient(monkeypatch):
+def test_only_what_is_trained_gets_a_gradient(amx, monkeypatch):
     calls = []
     real = convolution.weight_gradient
     monkeypatch.setattr(convolution, "weight_gradient", lambda *given: calls.append(1) or real(*given))
@@ -117,7 +117,7 @@ def test_only_what_is_trained_gets_a_gradient(monkeypatch):
     frozen.weight.requires_grad_(False)
     network = nn.Sequential(frozen, free)
     with quick_convolutions(network, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
-        network(torch.randn(2, 128, 7, 7)).sum().backward()
+        network(torch.randn(2, 128, 6, 6)).sum().backward()
     assert len(calls) == 1
     assert frozen.weight.grad is None
     assert frozen.bias.grad is not None
@@ -142,13 +142,43 @@ def test_a_product_is_taken_where_it_is_faster(places, where, amx, monkeypatch):
     assert sorted(taken) == where[amx]
 
 
-@pytest.mark.parametrize(("highest", "allowed"), [("", True), ("default", True), ("AVX512_CORE_BF16", False)])
-def test_amx_may_be_forbidden(highest, allowed, monkeypatch):
+@pytest.mark.parametrize("name", ["ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA"])
+@pytest.mark.parametrize(
+    ("highest", "allowed"),
+    [("", True), ("default", True), ("ALL", True), ("avx512_core_amx", True), ("AVX512_CORE_BF16", False)],
+)
+def test_amx_may_be_forbidden(name, highest, allowed, monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", highest)
-    assert convolution._has_amx() is allowed
+    monkeypatch.setenv(name, highest)
+    assert convolution.has_amx() is allowed
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
-    assert not convolution._has_amx()
+    assert not convolution.has_amx()
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert convolution.has_amx() is allowed
+
+
+@pytest.mark.parametrize("size", [1, 2])
+def test_a_kernel_larger_than_the_image_is_an_error(size, amx):
+    layer = nn.Conv2d(128, 128, 3)
+    x = torch.randn(2, 128, size, size)
+    quick = quick_convolutions(layer, CPU, torch.bfloat16)
+    with quick, torch.autocast("cpu", torch.bfloat16), pytest.raises(RuntimeError, match="Kernel size"):
+        layer(x)
+
+
+@torch.inference_mode()
+def test_without_gradients_the_product_is_the_same(amx, monkeypatch):
+    taken = []
+    real = convolution.convolved
+    monkeypatch.setattr(convolution, "convolved", lambda *given: taken.append(1) or real(*given))
+    layer, x = nn.Conv2d(128, 128, 3, padding=1), torch.randn(2, 128, 4, 4)
+    with quick_convolutions(layer, CPU, torch.bfloat16), torch.autocast("cpu", torch.bfloat16):
+        found = layer(x)
+    assert len(taken) == amx
+    torch.testing.assert_close(found, layer(x).bfloat16(), rtol=0.02, atol=0.02)
 
 
 def test_a_block_without_autocast_and_a_copy_keep_their_numbers():

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from prune_nas.training import loop
+from prune_nas.training import convolution, loop
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.loop import DivergedError, OutOfMemoryError, accuracy, fit, train
 from prune_nas.training.precision import Precision
@@ -232,6 +232,18 @@ def test_the_optimiser_is_torchs_sgd():
         return network.weight.detach()
 
     assert torch.equal(steps(loop._SGD), steps(torch.optim.SGD))
+
+
+def test_evaluation_multiplies_matrices_too(setting, monkeypatch):
+    taken = []
+    real = convolution.convolved
+    monkeypatch.setattr(convolution, "has_amx", lambda: True)
+    monkeypatch.setattr(convolution, "convolved", lambda *given: taken.append(1) or real(*given))
+    net = nn.Sequential(
+        nn.Conv2d(3, 96, 1, stride=4), nn.Conv2d(96, 96, 1, stride=2), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    accuracy(net, setting.data.val, replace(setting, precision=Precision("bf16")))
+    assert len(taken) == 1
 
 
 @pytest.mark.parametrize("bf16", [False, True])
