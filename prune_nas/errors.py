@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 20  # names in one message
+
 
 class PruneNasError(Exception):
     """Something failed that the message explains; the command line prints it and leaves with `exit_code`."""
@@ -34,7 +36,7 @@ class BudgetError(PruneNasError):
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
-    """An error for a name that is not in a list, with its nearest neighbours.
+    """An error for a name that is not in a list, with its three nearest neighbours, or with the list if it is short.
 
     Args:
         what: the kind of thing that was named, such as "model".
@@ -43,5 +45,6 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}"
+    listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
     return UsageError(f"unknown {what} {name!r}; {hint}")

@@ -28,18 +28,21 @@ def imported(place: str, name: str, does: str) -> Callable[..., Any]:
     Raises:
         UsageError: there is none, it is not callable, or importing it raises.
     """
-    module = _file(Path(place)) if place.endswith(".py") else _module(place)
+    module = _file(Path(place)) if place.endswith(".py") else _module(place, name)
     return _attribute(module, name, place, does)
 
 
-def _module(place: str) -> ModuleType:
+def _module(place: str, name: str) -> ModuleType:
     try:
         return importlib.import_module(place)
     except ModuleNotFoundError as error:
         if error.name != place and not place.startswith(f"{error.name}."):
             raise UsageError(f"importing {place} raised {said(error)}") from error
+        here = Path(f"{place.replace('.', '/')}.py")
+        hint = f". There is a file: {here}:{name}" if here.is_file() else ""
         raise UsageError(
-            f"there is no Python package {place!r}; name an installed package.module:callable or path/file.py:callable"
+            f"there is no Python package {place!r}; name an installed package.module:callable or "
+            f"path/file.py:callable{hint}"
         ) from None
     except (Exception, SystemExit) as error:
         raise UsageError(f"importing {place} raised {said(error)}") from error
@@ -67,8 +70,12 @@ def _file(path: Path) -> ModuleType:
 def _attribute(module: ModuleType, name: str, place: str, does: str) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if found is None:
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise unknown(f"callable in {place}", name, public)
+        own = [
+            key
+            for key, value in vars(module).items()
+            if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        ]
+        raise unknown(f"callable in {place}", name, own)
     if not callable(found):
         raise UsageError(f"{place}:{name} must be a class or function that {does}; got {type(found).__name__}")
     made: Callable[..., Any] = found

@@ -83,7 +83,7 @@ def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Trace
 def load(path: Path | str, *, model: str | None = None) -> nn.Module:
     """The network of a spec with the weights beside it (`best.json` and `best.safetensors`), in eval mode.
 
-    Feed it (image / 255 - mean) / std, with the spec's `normalisation`.
+    How an image must be fed to it stands in the spec's `preprocessing`.
 
     Args:
         path: of the spec.

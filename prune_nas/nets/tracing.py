@@ -15,23 +15,40 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from prune_nas.design.sizes import Size
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
-from prune_nas.nets import assembly, build, graph, models, walk
+from prune_nas.nets import assembly, build, graph, initialise, models, walk
 from prune_nas.nets.branches import branches
+from prune_nas.nets.initialise import InitialValues, made_under
 from prune_nas.nets.models import sources
 from prune_nas.nets.settings import SpaceSettings, load_settings
+
+USUAL = Size(32, 32)  # of CIFAR, for which the built-in networks are made
+CLASSES = 10
 
 
 @dataclass(frozen=True)
 class Traced:
-    """A network that was read: its space and its builder. `template` is the original, on the CPU, never trained."""
+    """A network that was read: its space and its builder.
+
+    Attributes:
+        space: its slots and costs.
+        template: the original, on the CPU, never trained.
+        values: how the parameters of what is built begin.
+    """
 
     space: Space
     template: nn.Module
+    values: InitialValues
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know of the network before it is trained, in sentences."""
+        return self.values.notes
 
     def build(self, widths: Mapping[str, int] | None = None, *, seed: int) -> nn.Module:
-        """A fresh, freshly initialised network, in training mode.
+        """A new network with fresh initial values, in training mode.
 
         Args:
             widths: of every slot; None for the base.
@@ -40,7 +57,17 @@ class Traced:
         Raises:
             UsageError: `widths` does not name exactly the slots, or groups do not divide a width.
         """
-        return build.build(self.template, self.space, self.space.base if widths is None else widths, seed)
+        wanted = self.space.base if widths is None else widths
+        return build.build(self.template, self.space, wanted, self.values, seed)
+
+    def starting_as(self, recipe: str) -> Traced:
+        """The same network with the initial values that a recipe asks for.
+
+        The recipe `paper` draws a built-in network as the paper's code does. Every other network starts as its author
+        wrote it.
+        """
+        as_published = recipe == "paper" and self.space.model in models.MODELS
+        return replace(self, values=replace(self.values, as_published=as_published))
 
     def scaled(self, base: float = 1.0, supernet: float = 1.0) -> Traced:
         """The same network with a base `base` times as wide, and ceilings `supernet` times what they were beside it.
@@ -96,9 +123,9 @@ class Traced:
 def trace(
     model: str | nn.Module | Callable[..., nn.Module],
     *,
-    input_shape: tuple[int, ...] = (3, 32, 32),
+    input_shape: tuple[int, ...] | None = None,
     other_inputs: Sequence[tuple[int, ...]] = (),
-    classes: int = 10,
+    classes: int | None = None,
     base_width: float = 1.0,
     settings: SpaceSettings | None = None,
 ) -> Traced:
@@ -107,10 +134,12 @@ def trace(
     Args:
         model: a built-in name, one that says where the network comes from (`nets.models.sources`), a network, or a
             function that makes one (called with `classes` or `num_classes` if it takes either).
-        input_shape: of one example, without the batch.
+        input_shape: of one example, without the batch; None for the shape that a network of torchvision or timm was
+            published for, and for (3, 32, 32) otherwise.
         other_inputs: the same of a second input, a third one, and so on; what is left of `forward`'s arguments keeps
             its default.
-        classes: the number of outputs; one of the network's outputs must have so many.
+        classes: the number of outputs; one of the network's outputs must have so many. None for the network's own:
+            1000 of torchvision and timm, the default of a function that takes `classes` or `num_classes`, else 10.
         base_width: scales every layer of a built-in network and of a function that takes `base_width`; of any other
             network it scales the slots, as `Traced.scaled` does.
         settings: None for those in `search_spaces/` of a built-in name, and the defaults for everything else.
@@ -120,7 +149,11 @@ def trace(
             does not exist, no width is free, or `base_width` is not positive.
     """
     models.check_base_width(base_width)
-    name, network, rest = _network(model, classes, base_width)
+    classes = classes or own_classes(model)
+    input_shape = input_shape or (3, *((sources.own_size(model) if isinstance(model, str) else None) or USUAL))
+    name, make, rest = _made(model, classes, base_width)
+    network = made_under(make, 0) if make else model
+    assert isinstance(network, nn.Module)  # noqa: S101  (for the type checker: without `make` it is one)
     _refuse_shared(name, network)
     template = copy.deepcopy(network).cpu().eval()
     read = graph.read(template, name, [input_shape, *other_inputs])
@@ -130,26 +163,34 @@ def trace(
     space = assembly.assemble(reading, settings, name, input_shape, classes)
     space = assembly.with_leftovers(replace(space, other_inputs=tuple(other_inputs)), template, read)
     space = replace(space, branches=branches(read, template, space))
-    return Traced(space.scaled(supernet=settings.widening), template).scaled(base=rest)
+    drawn = isinstance(model, str) and not sources.runs_code(model)  # a library's constructors draw all they should
+    values = InitialValues(make) if drawn else initialise.read(template, make, space)
+    return Traced(space.scaled(supernet=settings.widening), template, values).scaled(base=rest)
 
 
-def _network(
-    model: str | nn.Module | Callable[..., nn.Module], classes: int, base_width: float
-) -> tuple[str, nn.Module, float]:
-    """The name, the network, and the part of `base_width` that it does not have yet.
+def own_classes(model: str | nn.Module | Callable[..., nn.Module]) -> int:
+    """The classes of a network where nobody asks for another number.
 
-    What a network draws for parameters that no seed covers (`initialise`) is the same in every process.
+    Raises:
+        UsageError: there is no such network.
     """
+    if isinstance(model, nn.Module) or (isinstance(model, str) and not sources.is_named(model)):
+        return CLASSES
+    return sources.own_classes(model) or CLASSES
+
+
+def _made(
+    model: str | nn.Module | Callable[..., nn.Module], classes: int, base_width: float
+) -> tuple[str, sources.Make | None, float]:
+    """The name, what makes the network, and the part of `base_width` that it does not have; None for a module."""
     if isinstance(model, nn.Module):
-        return type(model).__name__, model, base_width
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)
-        if not isinstance(model, str):
-            name = getattr(model, "__name__", type(model).__name__)
-            return name, *sources.call(model, name, classes, base_width)
-        if sources.is_named(model):
-            return model, *sources.make(model, classes, base_width)
-        return model, models.create(model, classes, base_width), 1.0
+        return type(model).__name__, None, base_width
+    if not isinstance(model, str):
+        name = getattr(model, "__name__", type(model).__name__)
+        return name, *sources.calling(model, name, classes, base_width)
+    if sources.is_named(model):
+        return model, *sources.maker(model, classes, base_width)
+    return model, models.maker(model, classes, base_width), 1.0
 
 
 def _refuse_shared(name: str, network: nn.Module) -> None:

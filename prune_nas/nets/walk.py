@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping
 from typing import Any
@@ -27,6 +28,7 @@ from prune_nas.nets.reading import Call, Number, Pieces, Reading, Tensor
 
 OUTPUT_REASON = "the network's output (classes)"
 
+_PRODUCTS: tuple[Any, ...] = (operator.mul, operator.imul, torch.mul, torch.multiply, "mul", "mul_", "multiply")
 _PRODUCERS: tuple[Any, ...] = (convolution, linear)
 
 
@@ -43,6 +45,8 @@ def read(network: nn.Module, operations: graph.Graph, name: str, classes: int) -
         if node.op == "output":
             _finish(node.args[0], values, reading, name, classes)
             _freeze_read_otherwise(reading)
+            _freeze_held(network, reading)
+            _place_gates(operations, reading)
             break
         module = network.get_submodule(str(node.target)) if node.op == "call_module" else None
         level = max((levels[one] for one in node.all_input_nodes), default=0)
@@ -120,7 +124,13 @@ def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: 
     ]
     if not any(one.shape == (graph.BATCH, classes) for one in tensors):
         got = ", ".join(str(one.shape[1:]) for one in tensors) or f"a {type(output).__name__}"
-        raise UsageError(f"{name} must give a tensor of shape ({classes},) an example; got {got}; set `classes`")
+        other = next((one.shape[1] for one in tensors if len(one.shape) == 2), None)
+        repair = (
+            "prune-nas works on networks that give one vector of class scores per image"
+            if other is None
+            else f"for {other} classes say --classes {other}, or in Python classes={other}"
+        )
+        raise UsageError(f"{name} must give a tensor of shape ({classes},) per image; got {got}: {repair}")
     for one in tensors:
         reading.channels.freeze(one.parts, OUTPUT_REASON)
 
@@ -134,6 +144,55 @@ def _freeze_read_otherwise(reading: Reading) -> None:
             reason = f"{parameter} is also read in a way that the tracer does not follow"
             reading.channels.freeze(record.inputs, reason)
             reading.channels.freeze(record.outputs, reason)
+
+
+def _freeze_held(network: nn.Module, reading: Reading) -> None:
+    """Freeze the widths of layers with a parameter that does not learn: at another width it would lose its values."""
+    held = {name for name, parameter in network.named_parameters() if not parameter.requires_grad}
+    for record in reading.records.values():
+        mine = next((name for name in held if record.name in (name, name.rpartition(".")[0])), None)
+        if mine is not None:
+            reason = f"{mine} does not learn (requires_grad=False), so it keeps its values and its width"
+            reading.channels.freeze(record.inputs, reason)
+            reading.channels.freeze(record.outputs, reason)
+
+
+def _place_gates(operations: graph.Graph, reading: Reading) -> None:
+    """Give the layers of a gate the place of the map that it scales.
+
+    A squeeze-and-excitation works on a map of one place, which says nothing of where in the network it stands.
+    """
+    for node in operations.nodes:
+        if node.target not in _PRODUCTS:
+            continue
+        factors = [one for one in node.all_input_nodes if graph.shape(one) is not None]
+        scaled = next((one for one in factors if _places(one) > 1), None)
+        gates = [one for one in factors if _places(one) == 1]
+        if scaled is None or not gates:
+            continue
+        shape = graph.shape(scaled) or ()
+        for layer in _behind_one_place(gates[0]):
+            if (record := reading.records.get(layer)) is not None and len(shape) > 2:
+                record.spatial = shape[2:]
+
+
+def _places(node: fx.Node) -> int:
+    """The places of a tensor (N, C, *sizes); a tensor (N, C) has one."""
+    return math.prod((graph.shape(node) or ())[2:])
+
+
+def _behind_one_place(node: fx.Node) -> set[str]:
+    """The modules that a tensor of one place went through since it was a larger map."""
+    found: set[str] = set()
+    left = [node]
+    while left:
+        one = left.pop()
+        if graph.shape(one) is None or _places(one) > 1 or one.op == "placeholder":
+            continue
+        if one.op == "call_module":
+            found.add(str(one.target))
+        left += one.all_input_nodes
+    return found
 
 
 def _operation(node: fx.Node, module: nn.Module | None) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from prune_nas.nets.models.sources import make
+from prune_nas.nets.models.sources import maker
 from prune_nas.nets.tracing import trace
 
 REPEATS = 7
@@ -36,7 +36,7 @@ def seconds(work: Callable[[], object]) -> str:
 def main(names: tuple[str, ...]) -> None:
     """Measure each network."""
     for name in names:
-        network, _ = make(name, 1000, 1.0)
+        network = maker(name, 1000, 1.0)[0]()
         space = trace(network, input_shape=SHAPE, classes=1000).space
         ceilings = np.array([slot.ceiling for slot in space.slots])
         rows = np.ceil(np.random.default_rng(0).uniform(0, 1, (CANDIDATES, len(ceilings))) * ceilings).astype(int)

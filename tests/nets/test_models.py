@@ -130,5 +130,5 @@ def test_other_input_sizes_work():
 def test_every_model_is_described_and_unknown_ones_have_neighbours():
     assert set(DESCRIPTIONS) == set(MODELS)
     assert all({"classes", "base_width"} == set(inspect.signature(make).parameters) for make in MODELS.values())
-    with pytest.raises(UsageError, match="did you mean resnet"):
+    with pytest.raises(UsageError, match="Did you mean resnet"):
         create("resnet65", 10)

@@ -23,7 +23,7 @@ def test_every_built_in_model_has_a_file_and_no_file_lacks_a_model():
 def test_the_example_names_slots_of_its_network_and_does_what_it_says():
     settings = parse_settings(read_settings(EXAMPLE), EXAMPLE.name)
     space = trace(f"{EXAMPLE.with_suffix('.py')}:Example", settings=settings).space
-    assert space.stage_names == ("large", "middle", "small", "gates")
+    assert space.stage_names == ("large", "middle", "small")
     assert "last.0" not in space.by_name
     tied = space.by_name["two.0.fine.0"]
     assert tied.layers == ("two.0.fine.0", "two.0.coarse.0", "two.1.project.0")

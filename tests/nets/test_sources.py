@@ -101,7 +101,7 @@ def test_torchvision_by_name_without_heads_for_training_alone(name):
 
 
 def test_wrong_names_have_neighbours():
-    with pytest.raises(UsageError, match="did you mean resnet18"):
+    with pytest.raises(UsageError, match="Did you mean torchvision:resnet18"):
         trace("torchvision:resnet19")
 
 

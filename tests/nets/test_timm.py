@@ -58,5 +58,5 @@ def test_a_network_that_looks_at_its_input_says_where():
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
-    with pytest.raises(UsageError, match="did you mean resnet18"):
+    with pytest.raises(UsageError, match="Did you mean timm:resnet18"):
         trace("timm:resnet_18", input_shape=SHAPE)

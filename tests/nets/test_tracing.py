@@ -464,11 +464,11 @@ def test_errors_name_the_repair():
             self.two = nn.Conv2d(3, 8, 3)
             self.two.weight = self.one.weight
 
-    with pytest.raises(UsageError, match=r"unknown model 'vgg91'; did you mean vgg19"):
+    with pytest.raises(UsageError, match=r"there is no network 'vgg91'. Did you mean vgg19"):
         trace("vgg91")
     with pytest.raises(UsageError, match=r"cannot trace Branches.*test_tracing.py:\d+: return x if"):
         trace(Branches)
-    with pytest.raises(UsageError, match=r"a tensor of shape \(7,\).*set `classes`"):
+    with pytest.raises(UsageError, match=r"a tensor of shape \(7,\).*--classes 10, or in Python classes=10"):
         trace(networks.Flat(), classes=7)
     with pytest.raises(UsageError, match="no free width"):
         trace(nn.Sequential(nn.Flatten(), nn.Linear(192, 10)), input_shape=SMALL)

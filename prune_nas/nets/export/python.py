@@ -7,6 +7,7 @@ from, and `forward` names every step. Names that Python does not take, as the nu
 from __future__ import annotations
 
 import copy
+import json
 import operator
 import re
 from collections.abc import Callable, Mapping
@@ -20,6 +21,7 @@ from torchvision.models.convnext import LayerNorm2d
 from torchvision.models.shufflenetv2 import channel_shuffle
 from torchvision.ops import stochastic_depth
 
+from prune_nas.design.preprocessing import Preprocessing
 from prune_nas.errors import UsageError
 from prune_nas.nets import graph
 
@@ -48,7 +50,9 @@ _DEFAULTS = re.compile(
 )
 
 
-def to_python(network: nn.Module, name: str, input_shape: tuple[int, ...], about: str) -> tuple[str, dict[str, Tensor]]:
+def to_python(
+    network: nn.Module, name: str, input_shape: tuple[int, ...], about: str, preprocessing: Preprocessing | None = None
+) -> tuple[str, dict[str, Tensor]]:
     """The source of `model.py`, and the state that it loads.
 
     Args:
@@ -56,6 +60,7 @@ def to_python(network: nn.Module, name: str, input_shape: tuple[int, ...], about
         name: of the network, for messages.
         input_shape: of one example.
         about: what the file's docstring says of it; one line.
+        preprocessing: how an image must be fed to it; then the file has a function that does so.
 
     Returns:
         Source, and parameter name in that source -> tensor.
@@ -77,13 +82,56 @@ def to_python(network: nn.Module, name: str, input_shape: tuple[int, ...], about
         constructor="\n".join(f"        {line}" for line in constructor),
         forward="\n".join(f"        {line}" for line in steps),
         shape=", ".join(map(str, input_shape)),
+        preprocess="" if preprocessing is None else _preprocess(preprocessing),
+        feed="as `preprocess` makes them" if preprocessing else "normalised",
     )
     return source, state
 
 
+def _preprocess(given: Preprocessing) -> str:
+    """The source of the class names and of the function that makes an input of an image file."""
+    steps = "\n".join(f"    {i}. {step[:1].upper()}{step[1:]}." for i, step in enumerate(given.steps, start=1))
+    return _PREPROCESS.format(
+        classes=json.dumps(list(given.classes), ensure_ascii=True), height=given.size.height, width=given.size.width,
+        mean=list(given.mean), std=list(given.std), steps=steps,
+    )  # fmt: skip
+
+
+_PREPROCESS = '''
+CLASSES = {classes}
+
+
+def preprocess(path):
+    """An image file as the network wants it (needs Pillow and numpy).
+
+{steps}
+    """
+    import numpy as np
+    from PIL import Image
+
+    height, width = {height}, {width}
+    with Image.open(path) as file:
+        file.draft("RGB", (width, height))
+        picture = file.convert("RGB")
+    tall, wide = height / picture.height, width / picture.width
+    size = (
+        width if wide >= tall else max(int(picture.width * height / picture.height), width),
+        height if tall >= wide else max(int(picture.height * width / picture.width), height),
+    )
+    if picture.size != (width, height):
+        picture = picture.resize(size, Image.Resampling.BILINEAR)
+    left, top = round((picture.width - width) / 2), round((picture.height - height) / 2)
+    pixels = np.array(picture.crop((left, top, left + width, top + height)))
+    x = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+    mean, std = torch.tensor({mean}), torch.tensor({std})
+    return ((x - mean[:, None, None]) / std[:, None, None]).unsqueeze(0)
+
+'''
+
+
 _FILE = '''"""{about}
 
-Images come in as (N, {shape}), normalised; logits go out. Load the weights with:
+Images come in as (N, {shape}), {feed}; logits go out. Load the weights with:
 
     from safetensors.torch import load_file
     model = Model()
@@ -94,7 +142,7 @@ Images come in as (N, {shape}), normalised; logits go out. Load the weights with
 import torch
 import torch.nn.functional as F
 from torch import nn
-{helpers}
+{preprocess}{helpers}
 
 class Model(nn.Module):
     def __init__(self):

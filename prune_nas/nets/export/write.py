@@ -14,7 +14,8 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from prune_nas.design.files import write_bytes, write_json, write_text
-from prune_nas.errors import MissingError, PruneNasError, unknown
+from prune_nas.design.preprocessing import Preprocessing
+from prune_nas.errors import MissingError, PruneNasError, UsageError, unknown
 from prune_nas.nets.export.python import to_python
 from prune_nas.nets.specs import load, read_spec
 
@@ -22,7 +23,9 @@ TOLERANCE = 1e-4  # of the largest logit: how far a format's outputs may lie fro
 _BATCH = 4
 
 
-def export(spec: Path, out: Path, formats: Sequence[str], *, model: str | None = None) -> dict[str, dict[str, Any]]:
+def export(
+    spec: Path | str, out: Path | str, formats: Sequence[str], *, model: str | None = None
+) -> dict[str, dict[str, Any]]:
     """Write the network of a spec, with the weights beside it, in each format.
 
     Args:
@@ -40,6 +43,7 @@ def export(spec: Path, out: Path, formats: Sequence[str], *, model: str | None =
         MissingError: a package for a format is not installed, or there are no weights.
         PruneNasError: a written file computes something else than the network.
     """
+    spec, out = Path(spec), Path(out)
     for name in formats:
         if name not in FORMATS:
             raise unknown("format", name, FORMATS)
@@ -76,10 +80,7 @@ def _python(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | Non
     name = spec["model"]
     counted = [f"{spec[kind]:,} {kind}" for kind in ("macs", "params", "classes") if isinstance(spec.get(kind), int)]
     about = f"{name} with found widths: {', '.join(counted)}."
-    if normalisation := spec.get("normalisation"):
-        mean, std = (", ".join(f"{value:.6g}" for value in normalisation[key]) for key in ("mean", "std"))
-        about += f"\n\nNormalised is (image / 255 - mean) / std, channel by channel: mean {mean}; std {std}."
-    source, state = to_python(network, name, tuple(spec["input_shape"]), about)
+    source, state = to_python(network, name, tuple(spec["input_shape"]), about, preprocessing_of(spec))
     files = [out / "model.py", out / "model.safetensors"]
     write_text(files[0], source)
     tensors = {key: value.detach().contiguous() for key, value in state.items()}
@@ -113,6 +114,7 @@ def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None)
     )
     if program is None:
         raise PruneNasError("torch.onnx.export gave no program")
+    program.model.metadata_props.update(_meta(spec))
     program.save(file)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return [file], lambda x: torch.from_numpy(session.run(None, {"images": x.numpy()})[0])
@@ -124,6 +126,21 @@ def _pt2(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) 
     program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, file)
     return [file], _quietly(torch.export.load(file).module())
+
+
+def preprocessing_of(spec: Mapping[str, Any]) -> Preprocessing | None:
+    """How an image must be fed to a spec's network; None where the spec does not say.
+
+    Raises:
+        UsageError: what it says is no such thing.
+    """
+    said = spec.get("preprocessing")
+    if not said:
+        return None
+    try:
+        return Preprocessing.from_dict(said)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"the spec's preprocessing cannot be read ({error!r}); restore the spec from a copy") from None
 
 
 def _quietly(network: nn.Module) -> Callable[[Tensor], Tensor]:
@@ -140,7 +157,7 @@ def _state_of(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _meta(spec: Mapping[str, Any]) -> dict[str, str]:
-    return {key: json.dumps(spec[key]) for key in ("model", "widths", "classes", "normalisation") if key in spec}
+    return {key: json.dumps(spec[key]) for key in ("model", "widths", "classes", "preprocessing") if key in spec}
 
 
 FORMATS: Mapping[str, Callable[[nn.Module, Mapping[str, Any], Path, str | None], Written]] = {

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import nn
 
-from prune_nas.errors import unknown
+from prune_nas.errors import UsageError
 from prune_nas.nets.models.densenet import densenet40
 from prune_nas.nets.models.mobilenet import mobilenetv2
 from prune_nas.nets.models.preresnet import preresnet164
 from prune_nas.nets.models.resnet import resnet20, resnet32, resnet56, resnet110
+from prune_nas.nets.models.suggestions import suggestions
 from prune_nas.nets.models.vgg import vgg11, vgg13, vgg16, vgg19
 from prune_nas.nets.models.widths import check_base_width
 
-__all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create"]
+__all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create", "maker", "no_model"]
 
 
 def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
@@ -23,9 +25,26 @@ def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
     Raises:
         UsageError: there is no such network, or `base_width` is not positive.
     """
+    return maker(name, classes, base_width)()
+
+
+def maker(name: str, classes: int, base_width: float = 1.0) -> Callable[[], nn.Module]:
+    """What makes the built-in network called `name`.
+
+    Raises:
+        UsageError: there is no such network, or `base_width` is not positive.
+    """
     if name not in MODELS:
-        raise unknown("model", name, MODELS)
-    return MODELS[name](classes=classes, base_width=base_width)
+        raise no_model(name)
+    check_base_width(base_width)
+    return partial(MODELS[name], classes=classes, base_width=base_width)
+
+
+def no_model(name: str) -> UsageError:
+    """The error for a --model that is not there, with what may have been meant."""
+    found = suggestions(name, MODELS)
+    hint = f"Did you mean {' or '.join(found)}?" if found else "`prune-nas models` lists the networks"
+    return UsageError(f"there is no network {name!r}. {hint}")
 
 
 MODELS: dict[str, Callable[..., nn.Module]] = {

@@ -1,0 +1,81 @@
+"""What a user may have meant by a --model that is not there. Python files are read as text and never run."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+MOST = 3  # suggestions in one message
+_FILES = 200  # Python files of a folder that are looked into
+_CUTOFF = 0.6
+
+
+def suggestions(name: str, built_in: Iterable[str]) -> list[str]:
+    """At most three values of --model that exist, the nearest first.
+
+    Args:
+        name: what the user gave.
+        built_in: names of the built-in networks.
+    """
+    found = [*_local(name), *_of_libraries(name), *_near(name, built_in)]
+    return list(dict.fromkeys(found))[:MOST]
+
+
+def networks_in(path: Path) -> list[str]:
+    """The classes of a Python file that derive from a module, the last one first, then its functions."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    known = {"Module", "Sequential"}
+    for node in classes:
+        known |= {node.name} if any(_last(base) in known for base in node.bases) else set()
+    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return [*(node.name for node in reversed(classes) if node.name in known), *functions]
+
+
+def _last(base: ast.expr) -> str:
+    return base.attr if isinstance(base, ast.Attribute) else base.id if isinstance(base, ast.Name) else ""
+
+
+def _local(name: str) -> Iterator[str]:
+    """Networks of Python files: of the file that was named, or of the working directory."""
+    path = Path(name)
+    if path.suffix == ".py" and path.is_file():
+        yield from (f"{name}:{network}" for network in networks_in(path))
+        return
+    place, _, network = name.replace(".", ":").rpartition(":")
+    for file in sorted(Path().glob("*.py"))[:_FILES]:
+        if place in ("", file.stem) and network in networks_in(file):
+            yield f"{file}:{network}"
+
+
+def _of_libraries(name: str) -> Iterator[str]:
+    """The same name in torchvision and timm."""
+    yield from (f"{library}:{name}" for library, names in _libraries() if name in names)
+
+
+def _near(name: str, built_in: Iterable[str]) -> list[str]:
+    asked, _, plain = name.rpartition(":")
+    known = {one: one for one in built_in}
+    for library, names in _libraries():
+        if asked not in ("", library):
+            continue
+        known |= {one: f"{library}:{one}" for one in names if one not in known}
+    return [known[one] for one in difflib.get_close_matches(plain, known, n=MOST, cutoff=_CUTOFF)]
+
+
+def _libraries() -> Iterator[tuple[str, list[str]]]:
+    """The libraries that are installed, with the names of their networks."""
+    try:
+        timm = importlib.import_module("timm")
+        yield "timm", timm.list_models()
+    except ImportError:
+        pass
+    from torchvision import models  # noqa: PLC0415 - it takes as long to import as torch
+
+    yield "torchvision", models.list_models(module=models)
