@@ -7,14 +7,14 @@ checkpoint exactly as it would have gone on.
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +26,7 @@ from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
+from prune_nas.training.optimiser import optimiser_of, restore, state_of
 from prune_nas.training.precision import FORMATS, Precision, synchronise
 from prune_nas.training.recipe import Recipe
 from prune_nas.training.team import team, together, total
@@ -34,6 +35,17 @@ _EVALUATION_BATCH = 500
 _SEED_STRIDE = 1_000_003  # a prime above any number of epochs, so that (seed, epoch) pairs never share a stream
 
 Penalty = Callable[[nn.Module, float], None]
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A penalty that changes while it works."""
+
+    def state(self) -> Mapping[str, float]:
+        """What a checkpoint must hold of it."""
+
+    def restore(self, state: Mapping[str, float], /) -> None:
+        """Go on from a state."""
 
 
 class DivergedError(PruneNasError):
@@ -90,11 +102,11 @@ def fit(
     device = setting.device
     place(network, device)
     half = setting.precision.name == "fp16"
-    optimiser = _optimiser(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
+    optimiser = optimiser_of(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
     scaler = torch.amp.GradScaler(device.type, enabled=half)
     done: list[Epoch] = []
     if checkpoint is not None:
-        done = _restore(checkpoint, network, optimiser, scaler, _identity(recipe, seed))
+        done = _restore(checkpoint, network, optimiser, scaler, penalty, _identity(recipe, seed))
     yield from done
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
         raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
@@ -111,7 +123,7 @@ def fit(
                 )
             done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
             if checkpoint is not None and team().rank == 0:
-                _save(checkpoint, network, optimiser, scaler, done, _identity(recipe, seed))
+                _save(checkpoint, network, optimiser, scaler, penalty, done, _identity(recipe, seed))
             yield done[-1]
 
 
@@ -131,8 +143,10 @@ def train(
         DivergedError: the loss became infinite or NaN.
         OutOfMemoryError: half the batch does not fit either.
     """
+    begun = _state_of(penalty)
     for attempt in (recipe, recipe.halved()):
         network = build()
+        _put_back(penalty, begun)
         epochs = []
         try:
             for epoch in fit(network, setting, attempt, seed=seed, checkpoint=checkpoint, penalty=penalty):
@@ -181,7 +195,7 @@ def _epoch(
         recipe.batch,
         device=device,
         generator=torch.Generator().manual_seed(stream),
-        augmentation=data.augmentation,
+        augmentation=replace(data.augmentation, reflect=data.augmentation.reflect and recipe.reflect),
         drop_last=True,
         share=team(),
     )
@@ -209,26 +223,6 @@ def _epoch(
     return total(losses).item() / (count * team().size)
 
 
-class _SGD(torch.optim.SGD):
-    """SGD without torch's compiler, whose import the first call of any of these else makes: two seconds a process."""
-
-    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
-    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
-
-
-def _optimiser(network: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.Optimizer:
-    """Fused never with a scaler: where that skips the first step, the fused one makes a momentum of what lies about."""
-    return _SGD(
-        network.parameters(),
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.nesterov,
-        fused=fused,
-    )
-
-
 def place(network: nn.Module, device: torch.device) -> nn.Module:
     """The network on the device, its weights in channels_last, as all training wants it."""
     placed: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -244,21 +238,28 @@ def _identity(recipe: Recipe, seed: int) -> dict[str, object]:
     return {"recipe": asdict(recipe), "seed": seed}
 
 
+def _state_of(penalty: object) -> dict[str, float]:
+    return dict(penalty.state()) if isinstance(penalty, Stateful) else {}
+
+
+def _put_back(penalty: object, state: Mapping[str, float]) -> None:
+    if isinstance(penalty, Stateful):
+        penalty.restore(state)
+
+
 def _save(
     path: Path,
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    penalty: Penalty | None,
     done: list[Epoch],
     identity: dict[str, object],
 ) -> None:
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()}
-    parameters = optimiser.param_groups[0]["params"]
-    for i, parameter in enumerate(parameters):
-        if (momentum := optimiser.state[parameter].get("momentum_buffer")) is not None:  # none without a gradient
-            tensors[f"momentum.{i}"] = momentum
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()} | state_of(optimiser)
     epochs = [asdict(epoch) for epoch in done]
-    meta = {"schema": 1, "identity": identity, "epochs": epochs, "scaler": scaler.state_dict()}
+    of_penalty = _state_of(penalty)
+    meta = {"schema": 1, "identity": identity, "epochs": epochs, "scaler": scaler.state_dict(), "penalty": of_penalty}
     on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
 
@@ -268,6 +269,7 @@ def _restore(
     network: nn.Module,
     optimiser: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    penalty: Penalty | None,
     identity: dict[str, object],
 ) -> list[Epoch]:
     """Load a checkpoint of this very training; a missing, broken or foreign one counts as none."""
@@ -285,9 +287,8 @@ def _restore(
     if here != {name: value.shape for name, value in state.items()}:  # other widths: another training's file
         return []
     network.load_state_dict(state)
-    for i, parameter in enumerate(optimiser.param_groups[0]["params"]):
-        if (momentum := tensors.get(f"momentum.{i}")) is not None:
-            optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(momentum)
+    restore(optimiser, tensors)
     if scaler.is_enabled() and meta.get("scaler"):
         scaler.load_state_dict(meta["scaler"])
+    _put_back(penalty, meta["penalty"])
     return [Epoch(**epoch) for epoch in meta["epochs"]]

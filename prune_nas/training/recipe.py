@@ -38,7 +38,21 @@ POLICIES: Mapping[str, Callable[[float], float]] = {"one-cycle": one_cycle, "ste
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """SGD with momentum under a learning-rate policy; weight decay applies to every parameter, norms included."""
+    """How a network is trained.
+
+    Attributes:
+        name: of the recipe.
+        epochs: passes over the training images.
+        lr: the highest learning rate.
+        policy: a name of `POLICIES`.
+        batch: images per step.
+        weight_decay: of SGD for every parameter, norms included; of AdamW for weights alone.
+        nesterov: whether SGD's momentum is Nesterov's.
+        momentum: of SGD.
+        label_smoothing: share of a label that goes to all classes alike.
+        optimizer: `sgd` or `adamw`.
+        reflect: whether crops may reach into the mirror image of a picture; else into zeros.
+    """
 
     name: str
     epochs: int
@@ -49,6 +63,8 @@ class Recipe:
     nesterov: bool
     momentum: float = 0.9
     label_smoothing: float = 0.0
+    optimizer: str = "sgd"
+    reflect: bool = True
 
     def lr_at(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1): steps done / all steps."""
@@ -64,6 +80,19 @@ class Recipe:
             raise UsageError(f"a training must last at least 1 epoch; got {epochs}")
         return replace(self, epochs=epochs)
 
+    def using(self, optimizer: str) -> Recipe:
+        """This recipe with another optimiser, at that one's usual learning rate and weight decay.
+
+        Raises:
+            UsageError: there is no such optimiser.
+        """
+        if optimizer not in OPTIMIZERS:
+            raise unknown("optimizer", optimizer, (*OPTIMIZERS, "auto"))
+        if optimizer == self.optimizer:
+            return self
+        lr, weight_decay = OPTIMIZERS[optimizer]
+        return replace(self, optimizer=optimizer, lr=lr, weight_decay=weight_decay)
+
     def tuning(self) -> Recipe:
         """A hundredth of the learning rate throughout: the paper's fine-tuning (cifar/*/main_finetune.py)."""
         return replace(self, lr=self.lr / 100, policy="constant")
@@ -77,12 +106,23 @@ class Recipe:
 
         This is what a sparsity penalty's strength has to be scaled by when a schedule is short.
         """
-        steps = self.epochs * max(images // self.batch, 1)
-        return sum(self.lr_at(i / steps) for i in range(steps)) / (1 - self.momentum)
+        return self.path(images) / (1 - self.momentum)
 
+    def path(self, images: int) -> float:
+        """The sum of the learning rate over all steps of the training on so many images."""
+        steps = self.steps(images)
+        return sum(self.lr_at(i / steps) for i in range(steps))
+
+    def steps(self, images: int) -> int:
+        """Optimiser steps of the whole training on so many images; a last batch that is not full is left out."""
+        return self.epochs * max(images // self.batch, 1)
+
+
+OPTIMIZERS: Mapping[str, tuple[float, float]] = {"sgd": (0.1, 5e-4), "adamw": (2e-3, 0.05)}
+"""Name -> highest learning rate and weight decay, where a recipe does not name its own."""
 
 RECIPES: Mapping[str, Recipe] = {
-    "paper": Recipe("paper", 160, 0.1, "step", batch=64, weight_decay=1e-4, nesterov=False),
+    "paper": Recipe("paper", 160, 0.1, "step", batch=64, weight_decay=1e-4, nesterov=False, reflect=False),
     "fast": Recipe("fast", 20, 0.1, "one-cycle", batch=64, weight_decay=5e-4, nesterov=True, label_smoothing=0.1),
 }
 

@@ -23,6 +23,7 @@ def setting():
         augmentation=Augmentation(padding=1, flip=True),
         fingerprint="x",
         input_shape=(3, 8, 8),
+        tests=48,
         read_test=lambda: images,
     )
     return Setting(data, torch.device("cpu"), Precision("fp32"))

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from prune_nas.errors import UsageError
 from prune_nas.training import convolution, loop
-from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.loop import DivergedError, OutOfMemoryError, accuracy, fit, train
 from prune_nas.training.precision import Precision
 from prune_nas.training.recipe import Recipe, recipe
@@ -77,16 +77,18 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_global_generator_does(se
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-def test_an_interrupted_training_continues_as_it_would_have(setting, tmp_path, stop):
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_an_interrupted_training_continues_as_it_would_have(setting, tmp_path, stop, optimizer):
+    plan = QUICK.using(optimizer)
     whole = network()
-    expected = list(fit(whole, setting, QUICK, seed=0))
+    expected = list(fit(whole, setting, plan, seed=0))
     checkpoint = tmp_path / "c.safetensors"
-    running = fit(network(), setting, QUICK, seed=0, checkpoint=checkpoint)
+    running = fit(network(), setting, plan, seed=0, checkpoint=checkpoint)
     for _ in range(stop):
         next(running)
     running.close()
     resumed = network(seed=7)
-    epochs = list(fit(resumed, setting, QUICK, seed=0, checkpoint=checkpoint))
+    epochs = list(fit(resumed, setting, plan, seed=0, checkpoint=checkpoint))
     assert torch.equal(state(whole), state(resumed))
     assert [(e.number, e.train_loss, e.val_accuracy) for e in epochs] == [
         (e.number, e.train_loss, e.val_accuracy) for e in expected
@@ -190,6 +192,21 @@ def test_travel_is_the_sum_of_the_steps():
     assert constant.travel(100) == pytest.approx(20 * 0.1 / 0.5)
 
 
+def test_an_optimiser_brings_its_own_rate_and_decay():
+    fast = recipe("fast")
+    adamw = fast.using("adamw")
+    assert (adamw.optimizer, adamw.lr, adamw.weight_decay, adamw.epochs) == ("adamw", 2e-3, 0.05, fast.epochs)
+    assert fast.using("sgd") is fast
+    assert adamw.path(640) == pytest.approx(sum(adamw.lr_at(i / 200) for i in range(200)))
+    with pytest.raises(UsageError, match="did you mean adamw"):
+        fast.using("adam")
+
+
+def test_steps_count_whole_batches():
+    assert replace(QUICK, epochs=3, batch=10).steps(35) == 9
+    assert replace(QUICK, epochs=3, batch=100).steps(35) == 3
+
+
 def test_one_cycle_rises_and_falls():
     fast = recipe("fast")
     rates = [fast.lr_at(i / 100) for i in range(100)]
@@ -219,21 +236,6 @@ def test_training_spares_slow_imports():
     assert done.stdout == "set()\n"
 
 
-def test_the_optimiser_is_torchs_sgd():
-    def steps(make):
-        torch.manual_seed(0)
-        network = torch.nn.Linear(4, 3)
-        optimiser = make(network.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-2, nesterov=True, fused=True)
-        for _ in range(3):
-            optimiser.zero_grad(set_to_none=True)
-            network(torch.ones(2, 4)).square().sum().backward()
-            optimiser.step()
-        assert all(not p.grad_fn for p in network.parameters())
-        return network.weight.detach()
-
-    assert torch.equal(steps(loop._SGD), steps(torch.optim.SGD))
-
-
 def test_evaluation_multiplies_matrices_too(setting, monkeypatch):
     taken = []
     real = convolution.convolved
@@ -244,26 +246,6 @@ def test_evaluation_multiplies_matrices_too(setting, monkeypatch):
     )
     accuracy(net, setting.data.val, replace(setting, precision=Precision("bf16")))
     assert len(taken) == 1
-
-
-@pytest.mark.parametrize("bf16", [False, True])
-def test_fused_steps_are_those_of_plain_sgd(bf16):
-    """torch's fused SGD on a CPU mistakes weights for one another where gradients have another memory layout."""
-    trained = []
-    for fused in (False, True):
-        torch.manual_seed(0)
-        net = torch.nn.Sequential(torch.nn.Conv2d(8, 96, 3), torch.nn.Conv2d(96, 96, 3, padding=1))
-        loop.place(net, torch.device("cpu"))
-        optimiser = loop._optimiser(net, QUICK, fused=fused)
-        with quick_convolutions(net, torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32):
-            for _ in range(3):
-                optimiser.zero_grad(set_to_none=True)
-                with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                    loss = net(torch.randn(2, 8, 5, 5)).square().mean()
-                loss.backward()
-                optimiser.step()
-        trained.append(net[1].weight.detach())
-    torch.testing.assert_close(*trained)
 
 
 def test_an_interrupted_fp16_training_goes_on_with_the_scale_it_had(setting, tmp_path, monkeypatch):

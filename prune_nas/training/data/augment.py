@@ -16,12 +16,14 @@ from torch import Tensor
 @final
 @dataclass(frozen=True)
 class Augmentation:
-    """A random crop out of the zero-padded image, then, for every second image on average, a mirrored one."""
+    """A random crop out of the padded image, then, for every second image on average, a mirrored one."""
 
     padding: int = 4
-    """Pixels of zeros on each side, as torchvision's `RandomCrop(32, padding=4)`."""
+    """Pixels on each side, as torchvision's `RandomCrop(32, padding=4)`."""
     flip: bool = True
     """Whether left and right may be exchanged; not so where it changes the meaning, as for digits."""
+    reflect: bool = False
+    """Whether the pixels on each side mirror the image; else they are zeros."""
 
 
 @final
@@ -74,27 +76,37 @@ def plan_epoch(count: int, generator: torch.Generator | None, augmentation: Augm
     return torch.cat([order[None], corner, flip])
 
 
-def crop_and_flip(pixels: Tensor, draws: Tensor, padding: int) -> Tensor:
-    """Pad each image with zeros, cut its own window out of it and mirror the window where its flip is 1.
+def crop_and_flip(pixels: Tensor, draws: Tensor, padding: int, *, reflect: bool = False) -> Tensor:
+    """Pad each image, cut its window out of it and mirror the window where its flip is 1.
 
-    One gather of whole pixels does all of it: a mirrored row is a row of descending indices.
+    One gather of whole pixels does all of it: a mirrored row is a row of descending indices, and so is the part of a
+    window that lies outside a reflected image.
 
     Args:
         pixels: (B, H, W, C), of any type.
         draws: int64 (3, B): top, left and flip, on the same device.
-        padding: zeros on each side.
+        padding: pixels on each side, fewer than the image has.
+        reflect: whether these mirror the image, its edge not repeated; else they are zeros.
 
     Returns:
         (B, H, W, C), contiguous.
     """
     batch, height, width, channels = pixels.shape
-    tall, wide = height + 2 * padding, width + 2 * padding
-    padded = torch.nn.functional.pad(pixels, (0, 0, padding, padding, padding, padding))
+    if reflect:
+        source, tall, wide, offset = pixels, height, width, padding
+    else:
+        source = torch.nn.functional.pad(pixels, (0, 0, padding, padding, padding, padding))
+        tall, wide, offset = height + 2 * padding, width + 2 * padding, 0
     top, left, flip = draws[:, :, None]  # each (B, 1)
     first = left + flip * (width - 1)
     step = 1 - 2 * flip
-    columns = first + step * torch.arange(width, device=pixels.device)  # (B, W)
+    columns = _within(first + step * torch.arange(width, device=pixels.device) - offset, wide)  # (B, W)
+    rows = _within(top + torch.arange(height, device=pixels.device) - offset, tall)
     image = torch.arange(batch, device=pixels.device)[:, None]
-    rows = image * tall + top + torch.arange(height, device=pixels.device)  # (B, H)
-    chosen = (rows * wide)[:, :, None] + columns[:, None, :]  # (B, H, W)
-    return padded.reshape(-1, channels).index_select(0, chosen.view(-1)).view(batch, height, width, channels)
+    chosen = ((image * tall + rows) * wide)[:, :, None] + columns[:, None, :]  # (B, H, W)
+    return source.reshape(-1, channels).index_select(0, chosen.view(-1)).view(batch, height, width, channels)
+
+
+def _within(places: Tensor, count: int) -> Tensor:
+    """Places of a line of `count` pixels; those outside are mirrored at its ends."""
+    return (count - 1) - ((count - 1) - places.abs()).abs()

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from prune_nas.design.files import write_bytes
+from prune_nas.design.sizes import Size
 from prune_nas.training.data.decode import decode
 from prune_nas.training.data.download import Progress
 from prune_nas.training.data.source import Arrays, cache_dir
@@ -76,7 +77,7 @@ def _read(path: Path, source: str) -> Arrays | None:
     return Arrays(pixels.astype(np.uint8, copy=False), labels.astype(np.int64, copy=False))
 
 
-def mapped(key: str, files: Sequence[str], size: int, progress: Progress) -> NDArray[np.uint8]:
+def mapped(key: str, files: Sequence[str], size: Size, progress: Progress) -> NDArray[np.uint8]:
     """Decode files once into a file of pixels, and map that into memory.
 
     Unlike `cached`, nothing but one chunk is ever held in memory, and a full disk is an error: this was asked for.
@@ -88,14 +89,14 @@ def mapped(key: str, files: Sequence[str], size: int, progress: Progress) -> NDA
         progress: told the bytes that are decoded and those there will be.
 
     Returns:
-        (N, size, size, 3), read from the disk as it is needed.
+        (N, height, width, 3), read from the disk as it is needed.
 
     Raises:
         UsageError: an image cannot be read.
         OSError: the cache has no room.
     """
-    folder, shape = cache_dir() / "decoded", (len(files), size, size, 3)
-    path = folder / f"{key}-{fingerprint(files)[:16]}.npy"
+    folder, shape = cache_dir() / "decoded", (len(files), *size, 3)
+    path, each = folder / f"{key}-{fingerprint(files)[:16]}.npy", size.height * size.width * 3
     with contextlib.suppress(OSError, ValueError, EOFError):
         kept = np.load(path, mmap_mode="r", allow_pickle=False)
         if kept.shape == shape and kept.dtype == np.uint8:
@@ -108,7 +109,7 @@ def mapped(key: str, files: Sequence[str], size: int, progress: Progress) -> NDA
             for start in range(0, len(files), _CHUNK):
                 for image in pool.map(partial(decode, size=size), files[start : start + _CHUNK]):
                     file.write(image.tobytes())
-                progress(min(start + _CHUNK, len(files)) * size * size * 3, len(files) * size * size * 3)
+                progress(min(start + _CHUNK, len(files)) * each, len(files) * each)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

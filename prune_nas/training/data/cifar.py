@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import os
 import tarfile
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,9 @@ from typing import Any, TypeAlias, final
 
 import numpy as np
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import MissingError, UsageError
-from prune_nas.training.data.augment import Augmentation, Normalisation
+from prune_nas.training.data.augment import Normalisation
 from prune_nas.training.data.cache import cached, place
 from prune_nas.training.data.decode import resize
 from prune_nas.training.data.download import fetch, md5_of, show_progress
@@ -26,6 +28,9 @@ from prune_nas.training.data.unpickle import UnsafePickleError, read_pickle
 
 # Liu et al., Learning Efficient Convolutional Networks through Network Slimming (2017), for both sets.
 NORMALISATION = Normalisation(mean=(0.4914, 0.4822, 0.4465), std=(0.2023, 0.1994, 0.2010))
+
+SIZE = Size(32, 32)
+TRAININGS, TESTS = 50_000, 10_000
 
 Fetch: TypeAlias = Callable[[Sequence[str]], dict[str, bytes]]
 """File names -> their contents."""
@@ -47,7 +52,7 @@ class Kind:
     classes: tuple[str, ...]
 
 
-def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool) -> Source:
+def open_cifar(name: str, *, data_dir: Path, download: bool) -> Source:
     """Find `cifar10` or `cifar100` in a folder, then in the cache, then on the network.
 
     Raises:
@@ -57,7 +62,7 @@ def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool) ->
     kind = KINDS[name]
     kept = cache_dir() / "data"
     for directory in dict.fromkeys((data_dir, kept)):
-        found = _look(kind, directory, image_size)
+        found = _look(kind, directory)
         if found is not None:
             return found
     archive = (data_dir if _writable(data_dir) else kept) / kind.archive
@@ -71,43 +76,45 @@ def open_cifar(name: str, *, data_dir: Path, image_size: int, download: bool) ->
         fetch(kind.urls, archive, kind.archive_md5, progress=show_progress)
     except (MissingError, OSError) as error:
         raise MissingError(f"{error}. {by_hand}") from error
-    return _official(kind, archive, partial(_from_archive, kind, archive), image_size)
+    return _official(kind, archive, partial(_from_archive, kind, archive))
 
 
-def _look(kind: Kind, directory: Path, image_size: int) -> Source | None:
+def _look(kind: Kind, directory: Path) -> Source | None:
     batches, archive, folders = directory / kind.folder, directory / kind.archive, directory / kind.name
     if batches.is_dir():
-        return _official(kind, batches, partial(_from_folder, batches), image_size)
+        return _official(kind, batches, partial(_from_folder, batches))
     if archive.is_file():
-        return _official(kind, archive, partial(_from_archive, kind, archive), image_size)
+        return _official(kind, archive, partial(_from_archive, kind, archive))
     if not folders.is_dir():
         return None
-    source = open_folder(folders, name=kind.name, image_size=image_size)
+    source = open_folder(folders, name=kind.name)
     if len(source.classes) != len(kind.classes):
         raise UsageError(f"{folders} must hold {len(kind.classes)} class folders a split; got {len(source.classes)}")
-    return dataclasses.replace(source, normalisation=NORMALISATION)
+    return dataclasses.replace(source, normalisation=NORMALISATION, size=SIZE)
 
 
-def _official(kind: Kind, where: Path, fetch_files: Fetch, image_size: int) -> Source:
+def _official(kind: Kind, where: Path, fetch_files: Fetch) -> Source:
     return Source(
         name=kind.name,
         classes=kind.classes,
-        read=partial(_read, kind, where, fetch_files, image_size),
-        augmentation=Augmentation(padding=image_size // 8),
+        read=partial(_read, kind, where, fetch_files),
+        tests=TESTS,
+        sizes=lambda: Counter({SIZE: TRAININGS}),
+        size=SIZE,
         normalisation=NORMALISATION,
     )
 
 
-def _read(kind: Kind, where: Path, fetch_files: Fetch, image_size: int, split: str) -> Images:
+def _read(kind: Kind, where: Path, fetch_files: Fetch, split: str, size: Size) -> Images:
     files = [where] if where.is_file() else [where / name for name in kind.files[split]]
-    key = f"{kind.name}-{place(where)}-{split}-{image_size}"
+    key = f"{kind.name}-{place(where)}-{split}-{size}"
     try:
-        return cached(key, files, partial(_build, kind, where, fetch_files, image_size, split)).images()
+        return cached(key, files, partial(_build, kind, where, fetch_files, split, size)).images()
     except FileNotFoundError as error:
         raise MissingError(f"{error.filename} is missing; remove {where} to have the set downloaded anew") from error
 
 
-def _build(kind: Kind, where: Path, fetch_files: Fetch, image_size: int, split: str) -> Arrays:
+def _build(kind: Kind, where: Path, fetch_files: Fetch, split: str, size: Size) -> Arrays:
     wanted = kind.files[split]
     contents = fetch_files(list(wanted))
     parts = []
@@ -119,7 +126,7 @@ def _build(kind: Kind, where: Path, fetch_files: Fetch, image_size: int, split: 
         except (UnsafePickleError, KeyError, ValueError, TypeError) as error:
             raise _damaged(where, name, str(error)) from error
     pixels, labels = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Arrays(resize(pixels, image_size), labels)
+    return Arrays(resize(pixels, size), labels)
 
 
 def _arrays(batch: dict[str, Any], kind: Kind) -> Arrays:

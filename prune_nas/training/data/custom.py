@@ -6,6 +6,7 @@ arrays and labels from 0, as torchvision's data sets are; `train.classes`, where
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -14,16 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from prune_nas.design.sizes import LEAST, Size
 from prune_nas.errors import UsageError
 from prune_nas.imports import imported, said
-from prune_nas.training.data.augment import Augmentation
-from prune_nas.training.data.decode import square
+from prune_nas.training.data.decode import fitted
 from prune_nas.training.data.images import Images
 from prune_nas.training.data.source import Arrays, Source
 
+_MEASURED = 200  # images whose size is looked at
 
-def open_custom(name: str, *, image_size: int) -> Source:
-    """What the callable returns, every image scaled and cut to a square.
+
+def open_custom(name: str) -> Source:
+    """What the callable returns, every image scaled and cut to one size.
 
     Raises:
         UsageError: there is no such callable, it raises, or returns something else.
@@ -43,28 +46,42 @@ def open_custom(name: str, *, image_size: int) -> Source:
         ) from error
     if not all(sizes):
         raise UsageError(f"{name}() must return (train, test) with images in both; got {sizes[0]} and {sizes[1]}")
+    found = _sizes(train)
     return Source(
         name=name,
         classes=names,
-        read=partial(_read, {"train": train, "test": test}, name, len(names), image_size),
-        augmentation=Augmentation(padding=image_size // 8),
+        read=partial(_read, {"train": train, "test": test}, name, len(names)),
+        tests=sizes[1],
+        sizes=lambda: found,
+        size=next(iter(found)) if len(found) == 1 else None,
     )
+
+
+def _sizes(images: Sequence[Any]) -> Counter[Size]:
+    """The sizes of a sample of images; what is no picture is left out, and refused when it is read."""
+    found: Counter[Size] = Counter()
+    for index in range(0, len(images), -(-len(images) // _MEASURED)):
+        image = images[index][0]
+        height, width = (image.height, image.width) if isinstance(image, Image.Image) else (*np.shape(image), 0, 0)[:2]
+        if min(height, width) >= LEAST:
+            found[Size(height, width)] += 1
+    return found
 
 
 def _items(images: Sequence[Any]) -> Any:
     return (images[index] for index in range(len(images)))
 
 
-def _read(splits: dict[str, Sequence[Any]], name: str, classes: int, size: int, split: str) -> Images:
+def _read(splits: dict[str, Sequence[Any]], name: str, classes: int, split: str, size: Size) -> Images:
     images = splits[split]
-    pixels = np.empty((len(images), size, size, 3), np.uint8)
+    pixels = np.empty((len(images), *size, 3), np.uint8)
     labels = np.empty(len(images), np.int64)
     for index, (image, label) in enumerate(_items(images)):
         labels[index] = int(label)
         if not 0 <= labels[index] < classes:
             raise UsageError(f"{name}: {split} image {index} has label {label}; there are {classes} classes, from 0")
         try:
-            pixels[index] = square(image if isinstance(image, Image.Image) else _picture(np.asarray(image)), size)
+            pixels[index] = fitted(image if isinstance(image, Image.Image) else _picture(np.asarray(image)), size)
         except (TypeError, ValueError) as error:
             raise UsageError(
                 f"{name}: {split} image {index} must be Pillow's or a uint8 array of (H, W) or (H, W, 3) ({error})"

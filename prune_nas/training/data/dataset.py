@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from prune_nas.design.learning import Chance
+from prune_nas.design.preprocessing import Preprocessing
+from prune_nas.design.sizes import Size
 from prune_nas.training.data.augment import Augmentation, Normalisation
 from prune_nas.training.data.cache import fingerprint
 from prune_nas.training.data.decode import decode
@@ -43,20 +46,34 @@ class Data:
     file's name or size, and with the content of some."""
     input_shape: tuple[int, int, int]
     """Channels, height, width."""
+    tests: int
+    """Number of test images."""
     read_test: Callable[[], ImageSet] = field(repr=False)
+    notes: tuple[str, ...] = ()
+    """What a user must know of the set, in sentences."""
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """How an image must be fed to a network that was trained on this set."""
+        return Preprocessing(Size(*self.input_shape[1:]), self.mean, self.std, self.classes)
+
+    @property
+    def chance(self) -> Chance:
+        """What guessing reaches on the validation images."""
+        return Chance(float(self.val.labels.bincount().max() / len(self.val)), len(self.val))
 
     def open_test(self) -> ImageSet:
         """Read the test images; the finals do so once, and nothing that makes a choice ever does."""
         return dataclasses.replace(self.read_test(), normalisation=Normalisation(self.mean, self.std))
 
 
-def prepare(source: Source, *, seed: int, train_size: int | None, val_size: int | None, image_size: int) -> Data:
-    """Read a source's training images and split them.
+def prepare(source: Source, *, seed: int, train_size: int | None, val_size: int | None, size: Size) -> Data:
+    """Read a source's training images at a size and split them.
 
     Raises:
         UsageError: sizes that the set cannot give, or an image that cannot be read.
     """
-    train, val = _split(source, seed, train_size, val_size)
+    train, val = _split(source, size, seed, train_size, val_size)
     normalisation = source.normalisation or _measure(train)
     return Data(
         name=source.name,
@@ -65,10 +82,12 @@ def prepare(source: Source, *, seed: int, train_size: int | None, val_size: int 
         val=dataclasses.replace(val, normalisation=normalisation),
         mean=normalisation.mean,
         std=normalisation.std,
-        augmentation=source.augmentation,
+        augmentation=Augmentation(padding=min(size) // 8, flip=source.flip, reflect=source.reflect),
         fingerprint=_fingerprint(train, val),
-        input_shape=(3, image_size, image_size),
-        read_test=_Test(source),
+        input_shape=(3, *size),
+        tests=source.tests,
+        read_test=_Test(source, size),
+        notes=source.notes,
     )
 
 
@@ -76,18 +95,21 @@ def prepare(source: Source, *, seed: int, train_size: int | None, val_size: int 
 @dataclass(frozen=True)
 class _Test:
     source: Source
+    size: Size
 
     def __call__(self) -> ImageSet:
-        return self.source.read("test")
+        return self.source.read("test", self.size)
 
 
-def _split(source: Source, seed: int, train_size: int | None, val_size: int | None) -> tuple[ImageSet, ImageSet]:
-    train = source.read("train")
+def _split(
+    source: Source, size: Size, seed: int, train_size: int | None, val_size: int | None
+) -> tuple[ImageSet, ImageSet]:
+    train = source.read("train", size)
     labels = train.labels.numpy()
     if not source.has_val:
         split = train_and_val(labels, seed=seed, train_size=train_size, val_size=val_size)
         return train.subset(torch.from_numpy(split.train)), train.subset(torch.from_numpy(split.val))
-    return _at_most(train, train_size, [seed, 1]), _at_most(source.read("val"), val_size, [seed, 0])
+    return _at_most(train, train_size, [seed, 1]), _at_most(source.read("val", size), val_size, [seed, 0])
 
 
 def _at_most(images: ImageSet, count: int | None, seed: list[int]) -> ImageSet:
@@ -115,7 +137,7 @@ def _sample(images: ImageSet) -> np.ndarray[tuple[int, int, int, int], np.dtype[
     if isinstance(images, Images):
         return images.pixels.permute(0, 2, 3, 1).numpy()
     step = -(-len(images) // _SAMPLE)
-    return np.stack([decode(path, images.image_size) for path in images.paths[::step]])
+    return np.stack([decode(path, images.size) for path in images.paths[::step]])
 
 
 def _fingerprint(train: ImageSet, val: ImageSet) -> str:

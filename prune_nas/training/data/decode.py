@@ -1,4 +1,8 @@
-"""Files and arrays of pixels -> square RGB images of one size, one byte a channel."""
+"""Files and arrays of pixels -> RGB images of one size, one byte per channel.
+
+For a square size the result is that of torchvision's `Resize(size)` and `CenterCrop(size)` on a Pillow image: first the
+picture is scaled, then it is cut. `nets.export` repeats these steps for whoever feeds an exported file.
+"""
 
 from __future__ import annotations
 
@@ -7,46 +11,47 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
 
 
-def decode(path: str, size: int) -> NDArray[np.uint8]:
-    """Read an image, scale its short side to `size` and cut out the centre.
+def decode(path: str, size: Size) -> NDArray[np.uint8]:
+    """Read an image, scale it until it covers `size`, and cut out the centre.
 
     Returns:
-        (size, size, 3), RGB.
+        (height, width, 3), RGB.
 
     Raises:
         UsageError: the file is not an image that can be read.
     """
     try:
         with Image.open(path) as file:
-            file.draft("RGB", (size, size))  # lets a JPEG be decoded at a fraction of its size; others ignore it
-            return square(file, size)
+            file.draft("RGB", (size.width, size.height))  # lets a JPEG be decoded at a fraction of its size
+            return fitted(file, size)
     # Pillow answers damaged files with errors of many kinds, SyntaxError and struct.error among them.
     except Exception as error:
         raise UsageError(f"{path} is not an image that can be read ({error}); replace or remove it") from error
 
 
-def square(picture: Image.Image, size: int) -> NDArray[np.uint8]:
-    """A picture with its short side scaled to `size` and its centre cut out: (size, size, 3), RGB."""
+def fitted(picture: Image.Image, size: Size) -> NDArray[np.uint8]:
+    """A picture, scaled until it covers `size`, and its centre cut out: (height, width, 3), RGB."""
     return np.array(_centre(_eight_bits(picture).convert("RGB"), size), dtype=np.uint8)
 
 
-def resize(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Scale square images bilinearly, averaging over what a smaller image leaves out.
+def resize(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
+    """Scale images bilinearly to another size of any shape, averaging over what a smaller image leaves out.
 
     Args:
         pixels: (N, H, W, C).
         size: the new height and width.
 
     Returns:
-        (N, size, size, C); the array itself where nothing changes.
+        (N, height, width, C); the array itself where nothing changes.
     """
-    if pixels.shape[1:3] == (size, size):
+    if pixels.shape[1:3] == size:
         return pixels
     nchw = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    scaled = torch.nn.functional.interpolate(nchw, (size, size), mode="bilinear", antialias=True)
+    scaled = torch.nn.functional.interpolate(nchw, tuple(size), mode="bilinear", antialias=True)
     result: NDArray[np.uint8] = np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
     return result
 
@@ -58,12 +63,14 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(np.rint(np.asarray(picture).clip(0, 65535) / 257).astype(np.uint8))
 
 
-def _centre(picture: Image.Image, size: int) -> Image.Image:
+def _centre(picture: Image.Image, size: Size) -> Image.Image:
     width, height = picture.size
-    if (width, height) == (size, size):
+    if (height, width) == size:
         return picture
-    short = min(width, height)
-    scaled = (max(size, round(width * size / short)), max(size, round(height * size / short)))
-    picture = picture.resize(scaled, Image.Resampling.BILINEAR)
-    left, top = (scaled[0] - size) // 2, (scaled[1] - size) // 2
-    return picture.crop((left, top, left + size, top + size))
+    factor = max(size.height / height, size.width / width)
+    # As torchvision's Resize: the side that decides is exact, the other is rounded down.
+    tall = size.height if factor == size.height / height else max(int(height * size.width / width), size.height)
+    wide = size.width if factor == size.width / width else max(int(width * size.height / height), size.width)
+    picture = picture.resize((wide, tall), Image.Resampling.BILINEAR)
+    top, left = round((tall - size.height) / 2), round((wide - size.width) / 2)  # as its CenterCrop
+    return picture.crop((left, top, left + size.width, top + size.height))

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import MissingError, UsageError
-from prune_nas.training.data.augment import Augmentation
-from prune_nas.training.data.decode import square
+from prune_nas.training.data.decode import fitted
 from prune_nas.training.data.images import Images
 from prune_nas.training.data.source import Arrays, Source
 
 _MEMORY_LIMIT = 8 << 30  # bytes of one decoded split
+_MEASURED = 200  # pictures whose size is looked at
 _TESTS = ("test", "validation", "valid", "val")  # the first of these that there is
 
 
-def open_hub(name: str, *, image_size: int, download: bool) -> Source:
+def open_hub(name: str, *, download: bool) -> Source:
     """The set with its `train` split, and its `test` split or, without one, its validation split as the test images.
 
     Raises:
@@ -39,13 +41,23 @@ def open_hub(name: str, *, image_size: int, download: bool) -> Source:
             raise UsageError(f"the {split} images of {name} have no labels, so that nothing can be measured on them")
     if test == "test" and "validation" in splits:
         rows["val"] = splits["validation"]
+    found = _sizes(rows["train"], image)
     return Source(
         name=name,
         classes=classes,
-        read=partial(_read, rows, image, label, image_size),
-        augmentation=Augmentation(padding=image_size // 8),
+        read=partial(_read, rows, image, label),
+        tests=len(rows["test"][label]),
+        sizes=lambda: found,
+        size=next(iter(found)) if len(found) == 1 else None,
         has_val="val" in rows,
     )
+
+
+def _sizes(rows: Any, image: str) -> Counter[Size]:
+    """The sizes of a sample of pictures."""
+    count = len(rows)
+    pictures = (rows[index][image] for index in range(0, count, -(-count // _MEASURED)))
+    return Counter(Size(picture.height, picture.width) for picture in pictures)
 
 
 def _load(name: str) -> Mapping[str, Any]:
@@ -71,16 +83,16 @@ def _columns(name: str, features: Mapping[str, Any]) -> tuple[str, str, tuple[st
     return images[0], label, tuple(labels[label].names)
 
 
-def _read(rows: Mapping[str, Any], image: str, label: str, size: int, split: str) -> Images:
+def _read(rows: Mapping[str, Any], image: str, label: str, split: str, size: Size) -> Images:
     part = rows[split]
     labels = np.array(part[label], np.int64)
-    if (size_in_memory := len(labels) * size**2 * 3) > _MEMORY_LIMIT:
+    if (size_in_memory := len(labels) * size.height * size.width * 3) > _MEMORY_LIMIT:
         raise UsageError(
             f"the {split} images of a hub's set are kept in memory, and these would take {size_in_memory / 2**30:.1f} "
             f"GiB of at most {_MEMORY_LIMIT >> 30}; take a smaller --image-size, or save them as class folders and use "
             "folder:DIR with --cache-images"
         )
-    pixels = np.empty((len(labels), size, size, 3), np.uint8)
+    pixels = np.empty((len(labels), *size, 3), np.uint8)
     for index in range(len(labels)):
-        pixels[index] = square(part[index][image], size)
+        pixels[index] = fitted(part[index][image], size)
     return Arrays(pixels, labels).images()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
 from prune_nas.training.data.augment import UNIT, Augmentation, Normalisation, crop_and_flip, plan_epoch
 from prune_nas.training.data.decode import decode
@@ -109,7 +110,7 @@ class FolderImages:
     paths: tuple[str, ...] = field(repr=False)
     labels: Tensor = field(repr=False)
     """int64 (N,), on the CPU."""
-    image_size: int
+    size: Size
     normalisation: Normalisation = UNIT
     decoded: Decoded | None = field(default=None, repr=False)
     """The pixels, where they were asked to be decoded once: then nothing is decoded in an epoch."""
@@ -154,7 +155,7 @@ class FolderImages:
         return self._read(pieces, torch.device(device), augmentation)
 
     def _read(self, pieces: Sequence[Tensor], device: torch.device, augmentation: Augmentation | None) -> Batches:
-        finish = _Finish(self.normalisation, augmentation, self.image_size, self.image_size, device)
+        finish = _Finish(self.normalisation, augmentation, *self.size, device)
         if self.decoded is not None:
             batches: Iterable[Tensor | UsageError] = (self.decoded.take(piece[0]) for piece in pieces)
         else:
@@ -168,10 +169,10 @@ class FolderImages:
 
     def _decode(self, pieces: Sequence[Tensor]) -> Iterable[Tensor | UsageError]:
         return DataLoader(
-            _Decoding(self.paths, self.image_size),
+            _Decoding(self.paths, self.size),
             batch_sampler=[piece[0].tolist() for piece in pieces],
             num_workers=self.workers,
-            collate_fn=partial(_together, size=self.image_size),
+            collate_fn=partial(_together, size=self.size),
             generator=torch.Generator(),  # its own: a loader without one draws from the global generator
         )
 
@@ -181,12 +182,12 @@ ImageSet: TypeAlias = Images | FolderImages
 
 @final
 class _Decoding(Dataset[Tensor | UsageError]):
-    """uint8 (size, size, 3) for each path, or what is wrong with it.
+    """uint8 (height, width, 3) for each path, or what is wrong with it.
 
     An error raised in a worker would come back with the worker's traceback in its message.
     """
 
-    def __init__(self, paths: Sequence[str], size: int) -> None:
+    def __init__(self, paths: Sequence[str], size: Size) -> None:
         self.paths, self.size = paths, size
 
     def __len__(self) -> int:
@@ -199,10 +200,10 @@ class _Decoding(Dataset[Tensor | UsageError]):
             return error
 
 
-def _together(decoded: list[Tensor | UsageError], size: int) -> Tensor | UsageError:
+def _together(decoded: list[Tensor | UsageError], size: Size) -> Tensor | UsageError:
     """A batch, or the first error in it; a process of a team may have no image of a small one."""
     if not decoded:
-        return torch.empty(0, size, size, 3, dtype=torch.uint8)
+        return torch.empty(0, *size, 3, dtype=torch.uint8)
     for one in decoded:
         if isinstance(one, UsageError):
             return one
@@ -227,7 +228,8 @@ class _Finish:
 
     def __call__(self, pixels: Tensor, draws: Tensor) -> Tensor:
         if self.augmentation is not None:
-            pixels = crop_and_flip(pixels, draws, self.augmentation.padding)
+            own = self.augmentation
+            pixels = crop_and_flip(pixels, draws, own.padding, reflect=own.reflect)
         flat = pixels.flatten(1).float()
         return torch.addcmul(self.bias, flat, self.scale).view(pixels.shape).permute(0, 3, 1, 2)
 

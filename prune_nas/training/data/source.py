@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,8 @@ import platformdirs
 import torch
 from numpy.typing import NDArray
 
-from prune_nas.training.data.augment import Augmentation, Normalisation
+from prune_nas.design.sizes import Size
+from prune_nas.training.data.augment import Normalisation
 from prune_nas.training.data.images import Images, ImageSet
 
 
@@ -35,13 +37,24 @@ class Source:
 
     name: str
     classes: tuple[str, ...]
-    read: Callable[[str], ImageSet]
-    """Decodes one split by its name: `train`, `test`, and `val` if there is one; not normalised yet."""
-    augmentation: Augmentation
+    read: Callable[[str, Size], ImageSet]
+    """Decodes one split by its name (`train`, `test`, and `val` if there is one) at a size; not normalised yet."""
+    tests: int
+    """Number of test images, known without decoding any."""
+    sizes: Callable[[], Counter[Size]]
+    """The sizes of the training pictures as they are, of a sample where there are many."""
+    size: Size | None = None
+    """The size that the set is trained at unless another is asked for; None where the user must say."""
+    flip: bool = True
+    """Whether left and right may be exchanged; not so where it changes the meaning, as for digits."""
+    reflect: bool = True
+    """Whether a picture may be continued by its mirror image; not so where its ground is empty, as for digits."""
     normalisation: Normalisation | None = None
     """None: measured on the training images."""
     has_val: bool = False
     """Whether the set brings validation images; else they are cut from `train`."""
+    notes: tuple[str, ...] = ()
+    """What a user must know of the set, in sentences."""
 
 
 def cache_dir() -> Path:

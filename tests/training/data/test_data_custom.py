@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
 from prune_nas.training.data import load, outline, runs_code
 
@@ -66,7 +67,8 @@ def test_images_of_any_size_become_squares(code):
     x, y = next(data.open_test().batches(6))
     assert x.shape == (6, 3, 8, 8)
     assert torch.equal(x[:, 0, 0, 0] > 0, y.bool())
-    assert outline(code("good"), image_size=8) == ((3, 8, 8), 2)
+    assert outline(code("good")) == (2, Size(10, 14), "10x14 (20 of 20) (height x width)", Size(32, 32))
+    assert load(code("good")).input_shape == (3, 10, 14)
 
 
 def test_classes_without_names_are_numbered(code):

@@ -11,7 +11,7 @@ def test_digits_have_their_shape_and_number():
     data = load("digits")
     test = data.open_test()
     assert len(data.train) + len(data.val) + len(test) == 1797
-    assert len(test) == 359
+    assert len(test) == data.tests == 359
     assert data.classes == tuple("0123456789")
     assert data.augmentation == Augmentation(padding=4, flip=False)
     assert isinstance(data.train, Images)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
 from prune_nas.training.data import FolderImages, Images, load
 from prune_nas.training.data.cache import fingerprint
@@ -29,9 +30,10 @@ def test_validation_is_cut_from_train_when_there_is_only_a_test_set(make_folder)
     assert "tensor" not in repr(data)
 
 
-def test_val_alone_is_the_test_set(make_folder):
+def test_val_alone_is_the_test_set_and_that_is_said(make_folder):
     data = load(f"folder:{make_folder(train=TWO, val={'cat': 4, 'dog': 3})}")
-    assert (len(data.train), len(data.val), len(data.open_test())) == (27, 3, 7)
+    assert (len(data.train), len(data.val), len(data.open_test()), data.tests) == (27, 3, 7, 7)
+    assert "the images of val/ serve as the test set" in data.notes[0]
 
 
 def test_three_folders_are_three_splits(make_folder):
@@ -129,12 +131,12 @@ def test_decode_scales_the_short_side_and_cuts_the_centre(tmp_path):
     pixels = np.zeros((20, 60, 3), np.uint8)
     pixels[:, 20:40] = 200
     Image.fromarray(pixels).save(tmp_path / "wide.png")
-    assert (decode(str(tmp_path / "wide.png"), 20) == 200).all()
-    small = decode(str(tmp_path / "wide.png"), 10)
+    assert (decode(str(tmp_path / "wide.png"), Size(20, 20)) == 200).all()
+    small = decode(str(tmp_path / "wide.png"), Size(10, 10))
     assert small.shape == (10, 10, 3)
     assert (small[:, 2:-2] == 200).all()
     Image.new("L", (5, 9), 77).save(tmp_path / "grey.jpg")
-    assert np.abs(decode(str(tmp_path / "grey.jpg"), 8).astype(int) - 77).max() <= 2
+    assert np.abs(decode(str(tmp_path / "grey.jpg"), Size(8, 8)).astype(int) - 77).max() <= 2
 
 
 @pytest.mark.parametrize("kind", ["png", "tif", "pgm"])
@@ -142,8 +144,39 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, kind):
     values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     path = tmp_path / f"grey.{kind}"
     Image.fromarray(values).save(path)
-    pixels = decode(str(path), 256)
+    pixels = decode(str(path), Size(256, 256))
     assert (pixels == np.rint(values / 257).astype(np.uint8)[:, :, None]).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(20, 60), (61, 33), (50, 50), (17, 90)])
+@pytest.mark.parametrize("side", [16, 24])
+def test_a_square_is_what_torchvision_makes_of_a_picture(tmp_path, height, width, side):
+    from torchvision.transforms import v2
+
+    picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (height, width, 3), np.uint8))
+    picture.save(tmp_path / "noise.png")
+    steps = v2.Compose([v2.Resize(side, v2.InterpolationMode.BILINEAR), v2.CenterCrop(side)])
+    assert (decode(str(tmp_path / "noise.png"), Size(side, side)) == np.asarray(steps(picture))).all()
+
+
+def test_an_image_need_not_be_square(make_folder, tmp_path):
+    pixels = np.zeros((40, 60, 3), np.uint8)
+    pixels[10:30] = 200
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    assert (decode(str(tmp_path / "wide.png"), Size(20, 60)) == 200).all()
+    assert decode(str(tmp_path / "wide.png"), Size(64, 48)).shape == (64, 48, 3)
+    data = load(f"folder:{make_folder(train=TWO, test=TWO)}", image_size="16x24")
+    assert data.input_shape == (3, 16, 24)
+    x, _ = next(data.train.batches(5, generator=torch.Generator(), augmentation=data.augmentation))
+    assert x.shape == (5, 3, 16, 24)
+
+
+def test_pictures_of_several_sizes_need_a_size(make_folder):
+    root = make_folder(train=TWO, test=TWO)
+    assert load(f"folder:{root}").input_shape == (3, 32, 32)
+    Image.new("RGB", (40, 64)).save(root / "train" / "cat" / "000.png")
+    with pytest.raises(UsageError, match=r"32x32 \(29 of 30\), 64x40 \(1 of 30\)"):
+        load(f"folder:{root}")
 
 
 def test_the_second_load_reads_the_cache(make_folder, cache, monkeypatch):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional
 
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
 from prune_nas.training.data import Augmentation, FolderImages, Images, Normalisation
 from prune_nas.training.data.augment import crop_and_flip, plan_epoch
@@ -39,6 +40,19 @@ def test_crop_and_flip_is_torchvisions_one_image_at_a_time(shape, padding):
     for image, result, (top, left, flip) in zip(pixels, got, draws.T.tolist(), strict=True):
         padded = functional.pad(image, [padding] * 4)
         wanted = functional.crop(padded, top, left, *shape)
+        assert result.equal(functional.horizontal_flip(wanted) if flip else wanted)
+
+
+@pytest.mark.parametrize(("height", "width", "padding"), [(8, 8, 3), (6, 9, 5)])
+def test_a_reflected_crop_is_torchvisions(height, width, padding):
+    generator = torch.Generator().manual_seed(2)
+    pixels = torch.randint(0, 256, (40, 3, height, width), dtype=torch.uint8, generator=generator)
+    corner = torch.randint(0, 2 * padding + 1, (2, 40), generator=generator)
+    draws = torch.cat([corner, torch.randint(0, 2, (1, 40), generator=generator)])
+    got = crop_and_flip(pixels.permute(0, 2, 3, 1), draws, padding, reflect=True).permute(0, 3, 1, 2)
+    for image, result, (top, left, flip) in zip(pixels, got, draws.T.tolist(), strict=True):
+        padded = functional.pad(image, [padding] * 4, padding_mode="reflect")
+        wanted = functional.crop(padded, top, left, height, width)
         assert result.equal(functional.horizontal_flip(wanted) if flip else wanted)
 
 
@@ -113,9 +127,9 @@ def test_subset_keeps_order_and_normalisation():
 
 def test_files_give_the_same_batches_as_memory(make_folder, monkeypatch):
     root = make_folder(train={"a": 20, "b": 17}, test={"a": 1, "b": 1}, size=8)
-    memory = open_folder(root, name="x", image_size=8).read("train")
+    memory = open_folder(root, name="x").read("train", Size(8, 8))
     monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 0)
-    files = open_folder(root, name="x", image_size=8).read("train")
+    files = open_folder(root, name="x").read("train", Size(8, 8))
     assert isinstance(files, FolderImages)
     assert isinstance(memory, Images)
     before = torch.get_rng_state()
@@ -130,7 +144,7 @@ def test_files_give_the_same_batches_as_memory(make_folder, monkeypatch):
 def test_a_damaged_file_is_named_in_one_line(make_folder, monkeypatch, workers):
     root = make_folder(train={"a": 20, "b": 17}, test={"a": 1, "b": 1}, size=8)
     monkeypatch.setattr("prune_nas.training.data.folder.MEMORY_LIMIT", 0)
-    files = dataclasses.replace(open_folder(root, name="x", image_size=8).read("train"), workers=workers)
+    files = dataclasses.replace(open_folder(root, name="x").read("train", Size(8, 8)), workers=workers)
     path = root / "train" / "b" / "004.png"
     path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(UsageError) as caught:

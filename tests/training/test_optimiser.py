@@ -1,0 +1,82 @@
+"""The optimisers are torch's own, and their state survives a checkpoint."""
+
+import pytest
+import torch
+from torch import nn
+
+from prune_nas.training import loop, optimiser
+from prune_nas.training.convolution import quick_convolutions
+from prune_nas.training.recipe import Recipe
+
+QUICK = Recipe("quick", 4, 0.05, "one-cycle", batch=8, weight_decay=1e-2, nesterov=True)
+
+
+def steps(make, *, layer=None, count=3):
+    torch.manual_seed(0)
+    network = layer or nn.Linear(4, 3)
+    made = make(network)
+    for _ in range(count):
+        made.zero_grad(set_to_none=True)
+        network(torch.ones(2, 4)).square().sum().backward()
+        made.step()
+    assert all(not p.grad_fn for p in network.parameters())
+    return network.weight.detach()
+
+
+def test_sgd_is_torchs():
+    plain = {"lr": 0.05, "momentum": 0.9, "weight_decay": 1e-2, "nesterov": True}
+    ours = steps(lambda net: optimiser.optimiser_of(net, QUICK, fused=True))
+    assert torch.equal(ours, steps(lambda net: torch.optim.SGD(net.parameters(), **plain, fused=True)))
+
+
+def test_adamw_is_torchs_and_decays_weights_alone():
+    plan = QUICK.using("adamw")
+
+    def reference(net):
+        groups = [{"params": [net.weight]}, {"params": [net.bias], "weight_decay": 0.0}]
+        return torch.optim.AdamW(groups, lr=2e-3, weight_decay=0.05, fused=True)
+
+    ours = steps(lambda net: optimiser.optimiser_of(net, plan, fused=True))
+    assert torch.equal(ours, steps(reference))
+    made = optimiser.optimiser_of(nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)), plan, fused=False)
+    assert [(group["weight_decay"], len(group["params"])) for group in made.param_groups] == [(0.05, 1), (0.0, 3)]
+
+
+def test_a_parameter_that_does_not_learn_is_left_out():
+    layer = nn.Linear(4, 3)
+    layer.bias.requires_grad_(False)
+    for name in ("sgd", "adamw"):
+        made = optimiser.optimiser_of(layer, QUICK.using(name), fused=False)
+        assert [p is layer.weight for group in made.param_groups for p in group["params"]] == [True]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_fused_steps_are_those_of_plain_ones(bf16, name):
+    """torch's fused SGD on a CPU mistakes weights for one another where gradients have another memory layout."""
+    trained = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(8, 96, 3), nn.Conv2d(96, 96, 3, padding=1))
+        loop.place(net, torch.device("cpu"))
+        made = optimiser.optimiser_of(net, QUICK.using(name), fused=fused)
+        with quick_convolutions(net, torch.device("cpu"), torch.bfloat16 if bf16 else torch.float32):
+            for _ in range(3):
+                made.zero_grad(set_to_none=True)
+                with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+                    loss = net(torch.randn(2, 8, 5, 5)).square().mean()
+                loss.backward()
+                made.step()
+        trained.append(net[1].weight.detach())
+    torch.testing.assert_close(*trained)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_state_that_is_put_back_is_the_same(name):
+    plan, networks = QUICK.using(name), [nn.Linear(4, 3), nn.Linear(4, 3)]
+    networks[1].load_state_dict(networks[0].state_dict())
+    first, second = (optimiser.optimiser_of(net, plan, fused=False) for net in networks)
+    steps(lambda net: first, layer=networks[0])
+    networks[1].load_state_dict(networks[0].state_dict())
+    optimiser.restore(second, optimiser.state_of(first))
+    assert torch.equal(steps(lambda net: first, layer=networks[0]), steps(lambda net: second, layer=networks[1]))
