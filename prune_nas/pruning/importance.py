@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from prune_nas.design.parts import Slot
 from prune_nas.design.space import Space
-from prune_nas.pruning.norms import gamma, places
+from prune_nas.pruning.norms import levels_of, places
 
 Scores = dict[str, NDArray[np.float32]]
 
@@ -28,10 +28,7 @@ def channel_scores(space: Space, network: nn.Module) -> Scores:
     Returns:
         Slot -> array of shape (ceiling,), float32.
     """
-    scores: dict[str, Tensor] = {}
-    for name, spots in places(space, network).items():
-        per_norm = [gamma(network, spot).abs().float().reshape(-1, spot.times).mean(1) for spot in spots]
-        scores[name] = torch.stack(per_norm).mean(0).cpu()
+    scores = {name: level.cpu() for name, level in levels_of(network, places(space, network)).items()}
     level = float(torch.cat(list(scores.values())).mean()) if scores else 1.0
     for slot in space.slots:
         if slot.name not in scores:

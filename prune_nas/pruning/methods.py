@@ -14,6 +14,7 @@ from prune_nas.pruning import l1_norm, reconstruction, regression, slimming, sss
 from prune_nas.pruning.norms import places
 from prune_nas.pruning.ratios import keep, share_of
 
+_NAMED = 4  # slots in one sentence
 _PLACES = 1000  # at which a layer's sums are taken apart to choose its inputs
 _REFIT = 2000  # at which its weights are fitted again
 _SEED = 0
@@ -78,14 +79,28 @@ def _read(space: Space, network: nn.Module, ratio: str) -> None:
     reconstruction.demand_readers(space)
 
 
+def _sloped(space: Space, network: nn.Module, ratio: str) -> None:
+    share_of(ratio)
+    if not places(space, network):
+        raise UsageError(
+            f"it goes by the BatchNorm behind every channel, and {space.model} has none behind any free width; use "
+            "l1-norm, which goes by the weights"
+        )
+
+
 def _scaled(space: Space, network: nn.Module, ratio: str) -> None:
     share_of(ratio)
     found = places(space, network)
     if bare := [slot.name for slot in space.slots if slot.name not in found]:
         raise UsageError(
-            f"it goes by the BatchNorm behind every channel, and {', '.join(bare[:3])} of {space.model} has none; "
-            "use l1-norm, which goes by the weights"
+            f"it goes by the BatchNorm behind every channel, and {_some(bare)} of {space.model} have none; use "
+            "slimming or l1-norm"
         )
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _blocky(space: Space, network: nn.Module, ratio: str) -> None:
@@ -122,9 +137,10 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             "slimming",
-            "the channels with the smallest gamma of the whole network, trained with L1 on it (Liu et al. 2017)",
+            "the channels with the smallest gamma of the whole network, trained with L1 on it (Liu et al. 2017); where "
+            "a width has no gamma, those with the smallest weights",
             "l1",
-            _scaled,
+            _sloped,
             _plain(slimming.prune),
         ),
         Method(

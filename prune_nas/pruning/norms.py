@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from prune_nas.design.space import Space
@@ -48,3 +49,13 @@ def gamma(network: nn.Module, place: Place) -> Tensor:
 
 
 Places = Mapping[str, Sequence[Place]]
+
+
+def levels_of(network: nn.Module, found: Places) -> dict[str, Tensor]:
+    """Slot -> the mean of |gamma| over its norms, for each of its channels."""
+    return {
+        slot: torch.stack([gamma(network, spot).abs().float().reshape(-1, spot.times).mean(1) for spot in spots]).mean(
+            0
+        )
+        for slot, spots in found.items()
+    }

@@ -3,30 +3,53 @@
 A penalty is called between backward and step and adds its subgradient to `.grad`, which is the same as having its
 term in the loss (sign(0) = 0). Source: Network Slimming (Liu et al. 2017), main.py of its code; the cost weighting is
 MorphNet's (Gordon et al. 2018). Only gammas that belong to a slot are penalised: a frozen channel cannot leave.
+
+How strong a penalty must be depends on network, images and length. Unless the user names a strength, it follows from
+what it does (`Pull`): it grows while the loss defends the share of channels that shall go, and shrinks while that share
+falls faster than it should.
+
+A network under a penalty is trained by SGD. AdamW bounds every step by its learning rate, so that the loss could not
+defend a gamma against any penalty that moves an undefended one to zero in time.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 
 from prune_nas.design.space import Space
-from prune_nas.errors import UsageError, unknown
-from prune_nas.pruning.norms import Places, places
+from prune_nas.errors import PruneNasError, UsageError, unknown
+from prune_nas.pruning.norms import Places, gamma, levels_of, places
 from prune_nas.training.loop import Penalty
 from prune_nas.training.recipe import Recipe
 
 PAPER_STRENGTH = 1e-4  # Network Slimming's lambda for VGG over 160 epochs
 DEEP_STRENGTH = 1e-5  # and that for PreResNet-164 and DenseNet-40
-_PULL = 0.8  # lambda * travel at which gamma separated in short one-cycle trainings
+_ALL = 0.98  # a share of dead channels from which a network has nothing left
+GONE = 0.02  # a gamma below this share of where it started carries next to nothing
+_ARRIVAL = 0.75  # progress of the training at which the share that shall go has reached zero
+_LOOKS = 50  # times per training that the share is looked at
+_ANSWER = 5.0  # the strength is exp(_ANSWER * gap) times where it began
+
+
+class AllDeadError(PruneNasError):
+    """A penalty took every channel of a network to zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pressure:
-    """The penalty that a training is under: its name, its strength, and for `sss` the share that shall go."""
+    """The penalty that a training is under.
+
+    Attributes:
+        name: of `PENALTIES`, or of a scaling.
+        strength: lambda; with a `share` where it begins.
+        share: of the channels that shall go; 0 holds the strength where it is.
+    """
 
     name: str
     strength: float
@@ -39,26 +62,48 @@ def published(model: str) -> float:
 
 
 def strength_for(recipe: Recipe, images: int) -> float:
-    """A lambda that separates gamma within this schedule: it must grow as the schedule shrinks.
+    """The lambda that takes a gamma of 1, which the loss does not defend, to zero at `_ARRIVAL` of the training.
 
-    A gamma that the loss does not defend moves by lambda * travel in all (`Recipe.travel`); it starts at 0.5. The
-    paper's 1e-4 is the least used, so that the paper's own recipe keeps the paper's value.
+    Such a gamma moves by lambda * learning rate / (1 - momentum) per step of SGD.
     """
-    return max(PAPER_STRENGTH, _PULL / recipe.travel(images))
+    return (1 - recipe.momentum) / _early_path(recipe, images)
+
+
+def _early_path(recipe: Recipe, images: int) -> float:
+    """The sum of the learning rate over the steps until `_ARRIVAL`."""
+    steps = recipe.steps(images)
+    return sum(recipe.lr_at(i / steps) for i in range(math.ceil(_ARRIVAL * steps)))
+
+
+def pressure_for(name: str, recipe: Recipe, images: int, *, strength: float | None = None, share: float) -> Pressure:
+    """A pressure as strong as asked for; by default one that follows from what it does, until `share` has gone.
+
+    Args:
+        name: of the penalty.
+        recipe: of the training.
+        images: training images.
+        strength: lambda, held as it is; None to let it follow.
+        share: of the channels that shall go.
+    """
+    if strength is not None:
+        return Pressure(name, strength)
+    if recipe.name == "paper":
+        return Pressure(name, PAPER_STRENGTH)
+    return Pressure(name, strength_for(recipe, images), share)
 
 
 def check(name: str, space: Space, network: nn.Module) -> Places:
-    """Where the penalty called `name` acts on a network; nowhere for `none`.
+    """Where the penalty called `name` acts on a network; nowhere for `none`, and for `auto` on a network without gamma.
 
     Raises:
         UsageError: there is no such penalty, or no slot has a gamma that it could act on.
     """
-    if name not in PENALTIES:
-        raise unknown("penalty", name, PENALTIES)
+    if name not in (*PENALTIES, "auto"):
+        raise unknown("penalty", name, (*PENALTIES, "auto"))
     if name == "none":
         return {}
     found = places(space, network)
-    if not found:
+    if not found and name != "auto":
         raise UsageError(
             f"--penalty {name} acts on BatchNorm's gamma, and no free width of {space.model} has one; "
             "use --penalty none: its channels are then scored by the norms of their weights"
@@ -66,27 +111,95 @@ def check(name: str, space: Space, network: nn.Module) -> Places:
     return found
 
 
-def make(name: str, space: Space, network: nn.Module, strength: float) -> Penalty | None:
-    """The penalty called `name` at `strength` (lambda) for a network at the space's ceilings; None for `none`.
+def make(pressure: Pressure, space: Space, network: nn.Module, recipe: Recipe, images: int) -> Penalty | None:
+    """A penalty for a network at the space's ceilings; None for `none`.
+
+    Args:
+        pressure: its name, strength and share.
+        space: of the network.
+        network: as it will be trained.
+        recipe: of the training.
+        images: training images.
 
     Raises:
         UsageError: there is no such penalty, or no slot has a gamma that it could act on.
     """
-    found = check(name, space, network)
-    weights = PENALTIES[name](space)
+    found = check(pressure.name, space, network)
+    weights = PENALTIES[pressure.name](space)
     if weights is None:
         return None
+    return Pull(found, weights, pressure, recipe, images)
+
+
+class Pull:
+    """The penalty of one training, as the loop calls it: between backward and step, with the learning rate."""
+
+    def __init__(
+        self, found: Places, weights: Mapping[str, float], pressure: Pressure, recipe: Recipe, images: int
+    ) -> None:
+        """Bind it.
+
+        Args:
+            found: where the gammas of each slot are.
+            weights: slot -> factor on the strength.
+            pressure: where the strength begins, and the share of channels that shall go.
+            recipe: of the training.
+            images: training images.
+        """
+        self._found, self._weights, self._pressure = found, weights, pressure
+        self._every = max(recipe.steps(images) // _LOOKS, 1)
+        self._early = _early_path(recipe, images)
+        self._done, self._path, self._first = 0, 0.0, 0.0
+        self.strength = pressure.strength
 
     @torch.no_grad()
-    def penalise(model: nn.Module, lr: float) -> None:
-        modules = dict(model.named_modules())
-        for slot, spots in found.items():
+    def __call__(self, network: nn.Module, lr: float) -> None:
+        """Pull every gamma towards zero by one step, and look now and then how far the channels are."""
+        if not self._first:
+            self._first = start_of(network, self._found)
+        if self._done % self._every == 0:
+            self._look(network)
+        self._done, self._path = self._done + 1, self._path + lr
+        for slot, spots in self._found.items():
             for spot in spots:
-                norm = modules[spot.norm]
-                part = slice(spot.start, spot.stop)
-                norm.weight.grad[part].add_(norm.weight[part].sign(), alpha=strength * weights[slot])
+                weight: Any = network.get_submodule(spot.norm).weight
+                if weight.grad is not None:  # else this step left the branch out
+                    part = slice(spot.start, spot.stop)
+                    weight.grad[part].add_(weight[part].sign(), alpha=self.strength * self._weights[slot])
 
-    return penalise
+    def state(self) -> dict[str, float]:
+        """What a checkpoint must hold of it."""
+        return {"strength": self.strength, "done": self._done, "path": self._path, "first": self._first}
+
+    def restore(self, state: Mapping[str, float]) -> None:
+        """Go on from a state."""
+        self.strength, self._done = float(state["strength"]), int(state["done"])
+        self._path, self._first = float(state["path"]), float(state["first"])
+
+    def _look(self, network: nn.Module) -> None:
+        """See that not every channel is dead, and set the strength by how far the share is from zero.
+
+        A gamma that the loss does not defend falls with the path of the learning rate. Where the share is above that
+        line, the loss defends it and the strength grows; where it is below, weight decay helps and the strength falls.
+
+        Raises:
+            AllDeadError: every channel is.
+        """
+        levels = torch.cat(list(levels_of(network, self._found).values())) / self._first
+        dead = float((levels < GONE).float().mean())
+        if dead > _ALL:
+            raise AllDeadError(f"{100 * dead:.0f} % of its channels are dead after {self._done} steps")
+        if not self._pressure.share:
+            return
+        gap = float(levels.quantile(self._pressure.share)) - max(1 - self._path / self._early, 0.0)
+        self.strength = self._pressure.strength * math.exp(_ANSWER * min(gap, 1.0))
+
+
+@torch.no_grad()
+def start_of(network: nn.Module, found: Places) -> float:
+    """The size of the gammas of a network that is not trained yet; those that start at zero are left out."""
+    sizes = torch.cat([gamma(network, spot).abs().float() for spots in found.values() for spot in spots])
+    return float(sizes[sizes > 0].median()) if (sizes > 0).any() else 1.0
 
 
 def _none(space: Space) -> None:

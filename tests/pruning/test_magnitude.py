@@ -76,7 +76,7 @@ def test_drawn_masks_have_the_counts_of_their_rule(vgg):
 
 def test_fresh_weights_are_scaled_to_the_fan_that_is_left():
     """N(0, sqrt(2 / n)) with n = nnz / inputs, as cifar/weight-level/cifar_E.py draws them."""
-    traced = trace("vgg11")
+    traced = trace("vgg11").starting_as("paper")
     network = traced.build(seed=0)
     masks = magnitude.masks_of(Mask(1_000_000, EVEN), traced.space, network, seed=0)
     magnitude.impose(network, masks, rescale=True)
