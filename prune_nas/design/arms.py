@@ -16,50 +16,48 @@ from prune_nas.design.rules import Rule, apply, taper_widths
 from prune_nas.design.space import Space, Widths
 
 UNIFORM = "uniform"
+UNIFORM_ARMS = (UNIFORM, "uniform@macs", "uniform@params", "uniform@latency")
 _RANDOM_SEED = 7919  # random shapes are drawn from their own stream, never from the study's
 
 
 def widths_of_arms(
     space: Space,
     limits: Limits,
+    known: Mapping[str, Widths | None],
     *,
-    found: Widths | None = None,
-    transferred: Widths | None = None,
-    pruned: Widths | None = None,
     rule: Rule | None = None,
     randoms: int,
     seed: int,
+    wanted: Sequence[str] = (),
 ) -> dict[str, list[Widths]]:
     """Arm -> its candidates (one, but for `random`), all within the limits; `base` is not among them.
 
     The first is the subject of the comparison: found, or without a study transferred. Where channels are shuffled there
     is no `inherited`: none of them can be followed into a narrower net.
-    Under one bound the uniform net is matched to the subject by that cost, by macs and by params; under several it
-    is the largest that meets them all.
+    `uniform` is the largest uniform net within the limits. `uniform@macs` and the like match the subject by another
+    cost; they may be over the limits, and are there only where they are wanted.
 
     Args:
         space: of all arms.
         limits: the budget made absolute.
-        found: what the study chose; None where there was none.
-        transferred: another network's rule, applied; None where there is no prior.
-        pruned: what the supernet's scores gave; None where no supernet was trained.
+        known: the arms `found` (what the study chose), `transferred` (another network's rule, applied) and `pruned`
+            (what the supernet's scores gave); None where there is none.
         rule: fitted on `pruned`; None with it.
         randoms: random shapes.
         seed: of the random shapes.
+        wanted: arms that were asked for.
     """
     guided = apply(rule, space, limits) if rule is not None else None
-    known = {"found": found, "transferred": transferred, "pruned": pruned, "guided": guided}
-    arms = {name: [widths] for name, widths in known.items() if widths is not None}
-    if len(limits.bounds) > 1:
-        arms[UNIFORM] = [uniform_widths(space, limits)]
-    else:
-        cost = space.cost(next(iter(arms.values()))[0])
-        for kind in dict.fromkeys([limits.bounds[0][0], "macs", "params"]):
-            arms[f"{UNIFORM}@{kind}"] = [uniform_widths(space, Limits(((kind, cost.of(kind)),)))]
+    arms = {name: [widths] for name, widths in {**known, "guided": guided}.items() if widths is not None}
+    arms[UNIFORM] = [uniform_widths(space, limits)]
+    cost = space.cost(next(iter(arms.values()))[0])
+    for arm in (arm for arm in UNIFORM_ARMS if arm in wanted and arm != UNIFORM):
+        kind = arm.partition("@")[2]
+        arms[arm] = [uniform_widths(space, Limits(((kind, cost.of(kind)),)))]
     arms["taper"] = [taper_widths(space, limits)]
     arms["random"] = [family.random_widths(space, limits, _RANDOM_SEED * (seed + 1) + i) for i in range(randoms)]
-    if pruned is not None and not space.shuffles:
-        arms["inherited"] = [pruned]
+    if "pruned" in arms and not space.shuffles:
+        arms["inherited"] = arms["pruned"]
     return arms
 
 
@@ -130,7 +128,7 @@ def jobs(
     Args:
         space: whose base sets scratch-b's compute.
         arms: budget text -> arm -> candidates.
-        wanted: arms to train; `uniform` stands for every uniform arm.
+        wanted: arms to train.
         schedules: of `scratch-e` and `scratch-b`. The base is trained under scratch-e alone, where the two are the
             same, and the inherited arm under `rewind`.
         seeds: seeds of the finals.
@@ -142,7 +140,7 @@ def jobs(
         if "base" in wanted:
             owed.append(Job("", "base", space.base, seed, "scratch-e", epochs))
         for budget, candidates in arms.items():
-            for arm in (a for a in candidates if a.partition("@")[0] in wanted):
+            for arm in (a for a in candidates if a in wanted):
                 for widths in candidates[arm]:
                     if arm == "inherited":
                         owed.append(Job(budget, arm, widths, seed, REWIND, epochs))

@@ -150,11 +150,15 @@ def amount(kind: str, value: float) -> str:
 
 
 def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least: Cost, base: Cost) -> str:
-    kind = bound.kind
-    share = least.of(kind) / base.of(kind)
+    kind, lowest, whole = bound.kind, least.of(bound.kind), base.of(bound.kind)
     bare = " (a number above 1 without a unit is absolute: millions are written 1.5M)" if bound.unit == "" else ""
-    return (
-        f"budget {bound} allows {amount(kind, limits[kind])}{bare}, but the smallest {space.model} possible "
-        f"(every slot at its floor) has {amount(kind, least.of(kind))}, {share:.4f} of the base; "
-        f"raise the budget to at least {kind}={math.ceil(1e4 * share) / 1e4:g} or lower the floors"
+    said = (
+        f"budget {bound} allows {amount(kind, limits[kind])}{bare}, but the smallest {space.model} possible (every "
+        f"width at its floor) has {amount(kind, lowest)}, {lowest / whole:.4f} of the unpruned network's"
     )
+    if lowest >= whole:
+        return f"{said}. Its {kind} does not depend on widths here: limit macs or params instead"
+    value = (
+        f"{math.ceil(1e3 * lowest) / 1e3:g}ms" if kind == "latency" else f"{math.ceil(1e4 * lowest / whole) / 1e4:g}"
+    )
+    return f"{said}. Raise the budget to at least {kind}={value}, or lower the floors"

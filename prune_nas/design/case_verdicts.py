@@ -9,9 +9,10 @@ from typing import Any
 from prune_nas.design.arms import Key, training_of
 from prune_nas.design.cases import Net
 from prune_nas.design.evidence import Comparison, Summary, by_arm, compare, summarise
+from prune_nas.design.learning import Chance
 from prune_nas.design.records import SCHEMA, Final
 from prune_nas.design.significance import SIGNIFICANT, holm
-from prune_nas.design.verdict import about_failures
+from prune_nas.design.verdict import FAILED, about_failures, withheld
 
 _E, _B, _TUNED, _REWOUND = "scratch-e", "scratch-b", "fine-tune", "rewind"
 _RIVALS = ("uniform@params", "uniform@macs", "uniform", "guided", "taper", "random")
@@ -50,10 +51,8 @@ class Pair:
         own = self.comparison
         if own.same or own.low is None or own.high is None or self.adjusted is None:
             return own.sentence()
-        gap = f"{100 * own.difference:+.1f} points"
-        span = f"95 % CI {100 * own.low:+.1f} to {100 * own.high:+.1f}, n={own.n}"
-        found = "significant" if self.significant else "not significant"
-        return f"{own.left} against {own.right}: {gap} ({span}); {found} (p = {self.adjusted:.2g}, {self.tests} pairs)"
+        found = "Significant" if self.significant else "Not significant"
+        return f"{own.sentence()} {found} over all pairs (p = {self.adjusted:.2g}, {self.tests} pairs)."
 
 
 def pairs_of(finals: Sequence[Final]) -> list[Pair]:
@@ -132,13 +131,11 @@ def verdicts(
                 "schema": SCHEMA,
                 "budget": case,
                 "subject": "pruned",
-                "headline": sentences[0] if sentences else "no comparison yet: no two arms share a seed",
+                "headline": sentences[0] if sentences else "No comparison yet: no two arms share a seed.",
                 "sentences": [
                     *sentences[1:],
                     *about_failures(failures[case]),
                     *_about(case, left),
-                    f"non-uniformity of the pruned shape: {non_uniformity[case]:.2f} (deviation of its keep ratios "
-                    "over their mean)",
                 ],
                 "non_uniformity": round(non_uniformity[case], 4),
                 "comparisons": [
@@ -150,9 +147,20 @@ def verdicts(
                     for pair in own
                 ],
                 "deploy": _deploy(summaries, case),
+                "learnt": True,
             }
         )
     return said
+
+
+def unless_untrained(said: dict[str, Any], finals: Iterable[Final], chance: Chance) -> dict[str, Any]:
+    """A case's verdict as it is, or withheld where no network of the case is better than guessing."""
+    own = summarise(row for row in finals if row.budget in (said["budget"], ""))
+    best = max((line.val_accuracy for line in own), default=1.0)
+    if not said["learnt"] or chance.is_beaten(best):
+        return said
+    failed = {name: why for name, _, why in (s.partition(FAILED) for s in said["sentences"] if FAILED in s)}
+    return {**withheld(said["budget"], said["subject"], best, chance, failed), "non_uniformity": said["non_uniformity"]}
 
 
 def _nothing_left(case: str, failures: Mapping[str, str]) -> dict[str, Any]:
@@ -160,11 +168,12 @@ def _nothing_left(case: str, failures: Mapping[str, str]) -> dict[str, Any]:
         "schema": SCHEMA,
         "budget": case,
         "subject": "pruned",
-        "headline": "nothing was pruned: the training of every network failed",
+        "headline": "Nothing was pruned: the training of every network failed.",
         "sentences": about_failures(failures),
         "non_uniformity": None,
         "comparisons": [],
         "deploy": None,
+        "learnt": False,
     }
 
 
@@ -172,10 +181,10 @@ def _about(case: str, nets: Sequence[Net]) -> list[str]:
     """What became of the ratio."""
     asked, removed = case.partition("=")[2], [net.removed for net in nets]
     span = f"{100 * min(removed):.1f}" + (f" to {100 * max(removed):.1f}" if max(removed) - min(removed) > 5e-4 else "")
-    said = [f"asked to remove {asked} of the {nets[0].unit}, it removed {span} %"]
+    said = [f"It removed {span} % of the {nets[0].unit} (asked: {asked})."]
     if floored := sorted({slot for net in nets for slot in net.floored}):
-        fate = "would have vanished, or nearly: kept at the floor" if nets[0].widths else "lost all weights"
-        said.append(f"{', '.join(floored)} {fate}")
+        fate = "would have lost nearly all channels: they stay at the floor" if nets[0].widths else "lost all weights"
+        said.append(f"{', '.join(floored)} {fate}.")
     return said
 
 

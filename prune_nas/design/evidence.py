@@ -1,8 +1,10 @@
 """From the rows of the finals to statements: summaries with n and spread, paired intervals, a verdict.
 
 Every comparison is paired by seed, since two arms trained with one seed see the same batches. The interval is
-Student's t over the per-seed differences. Nothing here chooses a network: the finals' test accuracies are read
-here for the first time, and what to deploy is chosen by validation accuracy alone.
+Student's t over the per-seed differences. A comparison is in one of three states: better or worse (the interval lies
+beside 0, from three seeds on), equivalent (it lies within half a point), undecided (anything else). Nothing here
+chooses a network: the finals' test accuracies are read here for the first time, and what to deploy is chosen by
+validation accuracy alone.
 """
 
 from __future__ import annotations
@@ -15,13 +17,17 @@ from statistics import fmean, median, stdev
 
 from prune_nas.design.records import KEPT, Final
 from prune_nas.design.significance import p_value, spread_of
+from prune_nas.design.subject import count
+from prune_nas.design.words import ARMS, capital, span, spoken
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.005  # accuracies whose interval lies within half a point of each other are called equivalent
-_USELESS = 0.5  # an interval that is wider says nothing
+FEWEST = 3  # seeds, below which there is no interval
+_DECIDING = 0.01  # half the width of an interval that decides a difference of a point
+_MOST_SEEDS = 1000
+_APART = 0.02  # macs of two sides that differ by more stand in the sentence
 RANDOM_BEST = "random (best)"
 FORMER = "former "  # the prefix of an arm whose candidate has been replaced
-UNIFORM_ARMS = ("uniform", "uniform@macs", "uniform@params", "uniform@latency")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +35,8 @@ class Summary:
     """One line of the finals' table: an arm under a schedule, over its seeds.
 
     Accuracies are in [0, 1]; `std` is the sample standard deviation of the test accuracy over `n` seeds (None at
-    n = 1); `train_macs` is the mean of one training.
+    n = 1); `train_macs` is the mean of one training. `candidate` is the digest of its widths, empty where there are
+    several.
     """
 
     budget: str
@@ -44,11 +51,27 @@ class Summary:
     test_accuracy: float
     std: float | None
     train_macs: int
+    candidate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A paired difference in test accuracy, left minus right; interval and p-value are None where `interval` is."""
+    """A paired difference in test accuracy, left minus right.
+
+    Attributes:
+        left: arm, with its schedule unless both sides are scratch-e.
+        right: the same of the rival.
+        schedule: of both sides, or of each.
+        n: seeds that both were trained with.
+        difference: mean over the seeds.
+        low: of the 95 % interval; None below three seeds, and where the differences do not vary.
+        high: of the interval.
+        same: whether both are one network, trained once.
+        p: two-sided p-value under Student's t; None where `low` is.
+        left_macs: of the left network.
+        right_macs: of the right one.
+        spread: standard deviation of the differences; None where they do not vary.
+    """
 
     left: str
     right: str
@@ -59,57 +82,96 @@ class Comparison:
     high: float | None
     same: bool = False
     p: float | None = None
+    left_macs: int = 0
+    right_macs: int = 0
+    spread: float | None = None
 
     @property
     def outcome(self) -> str:
-        """`same` (one network), `beats`, `loses`, `equivalent` or `undecided`."""
+        """`same` (one network), `better`, `worse`, `equivalent` or `undecided`."""
         if self.same:
             return "same"
         if self.low is None or self.high is None:
             return "undecided"
         if self.low > 0:
-            return "beats"
+            return "better"
         if self.high < 0:
-            return "loses"
+            return "worse"
         if self.low >= -EQUIVALENCE and self.high <= EQUIVALENCE:
             return "equivalent"
         return "undecided"
 
     def sentence(self) -> str:
-        """The comparison in words, with its interval and n."""
+        """The comparison in words, with its interval and n, and the macs of both sides where they differ."""
+        left, right = _spoken(self.left), _spoken(self.right)
         if self.same:
-            return f"{self.left} is the {self.right} net: the two are one network, and share their trainings"
+            return capital(f"{left} and {right} have the same widths, so they were trained once.")
         gap = f"{100 * self.difference:+.1f} points"
-        if self.low is None or self.high is None:
-            return f"{self.left} against {self.right}: {gap} at n={self.n}; run more seeds for an interval"
-        span = f"95 % CI {100 * self.low:+.1f} to {100 * self.high:+.1f}, n={self.n}"
-        match self.outcome:
-            case "beats" | "loses":
-                verb = "beats" if self.outcome == "beats" else "loses to"
-                return f"{self.left} {verb} {self.right} by {abs(100 * self.difference):.1f} points ({span})"
-            case "equivalent":
-                return (
-                    f"{self.left} and {self.right} are equivalent: {gap}, the interval lies within "
-                    f"{100 * EQUIVALENCE:g} points ({span})"
-                )
-            case _ if self.high - self.low > _USELESS:
-                return f"{self.left} against {self.right} is undecided: {gap}, too few (n={self.n}); run more seeds"
-            case _:
-                return f"{self.left} against {self.right} is undecided: {gap} ({span}); run more seeds"
+        said = f"{left} against {right}: undecided, {gap} (n = {self.n})"
+        if self.low is not None and self.high is not None:
+            interval_ = span(self.low, self.high, self.n)
+            match self.outcome:
+                case "better":
+                    said = f"{left} is better than {right} by {100 * self.difference:.1f} points ({interval_})"
+                case "worse":
+                    turned = span(-self.high, -self.low, self.n)
+                    said = f"{left} is worse than {right} by {-100 * self.difference:.1f} points ({turned})"
+                case "equivalent":
+                    within = f"within {100 * EQUIVALENCE:g} points"
+                    said = f"{left} and {right} are equivalent: {gap} ({interval_}, {within})"
+                case _:
+                    said = f"{left} against {right}: undecided, {gap} ({interval_})"
+        elif self.n >= FEWEST:
+            said = (
+                f"{left} against {right}: undecided. All {self.n} seeds differ by {gap}, so there is no spread to make "
+                "an interval of"
+            )
+        return capital(f"{said}{self._about_macs()}.")
+
+    def _about_macs(self) -> str:
+        if not (self.left_macs and self.right_macs) or abs(self.right_macs / self.left_macs - 1) <= _APART:
+            return ""
+        right, share = capital(_spoken(self.right)), f"{100 * self.right_macs / self.left_macs:.0f} %"
+        return f". {right} has {share} of the macs: {count(self.right_macs)} against {count(self.left_macs)}"
+
+
+def _spoken(name: str) -> str:
+    """An arm that may have its schedule behind it, in words."""
+    if name in ARMS:
+        return ARMS[name]
+    arm, sign, schedule = name.rpartition(" (")
+    return f"{spoken(arm)} ({schedule}" if sign else name
 
 
 def interval(differences: Sequence[float]) -> tuple[float, float] | None:
     """Student's t interval of the mean of paired differences of accuracies at 95 %, within what those can differ by.
 
-    None where they have no spread (`significance.spread_of`).
+    None below three of them, and where they have no spread (`significance.spread_of`).
     """
     n, spread = len(differences), spread_of(differences)
-    if spread is None:
+    if spread is None or n < FEWEST:
         return None
+    half = _half(spread, n)
+    return max(fmean(differences) - half, -1.0), min(fmean(differences) + half, 1.0)
+
+
+def seeds_needed(comparisons: Iterable[Comparison]) -> int | None:
+    """Seeds at which a difference of one point would be decided in the most spread of these comparisons.
+
+    None where nothing is known of their spread, or where a thousand seeds are too few.
+    """
+    spreads = [one.spread for one in comparisons if one.spread is not None]
+    if not spreads:
+        return None
+    enough = (n for n in range(FEWEST, _MOST_SEEDS) if _half(max(spreads), n) <= _DECIDING)
+    return next(enough, None)
+
+
+def _half(spread: float, n: int) -> float:
+    """Half the width of the interval of a mean of n differences."""
     from scipy.special import stdtrit  # noqa: PLC0415 - it takes a quarter of a second, and no run begins with it
 
-    half = float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * spread / math.sqrt(n)
-    return max(fmean(differences) - half, -1.0), min(fmean(differences) + half, 1.0)
+    return float(stdtrit(n - 1, 0.5 + CONFIDENCE / 2)) * spread / math.sqrt(n)
 
 
 def per_seed(finals: Iterable[Final]) -> dict[int, Final]:
@@ -195,6 +257,7 @@ def summarise(finals: Iterable[Final]) -> list[Summary]:
                 test_accuracy=fmean(tests),
                 std=stdev(tests) if len(tests) > 1 else None,
                 train_macs=round(fmean(row.train_macs for row in picked)),
+                candidate=rows[0].candidate if len({row.candidate for row in rows}) == 1 else "",
             )
         )
     return summaries
@@ -221,7 +284,10 @@ def compare(left: Iterable[Final], right: Iterable[Final]) -> Comparison | None:
         difference=fmean(differences),
         low=low,
         high=high,
-        p=p_value(differences),
+        p=p_value(differences) if len(differences) >= FEWEST else None,
+        left_macs=a.macs,
+        right_macs=b.macs,
+        spread=spread_of(differences),
         same=all(ours[s].candidate == theirs[s].candidate != "" and a.epochs == b.epochs for s in seeds)
         and not {a.schedule, b.schedule} & set(KEPT),
     )

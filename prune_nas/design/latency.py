@@ -21,6 +21,7 @@ from prune_nas.design import family
 from prune_nas.design.budget import Limits
 from prune_nas.design.projection import project, uniform_widths
 from prune_nas.design.space import Space, Widths
+from prune_nas.design.words import capital, spoken
 
 MULTIPLES = (8, 16, 32)
 _NEAR = 3.0  # how much more a network near the limit weighs in the fit
@@ -121,11 +122,12 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
         return None
     if math.log(_least(measured[arm], measured["base"])) <= _SLOWER_THAN_MACS * math.log(macs):
         return (
-            "latencies vary too much here to say whether time fell as macs did "
-            f"({arm} {_spoken(measured[arm])} ms, base {_spoken(measured['base'])} ms; medians, and half a quartile "
-            "range to either side): measure again on an idle machine"
+            "Times vary too much here to say whether time fell as macs did "
+            f"({arm}: {_spoken(measured[arm])} ms, base: {_spoken(measured['base'])} ms; medians, and half a quartile "
+            "range to either side). Measure again on an idle machine."
         )
-    said = f"{arm} has {100 * macs:.0f} % of the base's macs but takes {100 * time:.0f} % of its time"
+    share, slow = f"{100 * macs:.0f} %", f"{100 * time:.0f} %"
+    said = capital(f"{spoken(arm)} has {share} of the unpruned network's macs but takes {slow} of its time.")
     names = {multiple: f"{arm} in multiples of {multiple}" for multiple in MULTIPLES}
     before = measured[arm]
     gains = {
@@ -135,12 +137,12 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
     }
     best = min(gains, key=lambda multiple: gains[multiple].median_ms, default=None)
     if best is None:
-        return f"{said}; rounding widths to multiples of {', '.join(map(str, MULTIPLES))} brings no clear gain"
-    share = space.cost(arms[names[best]]).macs / base
+        return f"{said} Widths in multiples of {', '.join(map(str, MULTIPLES))} bring no clear gain."
+    rounded = space.cost(arms[names[best]]).macs / base
     return (
-        f"{said}; the same shape in multiples of {best} takes {_spoken(gains[best])} ms instead of {_spoken(before)} "
-        f"(medians, and half a quartile range to either side) at {100 * share:.0f} % of the macs: set "
-        f"multiple = {best} in a --space file"
+        f"{said} The same shape in multiples of {best} takes {_spoken(gains[best])} ms instead of {_spoken(before)} "
+        f"(medians, and half a quartile range to either side) at {100 * rounded:.0f} % of the macs: set "
+        f"multiple = {best} in a --space file."
     )
 
 

@@ -12,7 +12,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 
 _ROUNDING = 0.1  # a non-uniformity below this is rounding
-FLAT = "within noise of uniform"
+FLAT = "undecided against uniform scaling"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +99,9 @@ class Stability:
             agree = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
             about += f", spread {self.noise:.2f} over {self.patterns} patterns{agree}"
         if self.is_uniform:
-            return f"the pattern is {FLAT} ({about}): scale uniformly"
+            return f"The pattern is {FLAT} ({about}): scale uniformly."
         than = "" if self.noise is None else " by more than its noise"
-        return f"the pattern differs from uniform{than} ({about})"
+        return f"The pattern differs from uniform scaling{than} ({about})."
 
 
 def stability(patterns: Sequence[Pattern]) -> Stability:

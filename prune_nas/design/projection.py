@@ -1,6 +1,7 @@
 """Bringing keep ratios onto a budget: one scalar for one bound, a scalar and a tilt for two.
 
-Everything is a bisection on a monotone function: widths never shrink when the scale grows, so cost never falls.
+Everything is a bisection on a monotone function: widths never shrink when the scale grows, so cost never falls. What
+rounding leaves of a bound is then filled by the same rule for every shape, so that rivals have equal costs.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 
 from prune_nas.design.budget import Limits
+from prune_nas.design.parts import Slot
 from prune_nas.design.space import Space, Widths
 
 _STEPS = 45
@@ -26,7 +28,7 @@ def largest(admits: Callable[[float], bool], low: float, high: float) -> float:
 
 
 def project(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
-    """Scale `keep` as one until its first bound binds.
+    """Scale `keep` as one until its first bound binds, and fill what rounding leaves slot by slot (`filled`).
 
     Args:
         space: whose slots `keep` names.
@@ -34,9 +36,13 @@ def project(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
         limits: must admit the narrowest network of the space (as `Budget.limits` checked).
 
     Returns:
-        Widths within the limits, such that the next larger scale that changes any width is over them; every slot
-        at its ceiling where the limits bind nothing.
+        Widths within the limits; every slot at its ceiling where the limits bind nothing.
     """
+    return filled(space, keep, limits, scaled(space, keep, limits))
+
+
+def scaled(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
+    """The largest widths within the limits that one scalar times `keep` gives, rounded; arguments as of `project`."""
 
     def at(scale: float) -> Widths:
         return space.snap({name: scale * ratio for name, ratio in keep.items()})
@@ -45,17 +51,44 @@ def project(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
     return at(largest(lambda scale: limits.admits(space.cost(at(scale))), 0.0, high))
 
 
+def filled(space: Space, keep: Mapping[str, float], limits: Limits, widths: Widths) -> Widths:
+    """Widths that are raised by one step wherever that still fits, so that rounding leaves as little as it can.
+
+    The scalar of `scaled` stops at the first step that does not fit, and all slots that would step at the same scalar
+    stop with it. Here every slot takes its own next step, in the order of the scalars at which they come. No slot is
+    raised twice: further steps would change the shape.
+
+    Args:
+        space: whose slots `keep` names.
+        keep: positive numbers per slot.
+        limits: admit `widths`.
+        widths: what `scaled` gave.
+    """
+    found = dict(widths)
+
+    def next_scale(slot: Slot) -> float:
+        return (found[slot.name] + slot.multiple / 2) / (keep[slot.name] * slot.ceiling)
+
+    open_slots = [slot for slot in space.slots if found[slot.name] + slot.multiple <= slot.ceiling]
+    for slot in sorted(open_slots, key=next_scale):
+        raised = {**found, slot.name: found[slot.name] + slot.multiple}
+        if limits.admits(space.cost(raised)):
+            found = raised
+    return Widths(found)
+
+
 def uniform_widths(space: Space, limits: Limits) -> Widths:
     """The uniform net: one keep ratio for all slots, the largest within the limits."""
     return project(space, {slot.name: 1.0 for slot in space.slots}, limits)
 
 
 def fill_both(space: Space, keep: Mapping[str, float], limits: Limits) -> Widths:
-    """Scale and tilt `keep` so that two bounds bind: widths ~ s * keep * r^stage.
+    """Scale and tilt `keep` so that two bounds bind: widths ~ s * keep * r^stage, filled slot by slot.
 
     Under one bound, or where no tilt fills the second, the result is the projection at the best tilt found.
     """
-    return _tilted(space, keep, limits, tilt_to_fill(space, keep, limits))
+    tilted = _tilt(space, keep, tilt_to_fill(space, keep, limits))
+    return project(space, tilted, limits)
 
 
 def tilt_to_fill(space: Space, keep: Mapping[str, float], limits: Limits) -> float:
@@ -68,7 +101,7 @@ def tilt_to_fill(space: Space, keep: Mapping[str, float], limits: Limits) -> flo
         return 0.0
 
     def shares(log_r: float) -> dict[str, float]:
-        cost = space.cost(_tilted(space, keep, limits, log_r))
+        cost = space.cost(scaled(space, _tilt(space, keep, log_r), limits))
         return {kind: cost.of(kind) / limit for kind, limit in limits.bounds}
 
     def binding(log_r: float) -> str:
@@ -79,8 +112,13 @@ def tilt_to_fill(space: Space, keep: Mapping[str, float], limits: Limits) -> flo
     edge = -_STEEPEST if first == "params" else _STEEPEST
     turn = largest(lambda size: binding(math.copysign(size, edge)) == first, 0.0, _STEEPEST)
     near = [0.0, *(math.copysign(turn + delta, edge) for delta in (0.0, 1e-9, 1e-4, 1e-3, 1e-2))]
-    return max(near, key=lambda log_r: min(shares(log_r).values()))
+
+    def emptiest(log_r: float) -> float:
+        cost = space.cost(project(space, _tilt(space, keep, log_r), limits))
+        return min(cost.of(kind) / limit for kind, limit in limits.bounds)
+
+    return max(near, key=emptiest)
 
 
-def _tilted(space: Space, keep: Mapping[str, float], limits: Limits, log_r: float) -> Widths:
-    return project(space, {s.name: keep[s.name] * math.exp(log_r * s.stage) for s in space.slots}, limits)
+def _tilt(space: Space, keep: Mapping[str, float], log_r: float) -> dict[str, float]:
+    return {s.name: keep[s.name] * math.exp(log_r * s.stage) for s in space.slots}

@@ -1,4 +1,4 @@
-"""The verdict of a budget: what was found, how it stands against its rivals, and what to deploy."""
+"""The verdict of a budget: how what was found stands against its rivals, and what to deploy."""
 
 from __future__ import annotations
 
@@ -7,31 +7,35 @@ from dataclasses import asdict
 from types import MappingProxyType
 from typing import Any
 
+from prune_nas.design.arms import UNIFORM_ARMS
 from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import (
     EQUIVALENCE,
     RANDOM_BEST,
-    UNIFORM_ARMS,
     Comparison,
     Summary,
     by_arm,
     compare,
+    seeds_needed,
     summarise,
 )
+from prune_nas.design.learning import Chance
 from prune_nas.design.records import SCHEMA, Expense, Final
 from prune_nas.design.space import Space
+from prune_nas.design.words import capital, percent, spoken
 
-_LEARNT = 0.02  # an accuracy that makes up less of the way from guessing to certainty is guessing
 _FLOORED = 0.3  # of the slots, from which their floors are named
-_FLAT = 0.1  # below this non-uniformity a shape is uniform scaling but for rounding and noise
 _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
 _RIVALS = ("transferred", "guided", "pruned", "taper", "random", "inherited")
 _PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
+FAILED = " failed and is in no comparison: "
+_NONE = Chance(0.0, 1)
 _NO_SCRATCH_B = (
-    "what uniform and the taper, which need no search, reach with the base's whole training compute (scratch-b) was "
-    "not trained here; add it with --schedules scratch-b --arms {},uniform,taper"
+    "Not tested: uniform scaling and the taper with the training compute of the unpruned network. They are the fairest "
+    "rivals. Add them: repeat the command with --schedules scratch-b --arms {},uniform,taper."
 )
+OF_SUPERNET = ("pruned", "guided", "inherited")  # the arms whose widths are read from the supernet's scores
 Groups = Mapping[tuple[str, str], Sequence[Final]]
 
 
@@ -39,98 +43,110 @@ def verdict(
     budget: str,
     limits: Limits,
     finals: Sequence[Final],
-    non_uniformity: float,
     within: Collection[str],
     failures: Mapping[str, str] = MappingProxyType({}),
     subject: str = "found",
+    *,
+    chance: Chance = _NONE,
+    noise: str = "",
 ) -> dict[str, Any]:
     """An element of `verdict.json`.
 
     Args:
         budget: canonical text.
-        limits: the budget made absolute; decides which uniform net is the rival.
+        limits: the budget made absolute.
         finals: all rows of `finals.csv`.
-        non_uniformity: of the subject's shape (`patterns.non_uniformity`).
         within: the arms that meet the budget; one of them may be deployed.
         failures: final trainings that failed, and why.
         subject: the arm that is compared with all others: `found`; where nothing was searched `transferred`; where
             nothing was transferred `pruned`.
+        chance: what guessing reaches on the validation images.
+        noise: that the supernet did not learn, in a sentence; then no arm is deployed whose widths come from it.
     """
     own = [row for row in finals if row.budget in (budget, "")]
+    summaries = summarise(own)
+    best = max((line.val_accuracy for line in summaries), default=1.0)
+    if not chance.is_beaten(best):
+        return withheld(budget, subject, best, chance, failures)
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
     against, longer = _comparisons(groups, limits, subject), _at_equal_compute(groups, subject)
     lacking = [] if any((arm, _LONG) in groups for arm in _PLAIN) else [_NO_SCRATCH_B.format(subject)]
+    chosen = [line for line in summaries if line.arm in within or line.arm.removesuffix(_BEST) in within]
+    allowed = [
+        line for line in chosen if chance.is_beaten(line.val_accuracy) and not (noise and line.arm in OF_SUPERNET)
+    ]
     return {
         "schema": SCHEMA,
         "budget": budget,
         "subject": subject,
-        "headline": _headline(against, subject, "weights" if limits.bounds[0][0] == "weights" else "widths"),
+        "headline": " ".join(filter(None, [noise, _headline(against, subject)])),
         "sentences": [
             *(comparison.sentence() for comparison in against[1:]),
             *(comparison.sentence() for comparison in longer),
             *lacking,
+            *_about_seeds([*against, *longer]),
             *about_failures(failures),
             *_about_larger(own, within, limits),
-            _about_shape(non_uniformity, subject, same=bool(against) and against[0].same),
         ],
-        "non_uniformity": round(non_uniformity, 4),
         "comparisons": [{**asdict(c), "outcome": c.outcome} for c in (*against, *longer)],
-        "deploy": _deploy(summarise(own), within, subject),
+        "deploy": _deploy(allowed, subject),
+        "learnt": True,
     }
 
 
-def unless_untrained(said: dict[str, Any], finals: Iterable[Final], classes: int) -> dict[str, Any]:
-    """The verdict as it is, or withheld where no arm is better than guessing: nets that learnt nothing are all alike.
-
-    Args:
-        said: from `verdict`.
-        finals: all rows of `finals.csv`.
-        classes: of the data set; guessing is right once in so many.
-    """
-    own = summarise(row for row in finals if row.budget in (said["budget"], ""))
-    best = max((line.test_accuracy for line in own), default=1.0)
-    if best - 1 / classes >= _LEARNT * (1 - 1 / classes):
-        return said
-    headline = (
-        f"nothing can be compared: no arm learnt to tell the classes apart (the best has {100 * best:.1f} %, guessing "
-        f"{100 / classes:.1f} %); train longer (--epochs), on more images (--train-size) or a wider net (--base-width)"
-    )
-    failed = [sentence for sentence in said["sentences"] if _FAILED in sentence]
-    return {**said, "headline": headline, "sentences": failed, "comparisons": [], "deploy": None}
+def withheld(budget: str, subject: str, best: float, chance: Chance, failures: Mapping[str, str]) -> dict[str, Any]:
+    """The verdict where no network is better than guessing: those that learnt nothing are all alike."""
+    return {
+        "schema": SCHEMA,
+        "budget": budget,
+        "subject": subject,
+        "headline": (
+            f"Nothing can be compared: no network learnt to tell the classes apart. The best has {percent(best)} on "
+            f"validation, guessing gives {percent(chance.guessing)}. Train longer (--epochs), or with another "
+            "--optimizer."
+        ),
+        "sentences": about_failures(failures),
+        "comparisons": [],
+        "deploy": None,
+        "learnt": False,
+    }
 
 
 def _comparisons(groups: Groups, limits: Limits, subject: str) -> list[Comparison]:
     """The subject against every rival under one schedule: scratch-e where it was trained, else scratch-b.
 
-    The uniform net that is matched on the bounded cost comes first: it is the headline's rival.
+    The uniform network of the budgeted cost comes first. Rivals that are one network are compared once, under the first
+    of their names.
     """
+    bounded = limits.bounds[0][0]
+    uniform = sorted(UNIFORM_ARMS, key=lambda arm: arm not in ("uniform", f"uniform@{bounded}"))
     schedule = _MAIN if (subject, _MAIN) in groups else _LONG
     own = groups.get((subject, schedule), ())
-    bounded = limits.bounds[0][0]
-    uniform = sorted(UNIFORM_ARMS, key=lambda arm: arm.endswith(f"@{bounded}") or arm == "uniform", reverse=True)
     rivals = [
         groups.get((arm, _REWIND if arm == "inherited" else schedule), ())
         for arm in (*uniform, *_RIVALS)
         if arm != subject
     ]
-    return [comparison for rival in rivals if (comparison := compare(own, rival)) is not None]
+    seen: set[frozenset[tuple[str, int, str]]] = set()
+    found = []
+    for rival in rivals:
+        trainings = frozenset((row.candidate, row.seed, row.schedule) for row in rival)
+        if trainings not in seen and (comparison := compare(own, rival)) is not None:
+            seen.add(trainings)
+            found.append(comparison)
+    return found
 
 
-_FAILED = "failed and is in no comparison"
-_ADVICE = {"widths": "scale this network uniformly", "weights": "spread the weights evenly"}
-_RIVAL = {"widths": "uniform scaling", "weights": "an even spread"}
-
-
-def _headline(comparisons: Sequence[Comparison], subject: str, what: str) -> str:
+def _headline(comparisons: Sequence[Comparison], subject: str) -> str:
     if not comparisons:
-        return f"no comparison yet: the finals hold no seed on which both {subject} and a rival were trained"
+        return f"No comparison yet: the finals hold no seed on which both {spoken(subject)} and a rival were trained."
     first = comparisons[0]
     if not first.right.startswith("uniform"):
         return first.sentence()
-    if first.outcome in ("equivalent", "same"):
-        return f"{first.sentence()}; {_ADVICE[what]}"
-    if subject == "transferred" and first.outcome in ("undecided", "loses"):
-        return f"{first.sentence()}; no gain over {_RIVAL[what]} was shown"
+    if first.same:
+        return "The search ended at uniform scaling: both have the same widths, so they were trained once."
+    if subject == "transferred" and first.outcome in ("undecided", "worse", "equivalent"):
+        return f"{first.sentence()} No gain over uniform scaling was shown."
     return first.sentence()
 
 
@@ -138,42 +154,49 @@ def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     """What the base's whole compute makes of shapes that need no search: at equal epochs a small net trains on less."""
     own = [(subject, _LONG if (subject, _LONG) in groups else _MAIN)] if (subject, _MAIN) in groups else []
     against = (*own, ("base", _MAIN))  # under scratch-b alone the subject was compared already
-    pairs = [
-        compare(groups[arm, _LONG], groups[rival])
-        for arm in _PLAIN
-        for rival in against
-        if (arm, _LONG) in groups and rival in groups
+    found, seen = [], set()
+    for arm in _PLAIN:
+        rows = groups.get((arm, _LONG), ())
+        trainings = frozenset((row.candidate, row.seed) for row in rows)
+        if trainings in seen:  # another name of a network that was compared already
+            continue
+        seen.add(trainings)
+        found += [compare(rows, groups[rival]) for rival in against if rival in groups]
+    return [pair for pair in found if pair is not None and not pair.same]
+
+
+def _about_seeds(comparisons: Sequence[Comparison]) -> list[str]:
+    """How many seeds would decide a difference of a point, said once for all that is undecided."""
+    open_ones = [one for one in comparisons if one.outcome == "undecided"]
+    if not open_ones:
+        return []
+    n, needed = min(one.n for one in open_ones), seeds_needed(open_ones)
+    many = "1 comparison is" if len(open_ones) == 1 else f"{len(open_ones)} comparisons are"
+    if needed is None:
+        return [f"{many} undecided at n = {n}. Repeat the command with --seeds 3 or more."]
+    return [
+        f"{many} undecided at n = {n}. To decide a difference of one point, about {needed} seeds are needed: repeat "
+        f"the command with --seeds {needed}."
     ]
-    return [pair for pair in pairs if pair is not None]
 
 
 def _about_larger(own: Iterable[Final], within: Collection[str], limits: Limits) -> list[str]:
-    """Which arms are over the budget, since they are matched to the subject by another cost."""
-    kinds = [kind for kind, _ in limits.bounds]
+    """Which arms are over the budget: they were asked for, and are matched to the subject by another cost."""
+    bounds = [(kind, limit) for kind, limit in limits.bounds if kind in ("macs", "params")]
     over = {
-        row.arm: ", ".join(f"{getattr(row, kind):,} {kind}" for kind in kinds if hasattr(row, kind))
+        row.arm: ", ".join(f"{getattr(row, kind):,} of {limit:,.0f} {kind}" for kind, limit in bounds)
         for row in own
         if row.arm in UNIFORM_ARMS and row.arm not in within
     }
-    if not over:
-        return []
-    spoken = "; ".join(f"{arm} ({cost})" if cost else arm for arm, cost in over.items())
-    return [f"over the budget, there for comparison at another equal cost, and never to deploy: {spoken}"]
+    return [
+        capital(f"{spoken(arm)} is over the budget{f' ({cost})' if cost else ''}. It is a rival only, and never used.")
+        for arm, cost in over.items()
+    ]
 
 
 def about_failures(failures: Mapping[str, str]) -> list[str]:
     """A sentence for every training that failed, and why."""
-    return [f"{name} {_FAILED}: {why}" for name, why in failures.items()]
-
-
-def _about_shape(non_uniformity: float, subject: str, *, same: bool) -> str:
-    tail = ": within rounding of uniform scaling" if non_uniformity < _FLAT else ""
-    if same and not tail:
-        tail = "; it is the uniform net all the same: floors and rounding make the difference"
-    return (
-        f"non-uniformity of the {subject} shape: {non_uniformity:.2f} "
-        f"(deviation of its keep ratios over their mean){tail}"
-    )
+    return [f"{name}{FAILED}{why}" for name, why in failures.items()]
 
 
 def about_floors(space: Space, widths: Mapping[str, int]) -> list[str]:
@@ -183,28 +206,40 @@ def about_floors(space: Space, widths: Mapping[str, int]) -> list[str]:
     if floored < _FLOORED * len(room) or not floored:
         return []
     return [
-        f"{floored} of {len(room)} slots lie at their floor, so that the budget leaves little to choose: take a wider "
-        "base, a looser budget, or lower floors in a --space file"
+        f"{floored} of {len(room)} widths lie at their floor, so the budget leaves little to choose. Take a wider "
+        "network, a looser budget, or lower floors in a --space file."
     ]
 
 
-def about_search(budget: str, base: int, expenses: Iterable[Expense]) -> list[str]:
-    """What a budget's search cost, in trainings of the base, which takes `base` training macs."""
-    costs = [e for e in expenses if e.phase == "supernet" or (e.phase == "study" and e.budget == budget)]
-    spent = sum(e.train_macs for e in costs)
-    if not spent:
-        return []
-    phases = "supernet and this budget's study" if any(e.phase == "supernet" for e in costs) else "this budget's study"
-    return [f"the search ({phases}) cost {spent / base:.1f} trainings of the base"]
+def about_shape(keeps: Sequence[float], subject: str) -> str:
+    """How unevenly a shape keeps the channels of its layers.
+
+    Args:
+        keeps: share of the channels that each slot keeps.
+        subject: the arm.
+    """
+    mean = sum(keeps) / len(keeps)
+    return (
+        f"The layers of {spoken(subject)} keep {100 * min(keeps):.0f} % to {100 * max(keeps):.0f} % of their channels, "
+        f"{100 * mean:.0f} % on average."
+    )
 
 
-def _deploy(summaries: Iterable[Summary], within: Collection[str], subject: str) -> dict[str, Any] | None:
-    """The arm to use: the best mean validation accuracy among those within the budget; the test split has no say.
+def search_cost(budget: str, expenses: Iterable[Expense]) -> tuple[int, float, str]:
+    """Training macs and seconds of a budget's search, and its phases in words."""
+    costs = [e for e in expenses if e.phase in ("supernet", "probe") or (e.phase == "study" and e.budget == budget)]
+    names = {"probe": "choice of the optimizer", "supernet": "supernet", "study": "study"}
+    phases = [word for phase, word in names.items() if any(e.phase == phase and e.train_macs for e in costs)]
+    return sum(e.train_macs for e in costs), sum(e.seconds for e in costs), ", ".join(phases)
 
-    Of arms within half a point of the best the subject is taken, then a uniform net, a random shape last: less than
+
+def _deploy(lines: Sequence[Summary], subject: str) -> dict[str, Any] | None:
+    """The arm to use: the best mean validation accuracy; the test split has no say.
+
+    Of arms within half a point of the best the subject is taken, then uniform scaling, random widths last: less than
     that says nothing. `random` stands for the median of several nets and is no net itself; its best one may be chosen.
     """
-    own = [s for s in summaries if s.budget and s.arm.removesuffix(_BEST) in within and s.candidates == 1]
+    own = [s for s in lines if s.budget and s.candidates == 1]
     if not own:
         return None
     order = (subject, *UNIFORM_ARMS)

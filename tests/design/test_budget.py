@@ -1,3 +1,6 @@
+import re
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -56,8 +59,20 @@ def test_an_unreachable_budget_names_the_smallest_possible_cost():
     with pytest.raises(BudgetError, match=f"{least:,} macs") as caught:
         Budget.parse("macs=0.0001").limits(space)
     assert caught.value.exit_code == 4
-    repair = str(caught.value).split("at least ")[1].split(" ")[0]
+    repair = str(caught.value).split("at least ")[1].split(",")[0]
     assert Budget.parse(repair).limits(space).admits(space.cost(space.narrowest))
+
+
+def test_an_unreachable_latency_is_repaired_in_milliseconds():
+    space = replace(vgg(16), latency=(("constant", 1.0), ("params", 1e-7)), base_latency=2.4)
+    with pytest.raises(BudgetError) as caught:
+        Budget.parse("latency=0.2").limits(space)
+    repair = str(caught.value).split("at least ")[1].split(",")[0]
+    assert re.fullmatch(r"latency=[0-9.]+ms", repair)
+    assert Budget.parse(repair).limits(space).admits(space.cost(space.narrowest))
+    flat = replace(space, latency=(("constant", 3.0),))
+    with pytest.raises(BudgetError, match="Its latency does not depend on widths here: limit macs or params instead"):
+        Budget.parse("latency=0.5").limits(flat)
 
 
 @given(st.floats(1e-6, 1), st.floats(1e-6, 1))

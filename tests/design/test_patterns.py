@@ -40,15 +40,16 @@ def test_patterns_that_agree_are_worth_transferring():
     assert found.rank_correlation == pytest.approx(1)
     assert found.noise < 0.1
     assert not found.is_uniform
-    assert "differs from uniform by more than its noise" in found.sentence()
+    assert "differs from uniform scaling by more than its noise" in found.sentence()
     assert "rank correlation 1.00" in found.sentence()
 
 
-def test_patterns_within_noise_of_uniform_say_so():
+def test_patterns_that_are_undecided_against_uniform_scaling_say_so():
     found = stability(patterns((50, 40, 60, 50), (60, 50, 40, 45), (45, 60, 50, 55)))
     assert found.rank_correlation < 0.3
     assert found.is_uniform
-    assert found.sentence().endswith("scale uniformly")
+    assert found.sentence().startswith("The pattern is undecided against uniform scaling")
+    assert found.sentence().endswith("scale uniformly.")
 
 
 def test_spread_is_of_shapes_not_of_sizes():
