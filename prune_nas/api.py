@@ -34,21 +34,27 @@ from prune_nas.nets.specs import load as load_net
 from prune_nas.nets.tracing import Traced, trace
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
+from prune_nas.pruning.norms import places
 from prune_nas.report.run_data import RunData
 from prune_nas.search import study as studies
 from prune_nas.search.estimate import Steps
 from prune_nas.search.pipeline import dry_run, search
 from prune_nas.search.progress import View
+from prune_nas.search.settling import FEWEST
 from prune_nas.search.single import setting_for
 from prune_nas.search.sparsity import sparsify
+from prune_nas.search.subject import settled
 from prune_nas.search.together import follows
 from prune_nas.search.work import Result, Training
 from prune_nas.training.data import Data
 from prune_nas.training.data import load as load_data
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, accuracy, train
 from prune_nas.training.precision import choose_device
+from prune_nas.training.probe import STEPS, probe
 from prune_nas.training.recipe import Recipe
 from prune_nas.training.recipe import recipe as recipe_named
+
+_SHARE = 0.5  # of the channels that a supernet without a budget shall lose
 
 Scores = Mapping[str, NDArray[np.floating[Any]]]
 """Slot name -> one score a channel, shape (ceiling,): the mean |gamma| of the slot's norms."""
@@ -85,7 +91,7 @@ def train_supernet(
     data: Data,
     *,
     epochs: int = 20,
-    penalty: str = "l1",
+    penalty: str = "auto",
     strength: float | None = None,
     recipe: str = "fast",
     seed: int = 0,
@@ -99,8 +105,9 @@ def train_supernet(
         network: as `trace` gives it.
         data: as `load_data` gives it.
         epochs: of the sparse training.
-        penalty: l1 (Network Slimming, Liu et al. 2017), l1-macs, l1-params, l1-cost or none.
-        strength: lambda; by default scaled to the schedule.
+        penalty: l1 (Network Slimming, Liu et al. 2017), l1-macs, l1-params, l1-cost or none; auto is l1, or none for a
+            network without BatchNorm.
+        strength: lambda; by default it follows from what it does, until half of the channels carry nothing.
         recipe: fast or paper.
         seed: of weights, batches and augmentation.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -110,17 +117,21 @@ def train_supernet(
     Raises:
         UsageError: the network has no scaling factors, or a name is unknown.
         DivergedError: the loss became infinite.
+        AllDeadError: the penalty is so strong that it took every channel to zero.
     """
-    space, schedule = network.space, recipe_named(recipe, epochs)
+    network, space, schedule = network.starting_as(recipe), network.space, recipe_named(recipe, epochs)
     setting = _setting(network, data, device, precision, schedule)
-    pull = penalties.strength_for(schedule, len(data.train)) if strength is None else strength
+    images = len(data.train)
+    if penalty == "auto":
+        penalty = "l1" if places(space, network.template) else "none"
     penalties.check(penalty, space, network.template)
+    pressure = penalties.pressure_for(penalty, schedule, images, strength=strength, share=_SHARE)
     trained, _ = train(
         lambda: network.build(space.widest, seed=seed),
         setting,
         schedule,
         seed=seed,
-        penalty=penalties.make(penalty, space, network.template, pull),
+        penalty=penalties.make(pressure, space, network.template, schedule, images),
         on_epoch=lambda epoch: on_epoch("supernet", epoch),
     )
     return channel_scores(space, trained)
@@ -192,6 +203,7 @@ def study(
     trials: int = 12,
     epochs: int = 6,
     recipe: str = "fast",
+    optimizer: str = "auto",
     sampler: str = "tpe",
     seed: int = 0,
     device: str = "auto",
@@ -210,6 +222,7 @@ def study(
         trials: different candidates.
         epochs: that each is trained for.
         recipe: fast or paper.
+        optimizer: sgd, adamw, or auto, which tries both on the base for some steps.
         sampler: tpe, gp or random.
         seed: decides everything that is random.
         device: auto, cpu, cuda, cuda:1 or mps.
@@ -220,7 +233,7 @@ def study(
         BudgetError: no network is that small.
         PruneNasError: no trial succeeded.
     """
-    space, schedule = network.space, recipe_named(recipe, epochs)
+    network, space, schedule = network.starting_as(recipe), network.space, recipe_named(recipe, epochs)
     if trials < 1:
         raise UsageError(f"a study trains at least one candidate; got trials={trials}")
     if sampler not in studies.SAMPLERS:
@@ -228,6 +241,7 @@ def study(
     limits = _budget(budget).limits(space)
     _check(network, prior)
     setting = _setting(network, data, device, precision, schedule)
+    schedule = _using(optimizer, network, setting, schedule)
     taper = family.taper_point(space, rules.fit_taper(space, limits).ratio)
     with tempfile.TemporaryDirectory() as folder:
         opened = studies.open_study(Path(folder) / "study.journal", "study", prior)
@@ -269,6 +283,7 @@ def train_widths(
     epochs: int = 20,
     schedule: str = "scratch-e",
     recipe: str = "fast",
+    optimizer: str = "auto",
     seeds: Sequence[int] = (1000,),
     device: str = "auto",
     precision: str = "auto",
@@ -283,6 +298,7 @@ def train_widths(
         epochs: of the base.
         schedule: scratch-e (those epochs) or scratch-b (the base's training compute: epochs * base macs / macs).
         recipe: fast or paper.
+        optimizer: sgd, adamw, or auto, which tries both on the base for some steps.
         seeds: one training each; by default one that no study has used, since the seed that chose a net flatters it.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers again.
@@ -294,12 +310,13 @@ def train_widths(
     """
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
-    space = network.space
+    network, space = network.starting_as(recipe), network.space
     _check(network, widths)
     cost = space.cost(widths)
     lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, cost.macs) if schedule == "scratch-b" else epochs
     plan = recipe_named(recipe, lasting)
     setting = _setting(network, data, device, precision, plan)
+    plan = _using(optimizer, network, setting, plan)
     test = data.open_test().to(setting.device)
     networks, rows = [], []
     for seed in seeds:
@@ -316,6 +333,7 @@ def train_widths(
                 "seed": seed,
                 "schedule": schedule,
                 "precision": setting.precision.name,
+                "optimizer": plan.optimizer,
                 "epochs": lasting,
                 "macs": cost.macs,
                 "params": cost.params,
@@ -328,7 +346,7 @@ def train_widths(
 
 
 def run_search(
-    run: Path | str | None = None, *, quiet: bool = False, config: Path | None = None, **settings: Any
+    run: Path | str | None = None, *, quiet: bool = False, config: Path | str | None = None, **settings: Any
 ) -> RunData | None:
     """Do, or finish, the whole job of `prune-nas search` in a run directory.
 
@@ -354,7 +372,7 @@ def run_search(
 
 
 def plan_search(
-    run: Path | str | None = None, *, quiet: bool = False, config: Path | None = None, **settings: Any
+    run: Path | str | None = None, *, quiet: bool = False, config: Path | str | None = None, **settings: Any
 ) -> Steps:
     """What `run_search` would still train, step by step, with its time on this machine; trains nothing.
 
@@ -371,7 +389,7 @@ def plan_search(
     return dry_run(resolved, path, View(quiet=quiet))
 
 
-def _resolved(run: Path | str | None, config: Path | None, settings: dict[str, Any]) -> tuple[Config, Path]:
+def _resolved(run: Path | str | None, config: Path | str | None, settings: dict[str, Any]) -> tuple[Config, Path]:
     """The configuration that settings, environment, file and preset give, and the run's directory."""
     for name in ("schedules", "arms", "devices"):
         if isinstance(settings.get(name), str):
@@ -379,7 +397,7 @@ def _resolved(run: Path | str | None, config: Path | None, settings: dict[str, A
     budget = settings.get("budget") or ()
     settings["budget"] = (budget,) if isinstance(budget, str) else tuple(budget)
     automatic = "standard" if settings.get("device") not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
-    resolved = resolve(settings, file=config, automatic=automatic)
+    resolved = settled(resolve(settings, file=Path(config) if config else None, automatic=automatic))
     return resolved, Path(run) if run else Path("artifacts/runs") / resolved.run_name
 
 
@@ -402,6 +420,16 @@ def _setting(network: Traced, data: Data, device: str, precision: str, schedule:
             "classes=len(data.classes)"
         )
     return setting_for(data, network, space.base, choose_device(device), precision, schedule.batch)
+
+
+def _using(optimizer: str, network: Traced, setting: Setting, schedule: Recipe) -> Recipe:
+    """The recipe with an optimiser; `auto` takes the paper's for its recipe, else what suits the base."""
+    if optimizer != "auto":
+        return schedule.using(optimizer)
+    if schedule.name == "paper":
+        return schedule
+    steps = min(max(schedule.steps(len(setting.data.train)) // 10, FEWEST), STEPS)
+    return schedule.using(probe(lambda: network.build(seed=0), setting, schedule, seed=0, steps=steps).optimizer)
 
 
 def _check(network: Traced, widths: Widths) -> None:

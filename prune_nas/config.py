@@ -18,17 +18,21 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from prune_nas.design.budget import Budget, prune_weights
 from prune_nas.design.cases import Case
+from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError, unknown
 
 ARMS = ("found", "transferred", "pruned", "guided", "uniform", "taper", "random", "inherited", "base")
+MORE_ARMS = ("uniform@macs", "uniform@params", "uniform@latency")  # trained only where they are asked for
 SCHEDULES = ("scratch-e", "scratch-b")
 PAPER_SCHEDULES = ("fine-tune", "rewind", "scratch-e", "scratch-b")  # of a comparison of pruning methods
+DEFAULT_CASES = ("l1-norm=0.5", "slimming=0.5", "sss=0.5", "magnitude=0.5")  # of `compare`
 ARMS_OF_CASES = ("pruned", "uniform", "taper", "random", "base")
 ARMS_OF_WEIGHTS = ("transferred", "pruned", "guided", "uniform", "inherited", "base")
 FROM_SUPERNET = ("pruned", "guided", "inherited")  # the arms that need a supernet of the network itself
 ENVIRONMENT = "PRUNE_NAS_"
 
 Positive = Annotated[int, Field(ge=1)]
+Steps = Annotated[int, Field(ge=0)]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -47,11 +51,12 @@ class Config(BaseModel):
     supernet_width: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
     space: Path | None = None
 
-    image_size: Positive = 32
+    image_size: str | None = None
     train_size: Positive | None = None
     val_size: Positive | None = None
 
     recipe: str = "fast"
+    optimizer: Literal["auto", "sgd", "adamw"] = "auto"
     batch: Positive | None = None
     lr: Factor | None = None
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -60,16 +65,20 @@ class Config(BaseModel):
     prior_budget: str | None = None
     prior_model: str | None = None
     rule: str | None = None
+    allow_untrained: bool = False
 
-    penalty: str = "l1"
+    penalty: str = "auto"
     strength: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     selection: Literal["per-cost", "threshold"] = "per-cost"
     supernet_epochs: Positive = 6
+    supernet_steps: Steps = 0
     trial_epochs: Positive = 4
+    trial_steps: Steps = 0
     finalists: Annotated[int, Field(ge=0)] = 3
     finalist_seeds: Positive = 2
     sampler: Literal["tpe", "gp", "random"] = "tpe"
     epochs: Positive = 12
+    steps: Steps = 0
     randoms: Positive = 3
 
     latency_batch: Positive = 1
@@ -99,6 +108,11 @@ class Config(BaseModel):
     study: str | None = None
     heartbeat: Positive = 30
 
+    @field_validator("image_size", mode="before")
+    @classmethod
+    def _pixels(cls, value: Any) -> Any:
+        return None if value is None else str(Size.parse(value))
+
     @field_validator("data_dir", "space")
     @classmethod
     def _at_home(cls, path: Path | None) -> Path | None:
@@ -121,7 +135,7 @@ class Config(BaseModel):
     @classmethod
     def _known(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
         schedules = PAPER_SCHEDULES if info.data.get("cases") else SCHEDULES
-        known = schedules if info.field_name == "schedules" else ARMS
+        known = schedules if info.field_name == "schedules" else (*ARMS, *MORE_ARMS)
         for name in names:
             if name not in known:
                 raise unknown(info.field_name.rstrip("s"), name, known)
@@ -176,6 +190,11 @@ class Config(BaseModel):
         return tuple(Budget.parse(text) for text in self.budget)
 
     @property
+    def size(self) -> Size:
+        """The image size; `search.subject.settled` has seen to it that there is one."""
+        return Size.parse(self.image_size or "32")
+
+    @property
     def prunes_weights(self) -> bool:
         """Whether the budgets are of single weights, so that masks are compared instead of widths."""
         return prune_weights(self.budgets)
@@ -198,6 +217,13 @@ class Config(BaseModel):
         safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", f"{self.model}-{self.dataset}")
         return f"{safe}-{digest}"
 
+
+LENGTHS: Mapping[str, str] = {
+    "epochs": "steps",
+    "supernet_epochs": "supernet_steps",
+    "trial_epochs": "trial_steps",
+}
+"""Epochs of a kind of training -> the optimiser steps that it takes at least."""
 
 _OF_COMPARISONS: Mapping[str, Any] = {"schedules": PAPER_SCHEDULES, "arms": ARMS_OF_CASES, "randoms": 1}
 
@@ -227,12 +253,14 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "base_width": 0.25,
         "train_size": 1000,
         "batch": 32,
-        "lr": 0.05,
         "supernet_epochs": 6,
+        "supernet_steps": 200,
         "trials": 6,
         "trial_epochs": 2,
+        "trial_steps": 60,
         "finalists": 2,
         "epochs": 8,
+        "steps": 250,
         "randoms": 2,
     },
     "laptop": {
@@ -240,12 +268,24 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "train_size": 10_000,
         "val_size": 2_500,
         "supernet_epochs": 6,
+        "supernet_steps": 800,
         "trials": 12,
         "trial_epochs": 4,
+        "trial_steps": 400,
         "epochs": 12,
+        "steps": 1500,
         "randoms": 2,
     },
-    "standard": {"supernet_epochs": 20, "trials": 24, "trial_epochs": 8, "epochs": 40, "seeds": 3},
+    "standard": {
+        "supernet_epochs": 20,
+        "supernet_steps": 2000,
+        "trials": 24,
+        "trial_epochs": 8,
+        "trial_steps": 800,
+        "epochs": 40,
+        "steps": 4000,
+        "seeds": 3,
+    },
     "paper": {
         "recipe": "paper",
         "supernet_epochs": 80,
@@ -256,6 +296,19 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "schedules": ("scratch-e", "scratch-b"),
     },
 }
+
+
+def width_of(preset: str | None, model: str) -> float:
+    """The factor that a preset puts on a network's widths: built-in networks are narrowed, all others stay as they are.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if preset is None or preset == "auto":
+        return 1.0
+    if preset not in PRESETS:
+        raise unknown("preset", preset, PRESETS)
+    return 1.0 if ":" in model else float(PRESETS[preset].get("base_width", 1.0))
 
 
 def resolve(
@@ -292,18 +345,29 @@ def resolve(
     preset = automatic if preset == "auto" else preset
     if preset not in PRESETS:
         raise unknown("preset", preset, [*PRESETS, "auto"])
-    if asked.get("prior") and "arms" not in asked:
-        absent = FROM_SUPERNET if str(asked.get("trials")) != "0" else ("found", "inherited")
-        asked["arms"] = tuple(arm for arm in ARMS if arm not in absent)
-    if "penalty" not in asked and any("weights" in str(text) for text in asked.get("budget", ())):
-        asked["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
+    asked = {**_implied(asked), **asked}
     if str(asked.get("workers", "")) == "0" and asked.get("storage") is None:
         raise UsageError("--workers 0 leaves the work to other machines, which need a --storage to find it in")
+    usual = {**PRESETS[preset], "base_width": width_of(preset, str(asked.get("model", "")))}
     try:
-        return Config(**{**PRESETS[preset], **asked, "preset": preset})
+        return Config(**{**usual, **asked, "preset": preset})
     except ValidationError as error:
         problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {_problem(e)}" for e in error.errors()]
         raise UsageError("the configuration is not usable:\n  " + "\n  ".join(problems)) from None
+
+
+def _implied(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What settings that were asked for say of others."""
+    found: dict[str, Any] = {}
+    if asked.get("prior"):
+        absent = FROM_SUPERNET if str(asked.get("trials")) != "0" else ("found", "inherited")
+        found["arms"] = tuple(arm for arm in ARMS if arm not in absent)
+    if any("weights" in str(text) for text in asked.get("budget", ())):
+        found["penalty"] = "none"  # magnitude pruning starts from a network that was trained as usual
+    if asked.get("recipe") == "paper" or asked.get("preset") == "paper" or "lr" in asked:
+        found["optimizer"] = "sgd"  # a learning rate belongs to an optimiser
+    # Epochs that were asked for are exactly these, whatever steps the preset asks for.
+    return found | {steps: 0 for epochs, steps in LENGTHS.items() if epochs in asked}
 
 
 def given(

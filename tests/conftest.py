@@ -35,10 +35,10 @@ def cli(capsys):
 @pytest.fixture(scope="session")
 def _searched(tmp_path_factory):
     from prune_nas.cli import run as main
-    from tests.search.tiny import arguments
+    from tests.search.tiny import resuming
 
     run = tmp_path_factory.mktemp("runs") / "searched"
-    assert main(arguments(run, figures=True, arms="found,uniform,inherited")) == 0
+    assert main(resuming(run, figures=True, arms="found,uniform,inherited")) == 0
     return run
 
 

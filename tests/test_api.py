@@ -7,7 +7,7 @@ import pytest
 
 import prune_nas as pn
 from prune_nas.errors import BudgetError, UsageError
-from tests.search.tiny import SETTINGS
+from tests.search.tiny import LEARNT, SETTINGS
 
 TINY = {"train_size": 200, "val_size": 100, "image_size": 16}
 
@@ -102,7 +102,7 @@ def test_widths_are_trained_from_scratch_for_equal_epochs_or_equal_compute(netwo
 
 
 def test_the_whole_job_is_the_command_s(searched, tmp_path):
-    settings = {name.replace("-", "_"): value for name, value in SETTINGS.items()}
+    settings = {name.replace("-", "_"): value for name, value in {**SETTINGS, **LEARNT}.items()}
     run = pn.run_search(tmp_path / "run", quiet=True, **settings, arms="found,uniform,inherited")
     assert (tmp_path / "run" / "trials.csv").read_text() != ""
     there = pn.read_run(searched)

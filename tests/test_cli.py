@@ -12,6 +12,7 @@ from filelock import FileLock
 
 from prune_nas.cli import app
 from prune_nas.design.records import Expense, Final, TrialRow, read_table
+from tests.search.tiny import LEARNT
 
 FILES = {
     "run.json", "space.json", "scores.safetensors", "supernet.safetensors", "widths.csv", "rule.json", "study.journal",
@@ -42,7 +43,7 @@ def test_the_best_net_is_rebuilt_as_the_readme_shows(searched, cli, monkeypatch)
 
     config = Config(**read_json(searched / "run.json")["config"])
     data = load_data(config)
-    assert spec["normalisation"]["mean"] == list(data.mean)
+    assert spec["preprocessing"]["mean"] == list(data.mean)
     setting = Setting(data, torch.device("cpu"), Precision("fp32"))
     assert accuracy(network, data.val, setting) == pytest.approx(spec["source"]["val_accuracy"])
     assert sum(p.numel() for p in network.parameters()) == spec["params"]
@@ -53,13 +54,16 @@ def test_the_ledger_adds_up(searched):
     rows = read_table(searched / "ledger.csv", Expense)
     finals = read_table(searched / "finals.csv", Final)
     trials = read_table(searched / "trials.csv", TrialRow)
-    spent = {phase: sum(r.train_macs for r in rows if r.phase == phase) for phase in ("supernet", "study", "finals")}
+    phases = ("probe", "supernet", "study", "finals")
+    spent = {phase: sum(r.train_macs for r in rows if r.phase == phase) for phase in phases}
+    images, epochs = LEARNT["train-size"], LEARNT["epochs"]
     base = json.loads((searched / "space.json").read_text())
-    assert spent["study"] == sum(3 * t.macs * 200 * t.epochs for t in trials if t.state == "COMPLETE")
-    assert {t.epochs for t in trials if t.state == "COMPLETE"} == {1, 2}  # two rungs
-    distinct = {(f.candidate, f.seed, f.epochs, f.arm == "inherited"): 3 * f.macs * 200 * f.epochs for f in finals}
+    assert spent["study"] == sum(3 * t.macs * images * t.epochs for t in trials if t.state == "COMPLETE")
+    assert {t.epochs for t in trials if t.state == "COMPLETE"} == {1, epochs}  # two rungs
+    distinct = {(f.candidate, f.seed, f.epochs, f.arm == "inherited"): 3 * f.macs * images * f.epochs for f in finals}
     assert spent["finals"] == sum(distinct.values())
-    assert spent["supernet"] == 3 * inspect_macs(base) * 200 * 3
+    assert spent["supernet"] == 3 * inspect_macs(base) * images * LEARNT["supernet-epochs"]
+    assert spent["probe"] == 3 * inspect_macs(base) * 32 * 60 * 2  # two optimizers, 60 steps of 32 images each
 
 
 def inspect_macs(space):
@@ -92,7 +96,7 @@ def test_inspect_json_has_the_documented_keys(cli):
     } <= set(got)
     assert set(got["slots"][0]) == {"name", "stage", "depth", "ceiling", "floor", "multiple", "groups", "layers"}
     assert (got["macs"], got["params"]) == (78744064, 3684842)
-    assert (round(got["budget_macs"] / 1e6, 1), round(got["budget_params"] / 1e6, 3)) == (15.6, 0.732)
+    assert (round(got["budget_macs"] / 1e6, 1), round(got["budget_params"] / 1e6, 3)) == (15.7, 0.732)
 
 
 def test_inspect_says_what_is_frozen_and_why(cli):
@@ -170,12 +174,12 @@ def test_status_counts_what_is_done(searched, cli):
     assert got["phases"] == {"supernet": "done", "study": "done", "finals": "done"}
     assert got["finals"] == len(read_table(searched / "finals.csv", Final))
     assert got["running"] is False
-    finalists = [row for row in read_table(searched / "trials.csv", TrialRow) if row.epochs == 2]
+    finalists = [row for row in read_table(searched / "trials.csv", TrialRow) if row.epochs == 8]
     values = {w: [row.value for row in finalists if row.widths == w] for w in {row.widths for row in finalists}}
     best = got["best"]["macs=0.4"]
     assert best["value"] == pytest.approx(max(sum(each) / len(each) for each in values.values()))
-    assert best["epochs"] == 2
-    assert got["latest"]["epoch"] == 2
+    assert best["epochs"] == 8
+    assert got["latest"]["epoch"] == 8
 
 
 def test_status_knows_whether_a_command_works_on_the_run(searched, cli):

@@ -5,7 +5,7 @@ import json
 import pytest
 from jsonschema import Draft202012Validator
 
-from tests.search.tiny import arguments
+from tests.search.tiny import resuming
 
 RESULTS = "artifacts/results"
 PRINTS = [
@@ -47,7 +47,7 @@ def test_what_a_run_prints(schemas, cli, searched, tmp_path):
     short = ["--train-size", 100, "--val-size", 50, "--epochs", 1, "--precision", "fp32", "--out", tmp_path]
     for name, words in (
         ("verdicts", ["report", searched]),
-        ("search-plan", [*arguments(searched, arms="found,uniform,inherited", seeds=3), "--dry-run"]),
+        ("search-plan", [*resuming(searched, arms="found,uniform,inherited", seeds=3), "--dry-run"]),
         ("status", ["status", searched]),
         ("export", ["export", searched / "best.json", "-f", "state,python", "--out", tmp_path / "exported"]),
         ("rule", ["rules", "fit", searched, "-o", tmp_path / "rule.json"]),

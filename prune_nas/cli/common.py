@@ -42,6 +42,47 @@ def about(
 Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
 Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
 DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]
+ImageSize = Annotated[
+    str | None,
+    typer.Option(
+        help="Pixels that every image is brought to: 64, or height x width such as 64x48 [default: 32 for built-in "
+        "networks and for digits; the published size for torchvision's and timm's; your own code with a folder of "
+        "pictures needs it]."
+    ),
+]
+BaseWidth = Annotated[
+    float | None,
+    typer.Option(
+        help="Factor on all widths before the search; 1 is the network as it is [default: 1; a built-in network under "
+        "smoke 0.25, under laptop 0.5]."
+    ),
+]
+Optimizer = Annotated[
+    str | None,
+    typer.Option(
+        help="sgd, adamw or auto [default: auto, which tries both for some steps; sgd with --recipe paper or --lr]. A "
+        "supernet under a penalty is trained by sgd."
+    ),
+]
+Batch = Annotated[int | None, typer.Option(help="Images per optimiser step [default: by recipe 64; smoke 32].")]
+Lr = Annotated[
+    float | None,
+    typer.Option(help="Highest learning rate [default: sgd 0.1 at batch 64 and less for less, adamw 0.002]."),
+]
+Epochs = Annotated[
+    int | None,
+    typer.Option(
+        help="Epochs of the unpruned network, and of every scratch-e training [default: by preset 8, 12, 40, 160, or "
+        "more until --steps are reached]."
+    ),
+]
+Steps = Annotated[
+    int | None,
+    typer.Option(
+        help="Least optimiser steps of the unpruned network: epochs are added where images are few [default: by preset "
+        "250, 1500, 4000; 0 where --epochs is given]."
+    ),
+]
 CacheImages = Annotated[
     bool | None,
     typer.Option("--cache-images", help="Decode a folder that is too large for memory once, not in every epoch."),
@@ -88,8 +129,16 @@ def print_listing(items: dict[str, Any], *, json_: bool) -> None:
         typer.echo(f"{name:<{wide}}  {text}")
 
 
-def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool) -> None:
-    """Have `write` make a page of the run's `RunData` and return its path; print the run's table and verdicts."""
+def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool, details: bool = False) -> None:
+    """Have `write` make a page of the run's `RunData` and return its path; print the answers, then the table.
+
+    Args:
+        path: of the run directory.
+        write: makes the page.
+        json_: print the verdicts as JSON instead.
+        details: print every sentence of the verdicts, too.
+    """
+    from prune_nas.report.answers import boxes
     from prune_nas.report.run_data import RunData
     from prune_nas.report.tables import rich_results
 
@@ -99,16 +148,16 @@ def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool) -> None
         print_json(data.verdicts)
         return
     console = Console()
+    for box in boxes(data):
+        console.print(box)
     console.print(rich_results(data.results))
-    for item in data.verdicts:
-        console.print(f"{item['budget']}: {item['headline']}", markup=False)
-        if use := item.get("deploy"):
-            accuracy = f"{100 * use['val_accuracy']:.1f} % on validation"
-            why = "" if use["arm"] == item["subject"] else ": ahead there, whether or not an interval says so"
-            console.print(f"  to deploy: {use['arm']} ({use['schedule']}), {accuracy}{why}", markup=False)
-        for sentence in item["sentences"]:
-            console.print(f"  {sentence}", markup=False)
-    typer.echo(f"report: {page}")
+    if details:
+        for item in data.verdicts:
+            console.print(f"{item['budget']}: {item['headline']}", markup=False)
+            for sentence in item["sentences"]:
+                console.print(f"  {sentence}", markup=False)
+    more = "" if details else f"; every comparison: prune-nas report {path} --details"
+    typer.echo(f"report: {page}{more}")
 
 
 def read_shape(text: str) -> tuple[int, ...]:

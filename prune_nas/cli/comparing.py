@@ -7,15 +7,21 @@ import typer
 from rich.console import Console
 
 from prune_nas.cli.common import (
+    BaseWidth,
+    Batch,
     CacheImages,
     DataDir,
     Dataset,
     Device,
     Devices,
+    Epochs,
     Figures,
+    ImageSize,
     Json,
     Model,
+    Optimizer,
     Quiet,
+    Steps,
     Storage,
     Study,
     Threads,
@@ -55,7 +61,9 @@ def compare(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
     recipe: Annotated[str | None, typer.Option(help="fast; or paper: everything as published, on all images.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the unpruned network, and of scratch-e.")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    optimizer: Optimizer = None,
     fine_tune_epochs: Annotated[
         int | None, typer.Option(help="Epochs of fine-tuning [default: a quarter, as 40 of 160].")
     ] = None,
@@ -70,12 +78,12 @@ def compare(
         float | None, typer.Option(help="Lambda on the scaling factors of sss [default: by schedule].")
     ] = None,
     randoms: Annotated[int | None, typer.Option(help="Random shapes a case and seed.")] = None,
-    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    base_width: BaseWidth = None,
     space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
     train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
     val_size: Annotated[int | None, typer.Option(help="At most this many validation images.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    image_size: ImageSize = None,
+    batch: Batch = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; fine-tuning takes a hundredth.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
@@ -102,20 +110,22 @@ def compare(
     own = ("methods", "ratios", "run", "config", "figures", "dry_run", "gpu_macs", "quiet", "json_")
     flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
 
-    from prune_nas.config import resolve
+    from prune_nas.config import DEFAULT_CASES, resolve
 
     if cases is not None and (methods or ratios):
         raise UsageError("--cases names methods and ratios; leave --methods and --ratios out")
     for name in ("cases", "schedules", "arms", "devices"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
-    grid = _grid(methods or METHODS, ratios or RATIOS)
+    grid = _grid(methods or METHODS, ratios or RATIOS) if methods or ratios else DEFAULT_CASES
     if methods or ratios:
         flags["cases"] = grid
 
     import torch
 
     automatic = "standard" if device not in ("cpu", "mps") and torch.cuda.is_available() else "laptop"
-    settings = resolve(flags, file=config, automatic=automatic, cases=grid)
+    from prune_nas.search.subject import settled
+
+    settings = settled(resolve(flags, file=config, automatic=automatic, cases=grid))
     if dry_run:
         from prune_nas.search import plan
 

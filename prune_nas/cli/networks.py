@@ -7,22 +7,45 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from prune_nas.cli.common import DataDir, Json, Model, app, print_json, print_listing, read_shape, save_figure
+from prune_nas.cli.common import (
+    BaseWidth,
+    DataDir,
+    ImageSize,
+    Json,
+    Model,
+    app,
+    print_json,
+    print_listing,
+    read_shape,
+    save_figure,
+)
 from prune_nas.errors import UsageError
 
 
 @app.command(epilog="Example: prune-nas inspect --model vgg16 --budget macs=0.2,params=0.05")
 def inspect(
     model: Model,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="Takes shape and classes from it.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Data set: gives the number of classes and the image size.")
+    ] = None,
+    image_size: ImageSize = None,
     input_: Annotated[
-        str, typer.Option("--input", help="Channels x height x width; several inputs with commas.")
-    ] = "3x32x32",
-    classes: Annotated[int, typer.Option(help="Classes of the head.")] = 10,
+        str | None,
+        typer.Option(
+            "--input", help="Shape of an input, channels x height x width, such as 3x64x64; several with commas."
+        ),
+    ] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Number of classes [default: the data set's, else the network's own].")
+    ] = None,
     budgets: Annotated[
         list[str] | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")
     ] = None,
-    base_width: Annotated[float, typer.Option(help="Scales the network itself.")] = 1.0,
+    base_width: BaseWidth = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="Count a built-in network at this preset's width: smoke, laptop, standard, paper."),
+    ] = None,
     space_file: Annotated[
         Path | None, typer.Option("--space", help="A TOML file of floors, ties and the like.")
     ] = None,
@@ -31,6 +54,7 @@ def inspect(
     json_: Json = False,
 ) -> None:
     """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing, may measure latency."""
+    from prune_nas.config import width_of
     from prune_nas.design.budget import Budget
     from prune_nas.design.projection import uniform_widths
     from prune_nas.nets.settings import parse_settings, read_settings
@@ -40,15 +64,16 @@ def inspect(
         raise UsageError(f"inspect shows one budget; both at once are one, too: -b {','.join(budgets or ())}")
     budget = budgets[0] if budgets else None
     parsed = Budget.parse(budget) if budget else None
-    shape, *others = map(read_shape, input_.split(","))
-    if dataset:
-        from prune_nas.training.data import load
-
-        data = load(dataset, data_dir=data_dir)
-        shape, classes = data.input_shape, len(data.classes)
+    shapes, known_classes = _shapes(model, dataset, image_size, input_, data_dir)
     settings = parse_settings(read_settings(space_file), space_file.name) if space_file else None
+    width = base_width or width_of(preset, model)
     traced = trace(
-        model, input_shape=shape, other_inputs=others, classes=classes, base_width=base_width, settings=settings
+        model,
+        input_shape=shapes[0],
+        other_inputs=shapes[1:],
+        classes=classes or known_classes,
+        base_width=width,
+        settings=settings,
     )
     space = traced.space
     if parsed and parsed.bounds_latency:
@@ -64,7 +89,9 @@ def inspect(
         result: dict[str, Any] = {
             "schema": 1,
             "model": space.model,
+            "base_width": width,
             "input_shape": list(space.input_shape),
+            "classes": space.classes,
             "macs": cost.macs,
             "params": cost.params,
             "slots": [
@@ -72,13 +99,37 @@ def inspect(
                  "multiple": s.multiple, "groups": s.groups, "layers": list(s.layers)} for s in space.slots
             ],
             "frozen": [{"dimension": f.dimension, "reason": f.reason} for f in space.frozen],
+            "notes": list(traced.notes),
         }  # fmt: skip
         if widths is not None:
             fit = space.cost(widths)
             result |= {"widths": dict(widths), **{f"budget_{kind}": value for kind, value in fit._asdict().items()}}
         print_json(result)
         return
-    _print_space(space, widths, budget)
+    _print_space(space, width, widths, budget)
+    for note in traced.notes:
+        typer.echo(note)
+
+
+def _shapes(
+    model: str, dataset: str | None, image_size: str | None, inputs: str | None, data_dir: Path | None
+) -> tuple[list[tuple[int, ...]], int | None]:
+    """The shapes of the network's inputs, and the data set's number of classes.
+
+    Raises:
+        UsageError: two options name a shape, or none does and neither network nor data set has a size.
+    """
+    from prune_nas.design.sizes import Size
+    from prune_nas.search.subject import image_size as usual_size
+    from prune_nas.training.data import outline
+
+    if inputs and image_size:
+        raise UsageError("--input and --image-size both name a shape; leave one of them out")
+    about = outline(dataset, data_dir=data_dir) if dataset else None
+    if inputs:
+        return [read_shape(text) for text in inputs.split(",")], about and about.classes
+    size = Size.parse(image_size) if image_size else usual_size(model, dataset, about)
+    return [(3, *size)], about and about.classes
 
 
 @app.command(epilog="Example: prune-nas export artifacts/runs/my-run/best.json --format state,python")
@@ -93,13 +144,18 @@ def export(
 ) -> None:
     """Write a found network for other programs, each file checked against the network's own outputs."""
     from prune_nas.nets.export.write import export as write
+    from prune_nas.nets.export.write import preprocessing_of
+    from prune_nas.nets.specs import read_spec
 
     written = write(spec, out or spec.with_name(f"{spec.stem}-exported"), format_.split(","), model=model)
+    feeding = preprocessing_of(read_spec(spec))
     if json_:
-        print_json({"schema": 1, "formats": written})
+        print_json({"schema": 1, "formats": written, "preprocessing": feeding and feeding.to_dict()})
         return
     for name, made in written.items():
         typer.echo(f"{name}: {', '.join(made['files'])} (outputs within {made['difference']:.1e} of the largest logit)")
+    if feeding is not None:
+        typer.echo(feeding.sentence())
 
 
 @app.command(epilog="Example: prune-nas models")
@@ -121,7 +177,9 @@ def _draw_space(space: Any, path: Path, *, quiet: bool) -> None:
 _WIDE = 240  # columns of a table that goes to a file or another program, where nothing need be cut
 
 
-def _print_space(space: Any, widths: Any, budget: str | None) -> None:
+def _print_space(space: Any, base_width: float, widths: Any, budget: str | None) -> None:
+    from prune_nas.design.subject import width_words
+
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDE)
@@ -147,7 +205,9 @@ def _print_space(space: Any, widths: Any, budget: str | None) -> None:
         table.add_row(*map(str, cells))
     console.print(table)
     cost = space.cost(space.base)
-    typer.echo(f"{space.model}: {cost.macs:,} macs (conv and linear, batch 1), {cost.params:,} params")
+    shapes = ", ".join("x".join(map(str, shape)) for shape in (space.input_shape, *space.other_inputs))
+    named = f"{space.model}, {width_words(base_width)}, input {shapes}, {space.classes} classes"
+    typer.echo(f"{named}: {cost.macs:,} macs (conv and linear layers, one image), {cost.params:,} params")
     if widths:
         fit = space.cost(widths)
         time = "" if fit.latency is None else f", {fit.latency:.3g} ms"

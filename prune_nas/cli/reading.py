@@ -51,11 +51,15 @@ def _parts(given: list[str] | None) -> tuple[str, ...]:
 
 
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
-def report(run: RunDir, json_: Json = False) -> None:
-    """Write a run's report.html anew and print its results."""
+def report(
+    run: RunDir,
+    details: Annotated[bool, typer.Option("--details", help="Print every comparison, too.")] = False,
+    json_: Json = False,
+) -> None:
+    """Write a run's report.html anew and print its answers and results."""
     from prune_nas.report.html import write_report
 
-    report_run(run, write_report, json_=json_)
+    report_run(run, write_report, json_=json_, details=details)
 
 
 @app.command(epilog="Example: prune-nas status artifacts/runs/my-run --watch")

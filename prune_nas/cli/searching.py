@@ -7,14 +7,21 @@ from typing import Annotated, Any
 import typer
 
 from prune_nas.cli.common import (
+    BaseWidth,
+    Batch,
     CacheImages,
     DataDir,
     Dataset,
     Device,
     Devices,
+    Epochs,
     Figures,
+    ImageSize,
     Json,
+    Lr,
+    Optimizer,
     Quiet,
+    Steps,
     Storage,
     Study,
     Threads,
@@ -48,10 +55,10 @@ def search(
     study: Study = None,
     precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
     seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
-    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    base_width: BaseWidth = None,
     supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
     space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    image_size: ImageSize = None,
     train_size: Annotated[
         int | None, typer.Option(help="At most this many training images, a stratified subset.")
     ] = None,
@@ -59,8 +66,9 @@ def search(
         int | None, typer.Option(help="At most this many validation images, cut from the training set.")
     ] = None,
     recipe: Annotated[str | None, typer.Option(help="fast or paper.")] = None,
-    batch: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Optimizer = None,
+    batch: Batch = None,
+    lr: Lr = None,
     prior: Annotated[
         str | None, typer.Option(help="Start from this rule (as `transfer` takes it), without a supernet.")
     ] = None,
@@ -73,12 +81,29 @@ def search(
     ] = None,
     prior_model: Annotated[str | None, typer.Option(help="The network whose slots a .csv prior names.")] = None,
     rule: Annotated[str | None, typer.Option(help="Kind of rule that is fitted where the prior is widths.")] = None,
-    penalty: Annotated[str | None, typer.Option(help="l1, l1-macs, l1-params, l1-cost or none.")] = None,
-    strength: Annotated[float | None, typer.Option(help="The penalty's lambda [default: by schedule].")] = None,
+    allow_untrained: Annotated[
+        bool | None,
+        typer.Option("--allow-untrained", help="Use a prior even if its source's supernet did not learn."),
+    ] = None,
+    penalty: Annotated[
+        str | None,
+        typer.Option(
+            help="Penalty on the supernet's BatchNorm scales: l1, l1-macs, l1-params, l1-cost or none [default: l1; "
+            "none for a network without BatchNorm]."
+        ),
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(help="Lambda of the penalty [default: follows from how many channels it brings near zero]."),
+    ] = None,
     selection: Annotated[str | None, typer.Option(help="per-cost or threshold.")] = None,
-    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet.")] = None,
+    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet [default: by preset].")] = None,
+    supernet_steps: Annotated[
+        int | None, typer.Option(help="Least steps of the supernet: epochs are added where images are few.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Candidates trained by the study, per budget.")] = None,
-    trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial.")] = None,
+    trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial [default: by preset].")] = None,
+    trial_steps: Annotated[int | None, typer.Option(help="Least steps of a trial.")] = None,
     finalists: Annotated[
         int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
     ] = None,
@@ -91,7 +116,8 @@ def search(
     latency_threads: Annotated[int | None, typer.Option(help="CPU threads when latency is measured.")] = None,
     timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
     sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the finals (the base's).")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
     randoms: Annotated[int | None, typer.Option(help="Random shapes a budget.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
@@ -142,8 +168,15 @@ def train(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of scratch-e.")] = 20,
-    recipe: Annotated[str, typer.Option(help="fast or paper.")] = "fast",
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Epochs of the unpruned network, and of scratch-e [default: as in the spec, else 20]."),
+    ] = None,
+    recipe: Annotated[str | None, typer.Option(help="fast or paper [default: as in the spec, else fast].")] = None,
+    optimizer: Optimizer = None,
+    batch: Batch = None,
+    lr: Lr = None,
+    threads: Threads = None,
     schedule: Annotated[str, typer.Option(help="scratch-e or scratch-b.")] = "scratch-e",
     seeds: Annotated[int, typer.Option(help="Trainings, each with its own seed.")] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
@@ -157,15 +190,18 @@ def train(
     json_: Json = False,
 ) -> None:
     """Train one spec from scratch; prints validation and test accuracy and saves the weights."""
+    import torch
+
     from prune_nas.search.progress import View
     from prune_nas.search.single import train_spec
 
+    if threads is not None:
+        torch.set_num_threads(threads)
     results = train_spec(
         spec,
         dataset,
         model=model,
-        epochs=epochs,
-        recipe_name=recipe,
+        settings={"recipe": recipe, "optimizer": optimizer, "batch": batch, "lr": lr, "epochs": epochs},
         schedule=schedule,
         seeds=range(seed, seed + seeds),
         sizes=(train_size, val_size),

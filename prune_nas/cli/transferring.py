@@ -6,15 +6,22 @@ from typing import Annotated, Any
 import typer
 
 from prune_nas.cli.common import (
+    BaseWidth,
+    Batch,
     CacheImages,
     DataDir,
     Dataset,
     Device,
     Devices,
+    Epochs,
     Figures,
+    ImageSize,
     Json,
+    Lr,
     Model,
+    Optimizer,
     Quiet,
+    Steps,
     Storage,
     Study,
     Threads,
@@ -41,10 +48,17 @@ SourceBudget = Annotated[
     str | None,
     typer.Option(help="Under which the source is pruned, whatever the target's budgets [default: as the target is]."),
 ]
+Untrained = Annotated[
+    bool,
+    typer.Option(
+        "--allow-untrained", help="Use a rule even if its source's supernet did not learn, so that it is noise."
+    ),
+]
 SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
 
 _OF_TRAINING = (
     *("train_size", "precision", "strength", "supernet_epochs", "epochs", "seeds", "schedules", "arms", "seed"),
+    *("steps", "optimizer", "batch", "lr"),
     *("device", "devices", "trials_per_device", "workers", "threads", "cache_images", "run", "dry_run"),
 )
 
@@ -61,14 +75,15 @@ def transfer(
     rule: Kind = None,
     source_budget: SourceBudget = None,
     source_model: SourceModel = None,
+    allow_untrained: Untrained = False,
     figure: Annotated[
         Path | None,
         typer.Option(help="Without --evaluate: draw pattern, rule and widths into this file."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Without --evaluate: write the widths into this .csv.")] = None,
-    base_width: Annotated[float | None, typer.Option(help="Scales the network itself.")] = None,
+    base_width: BaseWidth = None,
     space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Height and width in pixels.")] = None,
+    image_size: ImageSize = None,
     selection: Annotated[str | None, typer.Option(help="How channels are chosen: per-cost or threshold.")] = None,
     preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
     run: Annotated[Path | None, typer.Option(help="Run directory of --evaluate [default: artifacts/runs/...].")] = None,
@@ -79,7 +94,11 @@ def transfer(
         float | None, typer.Option(help="Lambda of the target's own supernet, for guided, pruned.")
     ] = None,
     supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the target's own supernet.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs of the base.")] = None,
+    epochs: Epochs = None,
+    steps: Steps = None,
+    optimizer: Optimizer = None,
+    batch: Batch = None,
+    lr: Lr = None,
     seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
     schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
     arms: Annotated[
@@ -112,6 +131,7 @@ def transfer(
         "prior_budget": source_budget,
         "prior_model": source_model,
         "rule": rule,
+        "allow_untrained": allow_untrained or None,
         "trials": 0,
         "finalists": 0,
         "image_size": image_size,
@@ -123,6 +143,10 @@ def transfer(
         "strength": strength,
         "supernet_epochs": supernet_epochs,
         "epochs": epochs,
+        "steps": steps,
+        "optimizer": optimizer,
+        "batch": batch,
+        "lr": lr,
         "seed": seed,
         "data_dir": data_dir,
         "cache_images": cache_images,
@@ -190,7 +214,7 @@ def _widths(
         _plan(source, model, dataset, asked.budget, asked.prior_budget, of_model, figure=figure, json_=json_)
         return
     found = work(
-        Read(source, asked.rule, asked.prior_budget, asked.prior_model, asked.selection),
+        Read(source, asked.rule, asked.prior_budget, asked.prior_model, asked.selection, asked.allow_untrained),
         model,
         dataset,
         budgets=asked.budget,
@@ -321,12 +345,13 @@ def fit(
         str | None, typer.Option(help="Under which every run is pruned [default: each run's first budget].")
     ] = None,
     source_model: SourceModel = None,
+    allow_untrained: Untrained = False,
     json_: Json = False,
 ) -> None:
     """Fit one rule on the pruned widths of several runs, and say how far they agree."""
     from prune_nas.search.transfer import fit_rule
 
-    made = fit_rule(runs, out, kind=kind, budget=source_budget, source_model=source_model)
+    made = fit_rule(runs, out, kind=kind, budget=source_budget, source_model=source_model, untrained=allow_untrained)
     if json_:
         print_json(made)
         return

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prune_nas.design.case_verdicts import verdicts
+from prune_nas.design.case_verdicts import unless_untrained, verdicts
 from prune_nas.design.cases import Net
 from prune_nas.design.files import write_json
 from prune_nas.design.kernels import Kernel, average, kernel_mean
@@ -16,7 +16,6 @@ from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import Expense, Final, read_table, write_table
 from prune_nas.design.rules import fit, to_dict
 from prune_nas.design.space import Space, Widths
-from prune_nas.design.verdict import unless_untrained
 from prune_nas.errors import UsageError
 from prune_nas.pruning import magnitude
 from prune_nas.search import conclusion
@@ -37,7 +36,7 @@ def conclude(job: Compare) -> None:
     said = verdicts(finals, nets, unevenness, {case: job.failures(case, finals) for case in cases})
     for one in said:
         one["sentences"] += _without_rivals(job, one["budget"])
-    said = [unless_untrained(one, finals, job.space.classes) for one in said]
+    said = [unless_untrained(one, finals, job.setting.data.chance) for one in said]
     write_json(run.file("verdict.json"), said)
     conclusion.write_nets(job, said, finals)
 

@@ -27,21 +27,24 @@ from prune_nas.errors import PruneNasError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.methods import METHODS
+from prune_nas.pruning.penalties import Pressure
 from prune_nas.pruning.scaling import SCALINGS
 from prune_nas.search import conclusion
 from prune_nas.search.case_conclusion import conclude
 from prune_nas.search.experiment import Experiment
 from prune_nas.search.finals import failure_of, owed, weights_of
 from prune_nas.search.origins import Origin, Origins, origin_of
-from prune_nas.search.plan import announce, check
+from prune_nas.search.plan import announce, check, fitting
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened, read_json
-from prune_nas.search.setup import prepare, recipe_of, setting_of
+from prune_nas.search.settling import ready
+from prune_nas.search.setup import prepare, recipe_of
 from prune_nas.search.weights import load_weights, save_weights
 from prune_nas.search.work import Result
 from prune_nas.training import recipe as recipes
 
 PRUNED = "pruned.json"
+_MOST = 0.7  # of the channels that a penalty shall take, whatever the ratios are
 _IMAGES = 128  # that ThiNet and regression look at
 _STREAM = 104_729  # random shapes of a seed are drawn from here on
 
@@ -53,9 +56,10 @@ def compare(config: Config, path: Path, view: View) -> None:
         UsageError, MissingError: before anything is trained, where the request cannot be met.
     """
     device, data, traced = prepare(config)
+    config = fitting(config, traced, view.say)
     check(config, traced)
     with opened(path, config) as run:
-        job = Compare(run, traced, setting_of(run, traced, data, device, view), view)
+        job = Compare(run, traced, ready(run, traced, data, device, view), view)
         announce(job, view)
         with job.crew:
             job.prune()
@@ -94,20 +98,25 @@ class Compare(Experiment):
 
     # The networks that are pruned ---------------------------------------------------------------------------------
 
-    def strength(self, penalty: str) -> float:
-        """A penalty's strength: as asked for, else the paper's or what separates within this schedule."""
-        recipe, images = recipe_of(self.config, self.config.epochs), len(self.setting.data.train)
-        asked = self.config.sss_strength if penalty in SCALINGS else self.config.strength
-        if asked is not None:
-            return asked
+    def pressure(self, penalty: str, ratio: str) -> Pressure:
+        """The penalty that a network is trained under: as strong as asked for, else as published, or until enough goes.
+
+        All ratios of Network Slimming prune one network, which loses as many channels as the largest of them takes.
+        """
+        config = self.config
+        recipe, images = recipe_of(config, config.epochs, penalised=True), len(self.setting.data.train)
         if penalty in SCALINGS:
-            return sss.strength_for(recipe, images)
-        as_published = self.config.recipe == "paper" and self.config.epochs == recipes.RECIPES["paper"].epochs
-        return penalties.published(self.config.model) if as_published else penalties.strength_for(recipe, images)
+            asked = config.sss_strength
+            strength = sss.strength_for(recipe, images) if asked is None else asked
+            return Pressure(penalty, strength, float(ratio))
+        if config.strength is None and config.recipe == "paper" and config.epochs == recipes.RECIPES["paper"].epochs:
+            return Pressure(penalty, penalties.published(config.model))
+        ratios = [float(case.ratio) for case in self.cases if METHODS[case.method].penalty == penalty]
+        return penalties.pressure_for(penalty, recipe, images, strength=config.strength, share=min(max(ratios), _MOST))
 
     def source(self, case: Case, seed: int) -> Origin:
         """The network that a case prunes."""
-        return origin_of(case, seed, self.strength)
+        return origin_of(case, seed, self.pressure)
 
     def file_of(self, origin: Origin) -> Path:
         """Where the weights of a network to prune are; one without a penalty is the base of that seed."""
@@ -190,7 +199,9 @@ class Compare(Experiment):
         before = self.run.record.get("origins", {}).get(origin.key, {"train_macs": 0, "seconds": 0.0})
         about = {
             "name": origin.name,
-            "strength": origin.pressure and origin.pressure.strength,
+            "strength": result.strength
+            if result.strength is not None
+            else origin.pressure and origin.pressure.strength,
             "val_accuracy": result.val_accuracy,
             "epochs": result.epochs,
             "train_macs": before["train_macs"] + macs,  # an attempt that failed was paid for, too

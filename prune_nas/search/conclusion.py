@@ -10,18 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prune_nas.design import rules
+from prune_nas.design.answer import Timing, answer
 from prune_nas.design.arms import Key, training_of
 from prune_nas.design.evidence import by_arm
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.ledger import total, train_macs
-from prune_nas.design.patterns import non_uniformity, pattern_of
 from prune_nas.design.records import SCHEMA, Expense, Final, TrialRow, read_table, write_table
 from prune_nas.design.space import Space, Widths
-from prune_nas.design.verdict import about_floors, about_search, unless_untrained, verdict
+from prune_nas.design.subject import Subject
+from prune_nas.design.verdict import about_floors, about_shape, search_cost, verdict
+from prune_nas.design.words import percent
+from prune_nas.nets.models.sources import runs_code
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import weights_of
 from prune_nas.search.prior import HAND, Prior, remark
+from prune_nas.search.setup import recipe_of
 
 if TYPE_CHECKING:
     from prune_nas.search.experiment import Experiment
@@ -36,43 +40,86 @@ def conclude(run: Run, job: Search) -> None:
     expenses = spent(job, finals)
     write_table(run.file("ledger.csv"), Expense, expenses)
     write_widths(run, job.space, job.arms)
+    noise = noise_of(run)
     if job.rules:
-        write_json(run.file("rule.json"), [{"budget": b, **rules.to_dict(fit)} for b, fit in job.rules.items()])
-    verdicts = []
-    for budget, candidates in job.arms.items():
-        limits = job.limits[budget]
-        within = {arm for arm, all_ in candidates.items() if all(limits.admits(job.space.cost(w)) for w in all_)}
-        said = verdict(
-            budget,
-            limits,
-            finals,
-            non_uniformity(pattern_of(job.space, candidates[job.subject][0])),
-            within,
-            failures(job, budget, finals),
-            job.subject,
-        )
-        said["sentences"] += about_floors(job.space, candidates[job.subject][0])
-        if job.subject == "found":
-            said["sentences"] += about_search(budget, job.spending[budget].base, expenses)
-        if job.subject == "transferred":
-            said["headline"] = f"{saved(job, finals)}{said['headline']}"
-            said["sentences"] += about_prior(job.priors[budget], job.space, finals)
-        said = unless_untrained(said, finals, job.space.classes)
-        measured, notes = timing.facts(
-            job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
-        )
-        verdicts.append({**said, "sentences": [*said["sentences"], *notes], "latency": measured})
+        about = {"learnt": not noise, "warning": noise}
+        rules_ = [{"budget": b, **rules.to_dict(fit), **about} for b, fit in job.rules.items()]
+        write_json(run.file("rule.json"), rules_)
+    verdicts = [_verdict(job, number, finals, expenses, noise) for number in range(len(job.arms))]
     write_json(run.file("verdict.json"), verdicts)
     write_nets(job, verdicts, finals)
 
 
+def noise_of(run: Run) -> str:
+    """That the run's supernet did not learn, in a sentence; empty where it did, or where there is none."""
+    found = run.record.get("diagnosis") or {}
+    if found.get("learnt", True):
+        return ""
+    accuracy, guessing = (percent(found[name]) for name in ("accuracy", "guessing"))
+    return (
+        f"The supernet did not learn ({accuracy}, guessing gives {guessing}), so the widths that are read from it "
+        "(pruned, guided, inherited) are noise."
+    )
+
+
+def _verdict(job: Search, number: int, finals: list[Final], expenses: Sequence[Expense], noise: str) -> dict[str, Any]:
+    """The verdict of one budget, by its number, with the answer in front."""
+    budget, candidates = list(job.arms.items())[number]
+    limits, space = job.limits[budget], job.space
+    within = {arm for arm, all_ in candidates.items() if all(limits.admits(space.cost(w)) for w in all_)}
+    failed = failures(job, budget, finals)
+    said = verdict(budget, limits, finals, within, failed, job.subject, chance=job.setting.data.chance, noise=noise)
+    if said["learnt"]:
+        said["sentences"] += _about_widths(job, budget, candidates)
+        if job.subject == "transferred":
+            said["headline"] = f"{saved(job, finals)}{said['headline']}"
+            said["sentences"] += about_prior(job.priors[budget], space, finals)
+    measured, notes = timing.facts(
+        job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
+    )
+    answered = answer(
+        said,
+        finals,
+        Subject.from_dict(job.run.record["subject"]),
+        file=f"{place('deploy', number)}.json",
+        keeps={arm: [ws[0][s] / space.base[s] for s in space.base] for arm, ws in candidates.items()},
+        timings={arm: Timing(float(one["median_ms"]), float(one["iqr_ms"])) for arm, one in measured.items()},
+        search=search_cost(budget, expenses),
+        noise=noise,
+        model=space.model if runs_code(space.model) else "",
+    )
+    notes = notes if said["learnt"] else []
+    facts = {**said, "sentences": [*said["sentences"], *notes], "latency": measured}
+    return {**facts, "answer": answered.to_dict(str(job.run.path))}
+
+
+def _about_widths(job: Search, budget: str, candidates: Mapping[str, Sequence[Widths]]) -> list[str]:
+    """How uneven the subject's widths are, and where floors decide them."""
+    own, base = candidates[job.subject][0], job.space.base
+    uneven = about_shape([own[slot] / base[slot] for slot in base], job.subject)
+    return [uneven, *about_floors(job.space, own)]
+
+
+def place(name: str, number: int) -> str:
+    """The name of a network's files: the first budget's as it is, the others' in a folder."""
+    return name if number == 0 else f"{name}/{number + 1}"
+
+
 def write_nets(job: Experiment, verdicts: Sequence[dict[str, Any]], finals: list[Final]) -> None:
-    """Write `best` and `deploy` of every budget: the spec and the weights of the subject, and of what to use."""
+    """Write `best` and `deploy` of every budget: the spec and the weights of the subject, and of what to use.
+
+    Where nothing is to be used, because nothing learnt, there is no `deploy`.
+    """
     for i, said in enumerate(verdicts):
-        chosen = said["deploy"] or {"arm": said["subject"], "schedule": ""}
-        for name, arm, schedule in (("best", said["subject"], ""), ("deploy", chosen["arm"], chosen["schedule"])):
+        nets = {"best": (said["subject"], "")}
+        if chosen := said["deploy"]:
+            nets["deploy"] = chosen["arm"], chosen["schedule"]
+        else:
+            for ending in ("json", "safetensors"):
+                job.run.file(f"{place('deploy', i)}.{ending}").unlink(missing_ok=True)
+        for name, (arm, schedule) in nets.items():
             rows = [r for key, rows in by_arm(finals).items() if _is(key, said["budget"], arm, schedule) for r in rows]
-            _write_net(job, said, rows, name if i == 0 else f"{name}/{i + 1}")
+            _write_net(job, said, rows, place(name, i))
 
 
 def saved(job: Experiment, finals: list[Final]) -> str:
@@ -83,7 +130,10 @@ def saved(job: Experiment, finals: list[Final]) -> str:
     widest = job.space.cost(job.space.widest).macs
     supernet = train_macs(widest, len(job.setting.data.train), job.config.supernet_epochs)
     trainings = supernet / base
-    return f"the transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the base; "
+    return (
+        f"The transferred rule saves training a supernet of this network, {trainings:.1f} trainings of the unpruned "
+        "network. "
+    )
 
 
 def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -> list[str]:
@@ -91,11 +141,11 @@ def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -
     said = [text] if (text := remark(prior, space)) else []
     base = next((row.train_macs for row in finals if row.arm == "base"), 0)
     if prior.source in HAND:
-        return [*said, "the rule was made by hand: no network was trained for it"]
+        return [*said, "The rule was made by hand: no network was trained for it."]
     if not prior.spent:
-        return [*said, "what the source's supernet cost is not known, and not in the ledger"]
+        return [*said, "The cost of the source's supernet is not known, and not in the ledger."]
     cost = f"{prior.spent / base:.1f} trainings of this base" if base else f"{prior.spent / 1e9:,.3g}G training macs"
-    return [*said, f"the source's supernet cost {cost}, once, however many networks its rules go to"]
+    return [*said, f"The source's supernet cost {cost}, once, however many networks its rules are used for."]
 
 
 def spent(job: Experiment, finals: list[Final]) -> list[Expense]:
@@ -104,6 +154,8 @@ def spent(job: Experiment, finals: list[Final]) -> list[Expense]:
 
 
 def _expenses(run: Run, images: int, finals: list[Final]) -> Iterator[Expense]:
+    if probe := run.record.get("probe"):
+        yield Expense("", "probe", "", 1, probe["train_macs"], probe["seconds"])
     supernet = run.record.get("supernet")
     if supernet:
         yield Expense("", "supernet", "", 1, supernet["train_macs"], supernet["seconds"])
@@ -176,6 +228,19 @@ def _is(key: tuple[str, str, str], budget: str, arm: str, schedule: str) -> bool
     return key[:2] == (budget, arm) and schedule in ("", key[2])
 
 
+def _training(job: Experiment, best: Final | None) -> dict[str, Any]:
+    """By which settings a network was trained: `prune-nas train` takes them from the spec."""
+    recipe = recipe_of(job.config, best.epochs if best else job.config.epochs)
+    return {
+        "recipe": job.config.recipe,
+        "optimizer": recipe.optimizer,
+        "lr": recipe.lr,
+        "batch": recipe.batch,
+        "epochs": recipe.epochs,
+        "precision": job.setting.precision.name,
+    }
+
+
 def _write_net(job: Experiment, said: dict[str, Any], rows: list[Final], name: str) -> None:
     """Write `<name>.json`, the spec of the rows' network, and `<name>.safetensors`: its seed best on validation."""
     run, budget = job.run, said["budget"]
@@ -193,7 +258,8 @@ def _write_net(job: Experiment, said: dict[str, Any], rows: list[Final], name: s
         "macs": cost.macs,
         "params": cost.params,
         **job.about_weights(budget),
-        "normalisation": {"mean": list(job.setting.data.mean), "std": list(job.setting.data.std)},
+        "preprocessing": job.setting.data.preprocessing.to_dict(),
+        "training": _training(job, best),
         "source": {
             "run": run.path.name,
             "budget": budget,

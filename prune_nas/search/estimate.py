@@ -17,6 +17,7 @@ from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import SCHEMA, Final, read_table
 from prune_nas.design.space import Widths
+from prune_nas.design.subject import Subject, count
 from prune_nas.search.finals import owed
 from prune_nas.search.speed import seconds_per_image
 from prune_nas.training.loop import is_out_of_memory
@@ -45,8 +46,8 @@ _SAME = (
 class Step:
     """Equal trainings that a run still has to do; `seconds` are those of all of them, with the workers there are.
 
-    `arm` is `supernet`, `trial`, `finalist`, or one of the finals'. A shape that is not found yet is taken as uniform,
-    and a training in progress counts whole.
+    `arm` is `supernet`, `trial`, `finalist`, or one of the finals'. Widths that are not found yet are taken as those of
+    uniform scaling, and a training in progress counts whole. `seeds` is the number of trainings per network.
     """
 
     phase: str
@@ -57,10 +58,25 @@ class Step:
     epochs: int
     macs: int
     seconds: float
+    seeds: int = 1
 
     def train_macs(self, images: int) -> int:
-        """Of all its trainings on so many images."""
+        """Training macs of all its trainings on so many images."""
         return self.trainings * train_macs(self.macs, images, self.epochs)
+
+    def sentence(self, steps: int) -> str:
+        """The step in words, where an epoch has so many optimiser steps."""
+        where = f"{self.phase} {self.budget}".strip()
+        arm = "" if self.arm == self.phase else f"{self.arm}, "
+        shapes = self.trainings // self.seeds if self.trainings % self.seeds == 0 else self.trainings
+        count_ = f"{shapes} networks" if shapes > 1 else "1 network"
+        each = f" x {self.seeds} seeds" if self.seeds > 1 and self.trainings % self.seeds == 0 else ""
+        epochs = f"{self.epochs} epoch{'s' if self.epochs > 1 else ''}"
+        length = f"{epochs} ({self.epochs * steps:,} steps)"
+        return (
+            f"{where}: {arm}{count_}{each}, {self.schedule}, {length}, {count(self.macs)} macs: about "
+            f"{spoken(self.seconds)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,49 +86,47 @@ class Steps:
     steps: tuple[Step, ...]
     images: int
     base_train_macs: int
-    """Of one training of the base."""
+    """Training macs of one training of the unpruned network."""
+    batch: int
+    """Images per optimiser step."""
+    subject: str
+    """The network and the images, in words."""
 
     @property
     def seconds(self) -> float:
-        """Of all of it."""
+        """Seconds that all remaining steps take on this machine."""
         return sum(step.seconds for step in self.steps)
 
     @property
     def train_macs(self) -> int:
-        """Of all of it."""
+        """Training macs of all remaining steps."""
         return sum(step.train_macs(self.images) for step in self.steps)
 
     def lines(self) -> list[str]:
         """The steps in words."""
         if not self.steps:
-            return ["nothing is left to train"]
+            return [self.subject, "Nothing is left to train."]
+        steps = max(self.images // self.batch, 1)
         return [
-            *(
-                f"{step.phase}{f' {step.budget}' if step.budget else ''}: {step.trainings} x {step.arm} "
-                f"{step.schedule}, {step.epochs} epochs, {step.macs / 1e6:.1f}M macs: about {spoken(step.seconds)}"
-                for step in self.steps
-            ),
-            f"{sum(step.trainings for step in self.steps)} trainings at most on {self.images:,} images, "
-            f"{self.train_macs / self.base_train_macs:.1f} trainings of the base: about {spoken(self.seconds)} here "
-            "(shapes that are not known yet are taken as uniform, a training in progress counts whole)",
+            self.subject,
+            *(step.sentence(steps) for step in self.steps),
+            f"{sum(step.trainings for step in self.steps)} trainings at most on {self.images:,} images, as much as "
+            f"{self.train_macs / self.base_train_macs:.1f} trainings of the unpruned network: about "
+            f"{spoken(self.seconds)} here. Networks that are not found yet count as uniform scaling, a training in "
+            "progress counts whole.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
         steps = [{**asdict(step), "train_macs": step.train_macs(self.images)} for step in self.steps]
         facts = {"images": self.images, "train_macs": self.train_macs, "base_train_macs": self.base_train_macs}
-        return {"schema": SCHEMA, **facts, "seconds": self.seconds, "steps": steps}
+        return {"schema": SCHEMA, "subject": self.subject, **facts, "seconds": self.seconds, "steps": steps}
 
 
 def announce(job: Search, view: View) -> None:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
-    config, space = job.config, job.space
-    base = space.cost(space.base)
-    view.say(
-        f"{space.model} on {job.setting.data.name}, preset {config.preset}: base {base.macs / 1e6:.1f}M macs, "
-        f"{base.params / 1e6:.2f}M params, {len(space.slots)} slots; {len(job.setting.data.train)} training and "
-        f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
-    )
+    config = job.config
+    view.say(f"preset {config.preset}: {len(job.space.slots)} widths to choose; run directory {job.run.path}")
     remark(job, view)
     try:
         left = steps_left(job)
@@ -180,17 +194,19 @@ def _remark_cost(config: Config, budget: str, spending: Spending, view: View) ->
     """Say what the search cost does not pay for."""
     trials, finalists = spending.expected()
     every = (config.finalists + 1) * config.finalist_seeds if config.finalists else 0
-    if trials < config.trials or finalists < every:
-        then = f"and for no whole ones, so that what is found rests on trainings of {config.trial_epochs} epochs"
-        if finalists:
-            then = (
-                f"then for {finalists} whole trainings of uniform and the best of them, each shape on as many seeds "
-                f"(at most {config.finalists + 1} shapes x {config.finalist_seeds} seeds)"
-            )
-        view.say(
-            f"study {budget}: --search-cost {config.search_cost:g} (trainings of the base) pays for some {trials} "
-            f"trials of at most {config.trials}, {then}"
-        )
+    if trials >= config.trials and finalists >= every:
+        return
+    paid = f"about {trials} trials (of at most {config.trials})"
+    if finalists:
+        rest = f" and {finalists} trainings of finalists (of at most {every})."
+    else:
+        enough = spending.for_finalists
+        raised = f" For finalists use --search-cost {enough:g} or more." if enough else ""
+        rest = f" and no finalists: the choice rests on trainings of {config.trial_epochs} epochs.{raised}"
+    view.say(
+        f"study {budget}: the search may cost {config.search_cost:g} trainings of the unpruned network. That pays for "
+        f"{paid}{rest}"
+    )
 
 
 def steps_left(job: Search) -> Steps:
@@ -200,7 +216,8 @@ def steps_left(job: Search) -> Steps:
         RuntimeError: a network does not fit into memory.
     """
     images, base = len(job.setting.data.train), job.space.cost(job.space.base).macs
-    return Steps(tuple(_steps(job)), images, train_macs(base, images, job.config.epochs))
+    about = str(Subject.from_dict(job.run.record["subject"]))
+    return Steps(tuple(_steps(job)), images, train_macs(base, images, job.config.epochs), job.batch, about)
 
 
 def _steps(job: Search) -> Iterator[Step]:
@@ -236,7 +253,8 @@ def _steps(job: Search) -> Iterator[Step]:
         own = list(group)
         macs, epochs = round(fmean(space.cost(one.widths).macs for one in own)), round(fmean(o.epochs for o in own))
         lasting = seconds(len(own), epochs, even.get(budget, space.base))
-        yield Step("finals", budget, arm, schedule, len(own), epochs, macs, lasting)
+        seeds = len({one.seed for one in own})
+        yield Step("finals", budget, arm, schedule, len(own), epochs, macs, lasting, seeds)
 
 
 def _kind(job: Job) -> tuple[str, str, str]:
@@ -262,8 +280,7 @@ def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
     absent |= {"inherited"} if job.space.shuffles else set()
     arms: dict[str, dict[str, list[Widths]]] = {}
     for budget, widths in even.items():
-        bounds = job.limits[budget].bounds
-        several = {"random": config.randoms, "uniform": 1 if len(bounds) > 1 else len({bounds[0][0], "macs", "params"})}
+        several = {"random": config.randoms}
         arms[budget] = {arm: [widths] * several.get(arm, 1) for arm in config.arms if arm not in absent}
     everything = jobs(
         job.space, arms, wanted=config.arms, schedules=config.schedules, seeds=job.seeds(), epochs=config.epochs

@@ -6,7 +6,7 @@ import math
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from prune_nas.nets.tracing import Traced
 from prune_nas.search.crew import Alone, Crew, Source, Workers
 from prune_nas.search.curves import Curves
 from prune_nas.search.finals import FINAL_SEEDS, Finals, checkpoint_of, failure_of, owed, weights_of
+from prune_nas.search.learning import Watch
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scoring import Scoring
@@ -50,6 +51,8 @@ class Experiment(ABC):
     traced: Traced
     setting: Setting
     view: View
+    _watched: tuple[str, Watch] | None = field(default=None, init=False)
+    """The first training that is long enough to tell whether it learns."""
 
     @property
     @abstractmethod
@@ -207,8 +210,6 @@ class Experiment(ABC):
         """Train jobs, and what other sources ask for beside them, under one bar."""
         bars: list[Bar] = []
         finals = Finals(left, self, lambda served, result: self._failed(bars[0], served, result))
-        if left:
-            self.run.note(data={**self.run.record["data"], "test": len(self.setting.data.open_test())})
         with self.view.phase(title, finals.epochs + sum(source.epochs for source in beside)) as bar:
             bars.append(bar)
             self.crew.run([finals, *beside], partial(self._epoch, bar))
@@ -242,6 +243,16 @@ class Experiment(ABC):
     def _epoch(self, bar: Bar, training: Training, epoch: Epoch) -> None:
         self._curve(training.budget, training.name, epoch)
         bar.advance(f"{training.spoken}, epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        self._watch(training, epoch)
+
+    def _watch(self, training: Training, epoch: Epoch) -> None:
+        """Stop the run where the first training that is long enough to tell does not learn."""
+        if self._watched is None:
+            steps = self.config.trial_steps if training.epochs == self.config.trial_epochs else self.config.steps
+            watch = Watch.of(self.config, self.setting.data, training.spoken, training.epochs, steps)
+            self._watched = (training.name, watch) if watch.after is not None else None
+        if self._watched is not None and self._watched[0] == training.name:
+            self._watched[1].see(epoch)
 
     def _curve(self, budget: str, trial: str, epoch: Epoch) -> None:
         self.curves.add(

@@ -11,12 +11,14 @@ from prune_nas.design import kernels
 from prune_nas.design.budget import Budget
 from prune_nas.design.kernels import Counts, Kernel, KernelMean, kernel_mean, kernel_mean_from_dict, planned
 from prune_nas.design.patterns import FLAT
+from prune_nas.design.sizes import Size
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
 from prune_nas.search.prior import RESTORE, published, remark, spent_by
 from prune_nas.search.rundir import read_json
+from prune_nas.search.subject import image_size
 from prune_nas.search.weights import load_weights
 from prune_nas.training.data import outline
 
@@ -147,7 +149,7 @@ def _prior(source: str, data: Mapping[str, Any], path: Path) -> KernelPrior:
 def _flat(rule: KernelMean) -> str:
     if rule.non_uniformity >= _EVEN:
         return ""
-    return f"the pattern is {FLAT} (non-uniformity {rule.non_uniformity:.2f}): spread the weights evenly"
+    return f"The pattern is {FLAT} (non-uniformity {rule.non_uniformity:.2f}): spread the weights evenly."
 
 
 def _of_run(source: str, path: Path, budget: Budget) -> KernelPrior:
@@ -214,8 +216,9 @@ def plan(
         UsageError, MissingError: the source, the network, the data set or a budget is unknown.
         BudgetError: a budget leaves less than one weight a layer.
     """
-    shape, classes = outline(dataset, image_size=of_model["image_size"], data_dir=of_model["data_dir"])
-    traced = trace(model, input_shape=shape, classes=classes, base_width=of_model["base_width"])
+    about = outline(dataset, data_dir=of_model["data_dir"])
+    size = Size.parse(of_model["image_size"]) if of_model["image_size"] else image_size(model, dataset, about)
+    traced = trace(model, input_shape=(3, *size), classes=about.classes, base_width=of_model["base_width"])
     space = traced.space
     own = magnitude.convolutions(space, magnitude.weights_of(space, traced.build(space.widest, seed=0)))
     total = sum(kernel.weights for kernel in own)

@@ -28,20 +28,19 @@ class Origin:
         return f"origin/{self.name}/{self.seed}"
 
 
-def origin_of(case: Case, seed: int, strengths: Callable[[str], float]) -> Origin:
+def origin_of(case: Case, seed: int, pressures: Callable[[str, str], Pressure]) -> Origin:
     """The network that a case prunes.
 
     Args:
         case: the method and its ratio.
         seed: of the network's training.
-        strengths: penalty -> its strength in this run.
+        pressures: a penalty and a ratio -> what a network is trained under.
     """
     penalty = METHODS[case.method].penalty
     if penalty == "none":
         return Origin("none", seed, None)
-    if penalty in SCALINGS:
-        return Origin(f"{penalty}-{case.ratio}", seed, Pressure(penalty, strengths(penalty), float(case.ratio)))
-    return Origin(penalty, seed, Pressure(penalty, strengths(penalty)))
+    name = f"{penalty}-{case.ratio}" if penalty in SCALINGS else penalty
+    return Origin(name, seed, pressures(penalty, case.ratio))
 
 
 class Origins:

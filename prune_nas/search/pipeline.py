@@ -35,7 +35,8 @@ from prune_nas.search.experiment import Experiment
 from prune_nas.search.prior import PRIOR, Prior, priors_of
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import opened, refuse
-from prune_nas.search.setup import prepare, setting_of
+from prune_nas.search.settling import ready
+from prune_nas.search.setup import prepare
 from prune_nas.search.spending import Spending
 from prune_nas.search.timing import Conditions, conditions_of, timed
 from prune_nas.search.weights import save_weights
@@ -73,7 +74,7 @@ def dry_run(config: Config, path: Path, view: View) -> estimate.Steps:
             if (path / name).exists():
                 shutil.copyfile(path / name, copy / name)
         try:
-            with _begun(config, copy, view) as job:
+            with _begun(config, copy, view, tries=False) as job:
                 estimate.remark(job, view)
                 return estimate.steps_left(job)
         except PruneNasError as error:
@@ -91,7 +92,7 @@ _STATE = (
 
 
 @contextmanager
-def _begun(config: Config, path: Path, view: View) -> Iterator[Search]:
+def _begun(config: Config, path: Path, view: View, *, tries: bool = True) -> Iterator[Search]:
     """The run at `path`, opened or made, when all that it needs was seen to be there."""
     device, data, traced = prepare(config)
     priors = priors_of(config, path, traced.space)
@@ -104,7 +105,7 @@ def _begun(config: Config, path: Path, view: View) -> Iterator[Search]:
         if priors and not run.file(PRIOR).exists():
             write_json(run.file(PRIOR), [{"budget": budget, **prior.to_dict()} for budget, prior in priors.items()])
         traced = timed(run, traced, device, view)
-        job = Search(run, traced, setting_of(run, traced, data, device, view), view, priors)
+        job = Search(run, traced, ready(run, traced, data, device, view, tries=tries), view, priors)
         for name, spending in job.spending.items() if job.studied else ():
             spending.check(name)
         yield job
@@ -334,12 +335,15 @@ class Search(Experiment):
             str(budget): arms_of.widths_of_arms(
                 self.space,
                 self.limits[str(budget)],
-                found=self.found(budget),
-                transferred=self.transferred(budget),
-                pruned=self.selections[str(budget)].widths if self.scored else None,
+                {
+                    "found": self.found(budget),
+                    "transferred": self.transferred(budget),
+                    "pruned": self.selections[str(budget)].widths if self.scored else None,
+                },
                 rule=self.rules[str(budget)].rule if self.scored else None,
                 randoms=self.config.randoms,
                 seed=self.config.seed,
+                wanted=self.config.arms,
             )
             for budget in self.config.budgets
         }

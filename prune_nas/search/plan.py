@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from prune_nas.config import Config
+from prune_nas.config import DEFAULT_CASES, Config
 from prune_nas.design.cases import Case, lasting, rivals
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import KEPT, SCHEMA
+from prune_nas.design.sizes import Size
 from prune_nas.design.space import Cost, Space, Widths
-from prune_nas.errors import UsageError, unknown
+from prune_nas.design.subject import count, width_words
+from prune_nas.errors import MissingError, UsageError, unknown
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import l1_norm
 from prune_nas.pruning.methods import METHODS
+from prune_nas.pruning.penalties import Pressure
 from prune_nas.search.estimate import spoken
 from prune_nas.search.origins import origin_of
-from prune_nas.search.setup import load_data, trace_model
+from prune_nas.search.setup import lengths_of, load_data, trace_model
 from prune_nas.search.speed import seconds_per_image
 from prune_nas.training.data import outline
 
@@ -51,15 +54,41 @@ def check(config: Config, traced: Traced) -> None:
             f"{space.model} shuffles its channels, so that no weights can be kept; use --schedules scratch-e,scratch-b"
         )
     for text in config.cases:
-        case = Case.parse(text)
-        if case.method not in METHODS:
-            raise unknown("pruning method", case.method, METHODS)
+        _check_case(Case.parse(text), traced)
+
+
+def fitting(config: Config, traced: Traced, say: Callable[[str], None]) -> Config:
+    """The configuration without the methods of the default that do not fit the network, which are said.
+
+    What the user asked for stays as it is, and `check` refuses it.
+    """
+    if config.cases != DEFAULT_CASES:
+        return config
+    left = []
+    for text in config.cases:
         try:
-            METHODS[case.method].check(space, traced.template, case.ratio)
-            if METHODS[case.method].unit == "blocks":
-                _run_without_blocks(traced)
+            _check_case(Case.parse(text), traced)
+            left.append(text)
         except UsageError as error:
-            raise UsageError(f"{case.method} does not fit {space.model} at ratio {case.ratio}: {error}") from None
+            say(f"left out: {error}")
+    return config.model_copy(update={"cases": tuple(left)})
+
+
+def _check_case(case: Case, traced: Traced) -> None:
+    """See that a method fits the network.
+
+    Raises:
+        UsageError: there is no such method, or it does not.
+    """
+    space = traced.space
+    if case.method not in METHODS:
+        raise unknown("pruning method", case.method, METHODS)
+    try:
+        METHODS[case.method].check(space, traced.template, case.ratio)
+        if METHODS[case.method].unit == "blocks":
+            _run_without_blocks(traced)
+    except UsageError as error:
+        raise UsageError(f"{case.method} does not fit {space.model} at ratio {case.ratio}: {error}") from None
 
 
 def _run_without_blocks(traced: Traced) -> None:
@@ -104,7 +133,7 @@ def plan(config: Config, space: Space) -> list[Planned]:
     base = space.cost(space.base)
     whole = Planned("", "base", "scratch-e", config.seeds, config.epochs, base.macs, base.macs, space.base)
     cases = [Case.parse(text) for text in config.cases]
-    origins = sorted({origin_of(case, 0, lambda penalty: 0.0).name for case in cases})
+    origins = sorted({origin_of(case, 0, lambda penalty, ratio: Pressure(penalty, 0.0)).name for case in cases})
     plain = [whole] if "base" in config.arms or "none" in origins else []
     sparse = [replace(whole, arm=f"to prune ({origin})") for origin in origins if origin != "none"]
     return [*plain, *sparse, *(one for case in cases for one in _of_case(config, space, case, base))]
@@ -147,6 +176,8 @@ class Plan:
     steps: Sequence[Planned]
     images: int
     gpu: float
+    notes: tuple[str, ...] = ()
+    """What it is about, and what must be said of it, in sentences."""
 
     @property
     def train_macs(self) -> int:
@@ -163,6 +194,7 @@ class Plan:
         """The plan in words."""
         trainings = sum(one.trainings for one in self.steps)
         return [
+            *self.notes,
             *(
                 f"{one.trainings} x {one.arm} {one.schedule}{f' of {one.case}' if one.case else ''}: {one.epochs} "
                 f"epochs, {one.macs / 1e6:.1f}M macs"
@@ -182,31 +214,39 @@ class Plan:
 
 
 def dry_run(config: Config, gpu: float) -> Plan:
-    """What a comparison would train; nothing is trained, and the data set need not be there.
+    """What a comparison would train; nothing is trained, and CIFAR need not be there.
 
     Raises:
         UsageError: a method does not fit the network or its ratio.
-        MissingError: the data set is not there, and how large it is is not known either.
+        MissingError: the data set is not there, and its size is not known either.
     """
-    shape, classes = outline(config.dataset, image_size=config.image_size, data_dir=config.data_dir)
-    images = config.train_size
-    if images is None:
-        whole = _WHOLE.get(config.dataset)
-        images = whole - (config.val_size or whole // 10) if whole else len(load_data(config).train)
-    traced = trace_model(config, shape, classes)
+    notes: list[str] = []
+    traced = trace_model(config, (3, *config.size), outline(config.dataset, data_dir=config.data_dir).classes)
+    config = fitting(config, traced, notes.append)
     check(config, traced)
-    return Plan(plan(config, traced.space), images, gpu)
+    images = _images(config)
+    config = config.model_copy(update=lengths_of(config, images))
+    cost, size = traced.space.cost(traced.space.base), Size(*traced.space.input_shape[1:])
+    network = f"{config.model}, {width_words(config.base_width)}, {size}, {count(cost.macs)} macs"
+    return Plan(plan(config, traced.space), images, gpu, (f"{network}; {config.dataset}", *notes))
+
+
+def _images(config: Config) -> int:
+    """Training images: those of the set on this machine; of CIFAR, where it is not here, those that it will have."""
+    try:
+        return len(load_data(config, download=False).train)
+    except MissingError:
+        whole = _WHOLE.get(config.dataset)
+        if whole is None:
+            raise
+    left = whole - (config.val_size or (config.train_size or whole // 10 * 4) // 4)
+    return min(config.train_size or left, left)
 
 
 def announce(job: Compare, view: View) -> None:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
-    config, space = job.config, job.space
-    base, images = space.cost(space.base), len(job.setting.data.train)
-    view.say(
-        f"{space.model} on {job.setting.data.name}, preset {config.preset}: base {base.macs / 1e6:.1f}M macs, "
-        f"{base.params / 1e6:.2f}M params; {', '.join(config.cases)}; {images} training and "
-        f"{len(job.setting.data.val)} validation images; run directory {job.run.path}"
-    )
+    config, space, images = job.config, job.space, len(job.setting.data.train)
+    view.say(f"preset {config.preset}: {', '.join(config.cases)}; run directory {job.run.path}")
     planned = plan(config, space)
     workers, threads = job.size
     fixed, each = _speed(job, min((one.widths for one in planned), key=lambda w: space.cost(w).macs), threads)

@@ -49,27 +49,30 @@ class Prior:
     """The budget under which a rule file's patterns were pruned; empty where that is not known."""
     asked: str = ""
     """The budget of the target."""
+    warning: str = ""
+    """That the source's supernet did not learn, so that the rule is noise; empty where it did."""
 
     @property
     def remark(self) -> str:
-        """What must be said of it on any network: that it is flat, or was found under other kinds of bounds."""
-        return "; ".join(filter(None, [self.flat, self._elsewhere]))
+        """What must be said of it on any network: that it is noise, flat, or was found under other kinds of bounds."""
+        return " ".join(filter(None, [self.warning, self.flat, self._elsewhere]))
 
     @property
     def _elsewhere(self) -> str:
         if not (self.found_under and self.asked) or _kinds(self.found_under) == _kinds(self.asked):
             return ""
         return (
-            f"{self.source} was found under {self.found_under}, and is asked for {self.asked}: what is scarce decides "
-            "the shape, so take a rule of such a budget, or a run, which gives each budget its own"
+            f"{self.source} was found under {self.found_under}, and is asked for {self.asked}. What is scarce decides "
+            "the widths: take a rule of such a budget, or a run, which gives each budget its own rule."
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
         if self.fitted is not None:
-            return {"source": self.source, **to_dict(self.fitted), "remark": self.flat, "spent": self.spent}
+            about = {"remark": self.flat, "spent": self.spent, "warning": self.warning}
+            return {"source": self.source, **to_dict(self.fitted), **about}
         plain = {"kind": self.rule.kind, "parameters": dict(self.rule.parameters), "explanation": self.rule.explain()}
-        about = {"remark": self.flat, "spent": self.spent, "found_under": self.found_under}
+        about = {"remark": self.flat, "spent": self.spent, "found_under": self.found_under, "warning": self.warning}
         return {"source": self.source, "schema": SCHEMA, **plain, **about}
 
 
@@ -104,7 +107,7 @@ class Source:
     (`published`), or a table of widths (.csv: `pattern_of_table`). `kind` is that of the rule fitted where the source
     is widths, stage-mean by default; `budget` the one under which a run is pruned (`pattern_of_run`), or of a run's
     rule file; `model` whose slots a table names that does not say where they sit; `selection` how a run's channels
-    are chosen, by default as it chose them.
+    are chosen, by default as it chose them. A source whose supernet did not learn is refused unless `untrained`.
     """
 
     name: str
@@ -112,6 +115,7 @@ class Source:
     budget: str | None = None
     model: str | None = None
     selection: str | None = None
+    untrained: bool = False
 
 
 def read_prior(source: Source) -> Prior:
@@ -131,7 +135,7 @@ def read_prior(source: Source) -> Prior:
     if path.suffix == ".json":
         if not path.is_file():
             raise UsageError(f"there is no rule file {path}")
-        return _rule_file(name, path, source.budget)
+        return _allowed(_rule_file(name, path, source.budget), source)
     known = published()
     if name not in known:
         if path.parent != Path():
@@ -177,7 +181,9 @@ def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
     if kept.is_file():
         own = {str(budget): _rule_file(config.prior, kept, str(budget)) for budget in config.budgets}
         return {budget: replace(prior, asked=budget) for budget, prior in own.items()}
-    source = Source(config.prior, config.rule, config.prior_budget, config.prior_model, config.selection)
+    source = Source(
+        config.prior, config.rule, config.prior_budget, config.prior_model, config.selection, config.allow_untrained
+    )
     return read_priors(source, space, config.budgets)
 
 
@@ -190,10 +196,10 @@ def remark(prior: Given, space: Space) -> str:
         places = (on_scale(prior.rule.stages, stage, space.stages) for stage in range(space.stages))
         asked = ", ".join(f"{1 + place:.3g}" for place in places)
         said.append(
-            f"the rule was made for {prior.rule.stages} stages and {space.model} has {space.stages}: they are asked at "
-            f"the rule's stages {asked}"
+            f"The rule was made for {prior.rule.stages} stages, and {space.model} has {space.stages}. Its stages take "
+            f"the values of the rule's stages {asked}."
         )
-    return "; ".join(said)
+    return " ".join(said)
 
 
 def _kinds(budget: str) -> set[str]:
@@ -329,8 +335,31 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
 
 def _fitted(source: Source, pattern: Pattern) -> Prior:
     fitted, agree = fit(source.kind or "stage-mean", [pattern]), stability([pattern])
-    flat = agree.sentence() if agree.is_uniform else ""
-    return Prior(source.name, fitted.rule, (pattern,), fitted, flat, spent_by(Path(source.name) / "run.json"))
+    flat, record = agree.sentence() if agree.is_uniform else "", Path(source.name) / "run.json"
+    made = Prior(source.name, fitted.rule, (pattern,), fitted, flat, spent_by(record), warning=warning_of(record))
+    return _allowed(made, source)
+
+
+def _allowed(prior: Prior, source: Source) -> Prior:
+    """The prior, unless it is noise that nobody asked for.
+
+    Raises:
+        UsageError: the source's supernet did not learn.
+    """
+    if prior.warning and not source.untrained:
+        raise UsageError(f"{source.name}: {prior.warning} To use the rule all the same, add --allow-untrained")
+    return prior
+
+
+def warning_of(record: Path) -> str:
+    """That a run's supernet did not learn, from its `run.json`; empty where it did, or where nothing is known."""
+    data = read_json(record) if record.is_file() else None
+    found = data.get("diagnosis") if isinstance(data, Mapping) else None
+    if not isinstance(found, Mapping) or found.get("learnt", True) is not False:
+        return ""
+    told = [f"{name} {100 * found[key]:.1f} %" for name, key in (("accuracy", "accuracy"), ("guessing", "guessing"))
+            if isinstance(found.get(key), float)]  # fmt: skip
+    return f"The source's supernet did not learn ({', '.join(told)}): this rule says nothing."
 
 
 def spent_by(record: Path) -> int:
@@ -361,7 +390,8 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
         "found_under", evidence.get("budget") or ("" if "source" in data else data.get("budget", ""))
     )
     flat = said if FLAT in said else ""
-    return Prior(source, rule_from_dict(data, str(path)), flat=flat, spent=spent, found_under=_a_budget(found_under))
+    rule, warning = rule_from_dict(data, str(path)), str(data.get("warning", ""))
+    return Prior(source, rule, flat=flat, spent=spent, found_under=_a_budget(found_under), warning=warning)
 
 
 def _a_budget(text: Any) -> str:

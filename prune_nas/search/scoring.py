@@ -5,25 +5,32 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
 from torch import nn
 
 from prune_nas.design.budget import Limits
-from prune_nas.design.diagnosis import cuts, diagnose
+from prune_nas.design.diagnosis import Supernet, cuts, diagnose
 from prune_nas.design.ledger import train_macs
+from prune_nas.design.projection import uniform_widths
 from prune_nas.design.selection import Selection, select
 from prune_nas.errors import PruneNasError
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
 from prune_nas.pruning.importance import channel_scores
-from prune_nas.pruning.penalties import Pressure
+from prune_nas.pruning.norms import places
+from prune_nas.pruning.penalties import Pressure, start_of
+from prune_nas.search.learning import Watch
 from prune_nas.search.progress import Bar, View
 from prune_nas.search.rundir import Run
 from prune_nas.search.scores import load_scores, save_scores
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.weights import load_weights
-from prune_nas.search.work import Performer, Training
+from prune_nas.search.work import Performer, Result, Training
 from prune_nas.training.loop import Epoch, Setting
+
+_LEAST, _MOST = 0.2, 0.7  # of the channels that a penalty shall take, whatever the budgets are
+_WEAKER = 5.0  # times, by which a penalty that killed every channel is made weaker
 
 
 @dataclass
@@ -42,19 +49,28 @@ class Scoring:
     curve: Callable[[Epoch], None]
 
     @property
-    def strength(self) -> float:
-        """The penalty's lambda: as asked for, or scaled to the schedule."""
+    def pressure(self) -> Pressure:
+        """The penalty: as strong as asked for, else until as many channels are gone as the tightest budget takes."""
         config = self.run.config
-        if config.strength is not None:
-            return config.strength
-        return penalties.strength_for(recipe_of(config, config.supernet_epochs), len(self.setting.data.train))
+        recipe = recipe_of(config, config.supernet_epochs, penalised=True)
+        images = len(self.setting.data.train)
+        return penalties.pressure_for(
+            config.penalty, recipe, images, strength=config.strength, share=self._share(config.prunes_weights)
+        )
+
+    def _share(self, weights: bool) -> float:
+        """The share of the channels that uniform scaling takes under the tightest budget, within bounds."""
+        space = self.traced.space
+        whole = sum(space.widest.values())
+        left = [] if weights else [sum(uniform_widths(space, one).values()) / whole for one in self.limits.values()]
+        return min(max(1 - min(left, default=0.5), _LEAST), _MOST)
 
     def score(self) -> None:
         """Score the supernet's channels, unless their scores are there."""
         target = self.run.file("scores.safetensors")
         if not target.exists():
-            scores = channel_scores(self.traced.space, self.supernet())
-            save_scores(target, scores, penalty=self.run.config.penalty, strength=self.strength)
+            scores, noted = channel_scores(self.traced.space, self.supernet()), self.run.record["supernet"]
+            save_scores(target, scores, penalty=noted["penalty"], strength=noted["strength"] or 0.0)
 
     def supernet(self) -> nn.Module:
         """The trained supernet; trained again if its file is not there, as in a run published without weights."""
@@ -74,17 +90,69 @@ class Scoring:
         config, space = self.run.config, self.traced.space
         scores = load_scores(self.run.file("scores.safetensors"), space)
         chosen = {b: select(space, scores, limits, by=config.selection) for b, limits in self.limits.items()}
-        accuracy = (self.run.record.get("supernet") or {}).get("val_accuracy")
-        diagnosis = diagnose(space, scores, self.strength, chosen, accuracy)
+        diagnosis = diagnose(space, scores, self.facts, chosen)
         self.run.note(
-            diagnosis={"penalty": config.penalty, "strength": self.strength, **asdict(diagnosis)},
+            diagnosis={
+                "penalty": config.penalty,
+                "strength": self.facts.strength,
+                "accuracy": self.facts.accuracy,
+                "guessing": self.facts.chance.guessing,
+                **asdict(diagnosis),
+            },
             cuts={b: [asdict(cut) for cut in cuts(space, scores, s)] for b, s in chosen.items()},
         )
         for sentence in diagnosis.sentences:
             self.view.say(f"diagnosis: {sentence}")
         return chosen
 
+    @property
+    def facts(self) -> Supernet:
+        """What is known of the trained supernet."""
+        noted, data = self.run.record.get("supernet") or {}, self.setting.data
+        return Supernet(
+            strength=noted.get("strength"),
+            gamma=noted.get("gamma"),
+            accuracy=noted.get("val_accuracy"),
+            chance=data.chance,
+            epochs=self.run.config.supernet_epochs,
+        )
+
     def _train(self) -> None:
+        """Train the supernet; where the penalty kills every channel, once more with a weaker one.
+
+        Raises:
+            PruneNasError: it failed, every channel died twice, or it did not learn.
+        """
+        pressure, spent = self.pressure, self._spent_before()
+        result = self._attempt(pressure)
+        if result.died:
+            spent = _sum(spent, self._cost(result))
+            pressure = Pressure(pressure.name, pressure.strength / _WEAKER, pressure.share)
+            self.view.say(
+                f"the penalty killed every channel of the supernet: it is trained again, with a strength of "
+                f"{pressure.strength:.2g} in place of {_WEAKER * pressure.strength:.2g}"
+            )
+            self.run.note(supernet_before={**spent})
+            result = self._attempt(pressure)
+        if result.val_accuracy is None:
+            weaker = f"; use a weaker penalty: --strength {pressure.strength / _WEAKER:.1g}" if result.died else ""
+            raise PruneNasError(f"the supernet: {result.error}{weaker}")
+        plain = self.traced.build(self.traced.space.widest, seed=self.run.config.seed)
+        found = places(self.traced.space, plain)
+        self.run.note(
+            supernet={
+                "penalty": pressure.name,
+                "strength": result.strength,
+                "gamma": start_of(plain, found) if found else None,
+                "epochs": result.epochs,
+                "val_accuracy": result.val_accuracy,
+                **_sum(spent, self._cost(result)),
+            }
+        )
+        weights = self.run.checkpoint("supernet weights")
+        weights.replace(self.run.file("supernet.safetensors"))  # once its cost is noted
+
+    def _attempt(self, pressure: Pressure) -> Result:
         config, run = self.run.config, self.run
         training = Training(
             budget="",
@@ -94,28 +162,29 @@ class Scoring:
             seed=config.seed,
             epochs=config.supernet_epochs,
             checkpoint=run.checkpoint("supernet"),
-            pressure=Pressure(config.penalty, self.strength),
+            pressure=pressure,
             weights=run.checkpoint("supernet weights"),
         )
+        watch = Watch.of(config, self.setting.data, "supernet", config.supernet_epochs, config.supernet_steps)
         with self.view.phase("supernet", config.supernet_epochs) as bar:
-            result = self.performer.perform(training, lambda epoch: self._epoch(bar, epoch))
-        if result.val_accuracy is None:
-            raise PruneNasError(f"the supernet: {result.error}")
-        widest = self.traced.space.cost(self.traced.space.widest).macs
-        again = run.file("scores.safetensors").exists()  # then it was trained, and paid for, before
-        before = (run.record.get("supernet") if again else None) or {"train_macs": 0, "seconds": 0.0}
-        run.note(
-            supernet={
-                "penalty": config.penalty,
-                "strength": self.strength,
-                "epochs": result.epochs,
-                "val_accuracy": result.val_accuracy,
-                "train_macs": before["train_macs"] + train_macs(widest, len(self.setting.data.train), result.epochs),
-                "seconds": before["seconds"] + result.seconds,
-            }
-        )
-        run.checkpoint("supernet weights").replace(run.file("supernet.safetensors"))  # once its cost is noted
+            return self.performer.perform(training, lambda epoch: self._epoch(bar, watch, epoch))
 
-    def _epoch(self, bar: Bar, epoch: Epoch) -> None:
+    def _cost(self, result: Result) -> dict[str, Any]:
+        widest = self.traced.space.cost(self.traced.space.widest).macs
+        macs = train_macs(widest, len(self.setting.data.train), result.epochs)
+        return {"train_macs": macs, "seconds": result.seconds}
+
+    def _spent_before(self) -> dict[str, Any]:
+        """What a supernet cost that was trained before: it was paid for, too."""
+        again = self.run.file("scores.safetensors").exists()
+        before = (self.run.record.get("supernet") if again else None) or {"train_macs": 0, "seconds": 0.0}
+        return {name: before[name] for name in ("train_macs", "seconds")}
+
+    def _epoch(self, bar: Bar, watch: Watch, epoch: Epoch) -> None:
         self.curve(epoch)
         bar.advance(f"epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        watch.see(epoch)
+
+
+def _sum(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: one[name] + other[name] for name in ("train_macs", "seconds")}

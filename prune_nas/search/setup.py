@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from prune_nas.config import Config
+from prune_nas.config import LENGTHS, Config
 from prune_nas.design.files import write_json
+from prune_nas.design.learning import epochs_of
 from prune_nas.design.records import FINE_TUNE, SCHEMA
 from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError
@@ -29,7 +30,7 @@ from prune_nas.training.recipe import Recipe, recipe
 _MOST_WORKERS = 8
 
 
-def load_data(config: Config) -> Data:
+def load_data(config: Config, *, download: bool = True) -> Data:
     """The run's data set, its validation split cut by the run's seed."""
     return load(
         config.dataset,
@@ -39,6 +40,7 @@ def load_data(config: Config) -> Data:
         val_size=config.val_size,
         image_size=config.image_size,
         cache_images=config.cache_images,
+        download=download,
     )
 
 
@@ -74,14 +76,31 @@ def trace_model(
         base_width=config.base_width,
         settings=None if settings is None else parse_settings(settings, "--space"),
     )
-    return traced.scaled(supernet=config.supernet_width)
+    return traced.scaled(supernet=config.supernet_width).starting_as(config.recipe)
 
 
-def recipe_of(config: Config, epochs: int, schedule: str = "scratch-e") -> Recipe:
-    """The run's recipe for a number of epochs, with the run's own batch and learning rate."""
-    plain = recipe(config.recipe, epochs)
-    own = replace(plain, batch=config.batch or plain.batch, lr=config.lr or plain.lr)
+def recipe_of(config: Config, epochs: int, schedule: str = "scratch-e", *, penalised: bool = False) -> Recipe:
+    """The run's recipe for a number of epochs, with the run's optimiser, batch and learning rate.
+
+    A smaller batch than the recipe's has a learning rate that is smaller in proportion, for SGD (Goyal et al. 2017,
+    section 2.1). A training under a sparsity penalty uses SGD (`pruning.penalties`).
+    """
+    optimizer = "adamw" if config.optimizer == "adamw" and not penalised else "sgd"
+    plain = recipe(config.recipe, epochs).using(optimizer)
+    batch = config.batch or plain.batch
+    usual = plain.lr * min(batch / plain.batch, 1.0) if optimizer == "sgd" else plain.lr
+    asked = None if penalised and config.optimizer == "adamw" else config.lr  # a rate belongs to one optimiser
+    own = replace(plain, batch=batch, lr=asked or usual)
     return own.tuning() if schedule == FINE_TUNE else own
+
+
+def lengths_of(config: Config, images: int) -> dict[str, int]:
+    """The epochs of each kind of training: as asked for, or as many as the steps need on so many images."""
+    batch = recipe_of(config, 1).batch
+    pairs = LENGTHS.items()
+    return {
+        epochs: epochs_of(getattr(config, epochs), getattr(config, steps), images, batch) for epochs, steps in pairs
+    }
 
 
 def on_device(data: Data, device: torch.device) -> Data:
@@ -140,6 +159,8 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
         "fingerprint": data.fingerprint,
         "train": len(data.train),
         "val": len(data.val),
+        "test": data.tests,
+        "guessing": data.chance.guessing,
         "classes": list(data.classes),
         "mean": data.mean,
         "std": data.std,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,10 @@ from prune_nas.search.weights import save_weights
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, accuracy, train
 from prune_nas.training.precision import choose_device
-from prune_nas.training.recipe import recipe
+from prune_nas.training.probe import probe
+from prune_nas.training.recipe import Recipe, recipe
+
+_EPOCHS = 20  # of a spec that does not say
 
 
 def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
@@ -28,8 +31,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     dataset: str,
     *,
     model: str | None = None,
-    epochs: int,
-    recipe_name: str,
+    settings: Mapping[str, Any],
     schedule: str,
     seeds: Iterable[int],
     sizes: tuple[int | None, int | None],
@@ -41,8 +43,11 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
 ) -> list[dict[str, Any]]:
     """Train a spec from scratch with each seed; weights are saved under a name of all that they depend on.
 
-    It is `<out>/<data set>-<widths' digest>-<schedule>-<epochs>-<seed>-<digest of model, images, recipe and number
-    format>.safetensors`.
+    `settings` are `recipe`, `optimizer`, `batch`, `lr` and `epochs`; those that are None are as in the spec, so that a
+    network is trained as its run did.
+
+    The name is `<out>/<data set>-<widths' digest>-<schedule>-<epochs>-<seed>-<digest of model, images, recipe and
+    number format>.safetensors`.
 
     Raises:
         UsageError: the spec is not one, or does not fit the data set.
@@ -54,17 +59,23 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
         raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all; "
                          "repeat the run that made it with more --seeds")  # fmt: skip
     traced, widths = trace_spec(spec, model)
+    plan = _recipe(spec, settings)
+    traced = traced.starting_as(plan.name)
     place = choose_device(device)
     data = load(
-        dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1], image_size=traced.space.input_shape[-1]
+        dataset, data_dir=data_dir, train_size=sizes[0], val_size=sizes[1], image_size=traced.space.input_shape[1:]
     )
     _check(traced.space, data, path)
     setting = setting_for(data, traced, widths, place, precision)
     space = traced.space
     macs = space.cost(widths).macs
-    lasting = scratch_b_epochs(epochs, space.cost(space.base).macs, macs) if schedule == "scratch-b" else epochs
+    longer = scratch_b_epochs(plan.epochs, space.cost(space.base).macs, macs)
+    plan = plan.lasting(longer if schedule == "scratch-b" else plan.epochs)
+    if settings["optimizer"] == "auto":
+        plan = _probed(plan, traced, widths, setting, view)
+    lasting = plan.epochs
     test = setting.data.open_test().to(place)
-    about = (space.to_dict(), data.fingerprint, len(data.train), recipe_name, setting.precision.name)
+    about = (space.to_dict(), data.fingerprint, len(data.train), dataclasses.asdict(plan), setting.precision.name)
     rest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:8]
     results = []
     for seed in seeds:
@@ -72,7 +83,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
             network, done = train(
                 lambda seed=seed: traced.build(widths, seed=seed),  # type: ignore[misc]
                 setting,
-                recipe(recipe_name, lasting),
+                plan,
                 seed=seed,
                 on_epoch=lambda epoch: bar.advance(f"{100 * epoch.val_accuracy:.1f} % on validation"),
             )
@@ -84,6 +95,9 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
                 "candidate": widths.digest,
                 "seed": seed,
                 "schedule": schedule,
+                "optimizer": plan.optimizer,
+                "lr": plan.lr,
+                "batch": plan.batch,
                 "epochs": lasting,
                 "macs": macs,
                 "params": space.cost(widths).params,
@@ -95,6 +109,25 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
             }
         )
     return results
+
+
+def _recipe(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
+    """The recipe that was asked for; what was not is as the spec's own network was trained."""
+    own = spec.get("training") or {}
+    asked = {name: value for name, value in settings.items() if value is not None}
+    merged: dict[str, Any] = {"recipe": "fast", "epochs": _EPOCHS, **own, **asked}
+    plain = recipe(str(merged["recipe"]), int(merged["epochs"]))
+    optimizer = "sgd" if merged.get("optimizer") in (None, "auto") else str(merged["optimizer"])
+    made = plain.using(optimizer)
+    changed = "optimizer" in asked and asked["optimizer"] != own.get("optimizer")
+    lr = asked.get("lr", made.lr if changed else own.get("lr", made.lr))
+    return dataclasses.replace(made, batch=int(merged.get("batch") or made.batch), lr=float(lr))
+
+
+def _probed(plan: Recipe, traced: Traced, widths: Widths, setting: Setting, view: View) -> Recipe:
+    found = probe(lambda: traced.build(widths, seed=0), setting, plan, seed=0)
+    view.say(f"optimizer: {found.optimizer}")
+    return plan.using(found.optimizer)
 
 
 def setting_for(data: Data, traced: Traced, widths: Widths, device: Any, precision: str, batch: int = 128) -> Setting:

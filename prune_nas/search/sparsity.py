@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from prune_nas.config import FROM_SUPERNET, Config
+from prune_nas.design.answer import answer
 from prune_nas.design.arms import UNIFORM, Job
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.files import write_json
@@ -25,8 +26,10 @@ from prune_nas.design.kernels import EVEN, Kernel, Mask, kernel_mean, planned
 from prune_nas.design.ledger import scratch_b_epochs
 from prune_nas.design.records import REWIND, Expense, Final, read_table, write_table
 from prune_nas.design.space import Cost, Widths
-from prune_nas.design.verdict import unless_untrained, verdict
+from prune_nas.design.subject import Subject
+from prune_nas.design.verdict import search_cost, verdict
 from prune_nas.errors import UsageError
+from prune_nas.nets.models.sources import runs_code
 from prune_nas.pruning import magnitude
 from prune_nas.search import conclusion, estimate
 from prune_nas.search.experiment import Experiment
@@ -34,7 +37,8 @@ from prune_nas.search.kernel_rules import KernelPrior, Pruned, kept_priors, prun
 from prune_nas.search.prior import PRIOR
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened
-from prune_nas.search.setup import prepare, setting_of
+from prune_nas.search.settling import ready
+from prune_nas.search.setup import prepare
 from prune_nas.search.speed import seconds_per_image
 
 
@@ -58,7 +62,7 @@ def sparsify(config: Config, path: Path, view: View) -> None:
     with opened(path, config) as run:
         if priors and not run.file(PRIOR).exists():
             write_json(run.file(PRIOR), [{"budget": b, **prior.to_dict()} for b, prior in priors.items()])
-        job = Sparsity(run, traced, setting_of(run, traced, data, device, view), view, own, priors)
+        job = Sparsity(run, traced, ready(run, traced, data, device, view), view, own, priors)
         _announce(job, view)
         with job.crew:
             job.run_supernet()
@@ -199,9 +203,7 @@ class Sparsity(Experiment):
 def _announce(job: Sparsity, view: View) -> None:
     config, total = job.config, sum(kernel.weights for kernel in job.kernels)
     view.say(
-        f"{job.space.model} on {job.setting.data.name}, preset {config.preset}: {total:,} weights in "
-        f"{len(job.kernels)} convolutions; {len(job.setting.data.train)} training and {len(job.setting.data.val)} "
-        f"validation images; run directory {job.run.path}"
+        f"preset {config.preset}: {total:,} weights in {len(job.kernels)} convolutions; run directory {job.run.path}"
     )
     workers, threads = job.size
     image = seconds_per_image(job, job.space.base, threads)
@@ -217,28 +219,44 @@ def _announce(job: Sparsity, view: View) -> None:
     )
 
 
+def _add(job: Sparsity, budget: str, said: dict[str, Any], finals: list[Final]) -> None:
+    """Add what is to be said of masks to a budget's verdict."""
+    if job.subject == "transferred":
+        said["headline"] = f"{conclusion.saved(job, finals)}{said['headline']}"
+        said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)
+    if job.scored and (empty := job.pruned[budget].empty):
+        said["sentences"].append(
+            f"The largest weights leave none in {', '.join(empty)}. Nothing passes through there, which costs the arms "
+            "pruned and inherited accuracy."
+        )
+    said["sentences"].append(
+        "Masked weights are multiplied all the same: macs and train macs are what a machine would need that skips them."
+    )
+
+
 def _conclude(job: Sparsity) -> None:
     """Write every derived table and JSON file."""
     run = job.run
     finals = read_table(run.file("finals.csv"), Final)
     expenses = conclusion.spent(job, finals)
     write_table(run.file("ledger.csv"), Expense, expenses)
-    verdicts = []
+    verdicts: list[dict[str, Any]] = []
     for budget, arms in job.arms.items():
-        rule = arms[job.subject].rule or job.pruned[budget].rule
         limits, within, failed = job.limits[budget], set(arms), conclusion.failures(job, budget, finals)
-        said = verdict(budget, limits, finals, rule.non_uniformity, within, failed, job.subject)
-        if job.subject == "transferred":
-            said["headline"] = f"{conclusion.saved(job, finals)}{said['headline']}"
-            said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)
-        if job.scored and (empty := job.pruned[budget].empty):
-            said["sentences"].append(
-                f"the largest weights leave none in {', '.join(empty)}: nothing passes through there, which the arms "
-                "pruned and inherited pay for"
-            )
-        said["sentences"].append(
-            "masked weights are multiplied all the same: macs and train macs are what skipping them would leave"
+        said = verdict(budget, limits, finals, within, failed, job.subject, chance=job.setting.data.chance)
+        if said["learnt"]:
+            _add(job, budget, said, finals)
+        answered = answer(
+            said,
+            finals,
+            Subject.from_dict(run.record["subject"]),
+            file=f"{conclusion.place('deploy', len(verdicts))}.json",
+            keeps={},
+            timings={},
+            search=search_cost(budget, expenses),
+            noise="",
+            model=job.space.model if runs_code(job.space.model) else "",
         )
-        verdicts.append(unless_untrained(said, finals, job.space.classes))
+        verdicts.append({**said, "answer": answered.to_dict(str(run.path))})
     write_json(run.file("verdict.json"), verdicts)
     conclusion.write_nets(job, verdicts, finals)

@@ -79,9 +79,7 @@ class Spending:
             return
         config = self.config
         costs = [self._at(c / 10) for c in range(1, _MOST)]
-        enough = next((one.config.search_cost for one in costs if one._suffices), None)
-        whole = costs if config.finalists else []
-        finals = next((one.config.search_cost for one in whole if one._suffices and one.expected()[1]), None)
+        enough, finals = next((one.config.search_cost for one in costs if one._suffices), None), self.for_finalists
         raised = f"raise it to {enough:g}" if enough else "raise it"
         raised += f" ({finals:g} for finalists, too)" if finals and finals != enough else ""
         raise UsageError(
@@ -90,6 +88,12 @@ class Spending:
             f"beside what is kept for finalists; {raised}, lower --supernet-epochs and --trial-epochs, or add "
             "--trials 0"
         )
+
+    @property
+    def for_finalists(self) -> float | None:
+        """The least search cost that pays for finalists, in steps of a tenth; None without finalists."""
+        costs = (self._at(c / 10) for c in range(1, _MOST)) if self.config.finalists else ()
+        return next((one.config.search_cost for one in costs if one._suffices and one.expected()[1]), None)
 
     @property
     def _suffices(self) -> bool:

@@ -121,6 +121,8 @@ def trials(
 
 def _proposal(trial: optuna.Trial, space: Space, limits: Limits, prior: Widths) -> tuple[optuna.Trial, Widths]:
     point = Point(**{name: trial.suggest_float(name, d.low, d.high) for name, d in _DISTRIBUTIONS.items()})
+    if point == family.PRUNED and limits.admits(space.cost(prior)):
+        return trial, prior  # it fills the budget already; filled again it could gain a step
     return trial, project(space, family.shape(space, prior, point), limits)
 
 

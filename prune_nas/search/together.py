@@ -33,7 +33,8 @@ def follows(config: Config) -> bool:
     place: Workplace | None = None
     while (order := receive()) is not None:
         if place is None:
-            place = Workplace(config, traced, Setting(on_device(data, device), device, Precision(order["precision"])))
+            setting = Setting(on_device(data, device), device, Precision(order["precision"]))
+            place = Workplace(Config(**order["config"]), traced, setting)
         else:
             place.perform(replace(Training.from_dict(order), weights=None), lambda epoch: None)
     return True
@@ -43,9 +44,9 @@ class Together:
     """The first process's workplace: the others work beside it on each training."""
 
     def __init__(self, place: Workplace) -> None:
-        """Let the others know in which number format all train."""
+        """Let the others know in which number format all train, and by which settings."""
         self._place = place
-        send({"precision": place.setting.precision.name})
+        send({"precision": place.setting.precision.name, "config": place.config.model_dump(mode="json")})
 
     def perform(self, training: Training, on_epoch: Callable[[Epoch], None]) -> Result:
         """As `Workplace.perform`."""

@@ -13,6 +13,7 @@ from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json, write_text
 from prune_nas.design.patterns import Pattern, stability
 from prune_nas.design.rules import apply, fit, to_dict
+from prune_nas.design.sizes import Size
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError
 from prune_nas.nets.settings import parse_settings, read_settings
@@ -27,7 +28,9 @@ from prune_nas.search.prior import (
     read_priors,
     remark,
     spent_by,
+    warning_of,
 )
+from prune_nas.search.subject import image_size as usual_size
 from prune_nas.training.data import outline
 
 
@@ -93,7 +96,7 @@ def transfer(
     *,
     budgets: Sequence[str],
     base_width: float = 1.0,
-    image_size: int = 32,
+    image_size: int | str | Sequence[int] | None = None,
     settings: Path | None = None,
     data_dir: Path | None = None,
 ) -> Transferred:
@@ -105,7 +108,7 @@ def transfer(
         dataset: whose classes its head has.
         budgets: texts of budgets.
         base_width: scales the network.
-        image_size: pixels.
+        image_size: pixels, as `training.data.load` takes them; None for what network and data set decide.
         settings: the network's own file of settings (`--space`).
         data_dir: where a folder data set lies.
 
@@ -113,9 +116,10 @@ def transfer(
         UsageError: the source, the network, the data set or a budget is unknown.
         BudgetError: a budget cannot be met.
     """
-    shape, classes = outline(dataset, image_size=image_size, data_dir=data_dir)
+    about = outline(dataset, data_dir=data_dir)
+    size = Size.parse(image_size) if image_size else usual_size(model, dataset, about)
     own = parse_settings(read_settings(settings), settings.name) if settings else None
-    space = trace(model, input_shape=shape, classes=classes, base_width=base_width, settings=own).space
+    space = trace(model, input_shape=(3, *size), classes=about.classes, base_width=base_width, settings=own).space
     parsed = [Budget.parse(text) for text in budgets]
     if any(budget.bounds_latency for budget in parsed):
         raise UsageError("a latency is measured, which takes a while; add --evaluate, or bound macs and params")
@@ -126,9 +130,17 @@ def transfer(
 
 
 def fit_rule(
-    sources: Sequence[str], out: Path, *, kind: str | None, budget: str | None, source_model: str | None
+    sources: Sequence[str],
+    out: Path,
+    *,
+    kind: str | None,
+    budget: str | None,
+    source_model: str | None,
+    untrained: bool = False,
 ) -> dict[str, Any]:
     """Fit a rule on the pruned widths of runs or tables, and write its file.
+
+    A run whose supernet did not learn is refused unless `untrained`; the file then says so.
 
     Raises:
         UsageError: a source is none, or they are of networks with different numbers of stages.
@@ -142,6 +154,9 @@ def fit_rule(
         return made
     patterns: list[Pattern] = []
     found_under: set[str] = set()
+    warnings = [f"{path}: {said}" for path in map(Path, sources) if (said := warning_of(path / "run.json"))]
+    if warnings and not untrained:
+        raise UsageError(f"{' '.join(warnings)} To fit a rule all the same, add --allow-untrained")
     for path in map(Path, sources):
         table = path.suffix == ".csv"
         patterns.append(pattern_of_table(path, source_model) if table else pattern_of_run(path, asked))
@@ -164,6 +179,7 @@ def fit_rule(
     made = {
         **to_dict(fitted),
         "spent": spent,
+        "warning": " ".join(warnings),
         "evidence": {
             "sources": list(sources),
             "budget": found_under.pop() if len(found_under) == 1 else "",

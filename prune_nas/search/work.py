@@ -16,7 +16,7 @@ from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude, penalties, sss
-from prune_nas.pruning.penalties import Pressure
+from prune_nas.pruning.penalties import AllDeadError, Pressure, Pull
 from prune_nas.pruning.scaling import SCALINGS, Scaling
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.weights import load_weights, save_weights
@@ -71,6 +71,7 @@ class Result:
     """What a training gave: accuracies in [0, 1] (None if it failed, or was not to be tested), epochs, seconds.
 
     A training that `diverged` would do so again; any other failure, as of full memory, may be over the next time.
+    One that `died` was killed by its penalty; `strength` is the lambda that a penalty ended with.
     """
 
     val_accuracy: float | None
@@ -80,6 +81,8 @@ class Result:
     error: str = ""
     worker: str = ""
     diverged: bool = False
+    died: bool = False
+    strength: float | None = None
 
 
 class Performer(Protocol):
@@ -112,7 +115,9 @@ class Workplace:
             done.append(epoch)
             on_epoch(epoch)
 
-        masks, recipe = self._masks(training), recipe_of(self.config, training.epochs, training.schedule)
+        masks, penalised = self._masks(training), training.pressure is not None and training.pressure.name != "none"
+        recipe = recipe_of(self.config, training.epochs, training.schedule, penalised=penalised)
+        penalty = magnitude.Frozen(masks) if masks else self._penalty(training, recipe)
         try:
             network, epochs = train(
                 lambda: self._build(training, masks),
@@ -121,11 +126,13 @@ class Workplace:
                 seed=training.seed,
                 checkpoint=training.checkpoint,
                 on_epoch=note,
-                penalty=magnitude.Frozen(masks) if masks else self._penalty(training, recipe),
+                penalty=penalty,
             )
-        except (DivergedError, OutOfMemoryError) as error:
-            spent = sum(epoch.seconds for epoch in done)
-            return Result(None, len(done) + 1, spent, error=str(error), diverged=isinstance(error, DivergedError))
+        except (DivergedError, OutOfMemoryError, AllDeadError) as error:
+            training.checkpoint.unlink(missing_ok=True)
+            spent, again = sum(epoch.seconds for epoch in done), isinstance(error, OutOfMemoryError)
+            died = isinstance(error, AllDeadError)
+            return Result(None, len(done) + 1, spent, error=str(error), diverged=not again, died=died)
         if scaling := _scaling(training):
             scaling.fold(self.traced.space, network)
         if training.weights is not None:
@@ -135,6 +142,7 @@ class Workplace:
             len(epochs),
             round(sum(epoch.seconds for epoch in epochs), 3),
             accuracy(network, self.test, self.setting) if training.tests else None,
+            strength=penalty.strength if isinstance(penalty, Pull) else None,
         )
 
     def close(self) -> None:
@@ -147,7 +155,8 @@ class Workplace:
             return None
         if asked.name in SCALINGS:
             return sss.penalty(asked.strength, asked.share, recipe.momentum)
-        return penalties.make(asked.name, space, self.traced.build(space.widest, seed=0), asked.strength)
+        images = len(self.setting.data.train)
+        return penalties.make(asked, space, self.traced.build(space.widest, seed=0), recipe, images)
 
     def _masks(self, training: Training) -> magnitude.Masks:
         """Layer -> the training's mask; none where it has all weights."""

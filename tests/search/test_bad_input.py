@@ -17,7 +17,7 @@ from tests.search.tiny import SETTINGS, arguments
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"model": "vg16"}, 2, "did you mean vgg16"),
+        ({"model": "vg16"}, 2, "Did you mean vgg16"),
         ({"dataset": "digit"}, 2, "did you mean digits"),
         ({"budget": "macs=0"}, 2, "above 0"),
         ({"budget": "macs=-0.5"}, 2, "above 0"),
@@ -203,16 +203,18 @@ def test_interrupting_leaves_with_130_and_a_word_on_what_to_do(tmp_path, cli, mo
     assert "goes on from here" in err
 
 
-@pytest.mark.parametrize("command", [["--help"], ["plot"], ["report"], ["status"], ["search", "--help"]])
-def test_what_reads_only_starts_without_torch(tmp_path, command):
+@pytest.mark.parametrize(
+    ("command", "code"), [(["--help"], 0), (["plot"], 1), (["report"], 0), (["status"], 0), (["search", "--help"], 0)]
+)
+def test_what_reads_only_starts_without_torch(tmp_path, command, code):
     config = {"model": "m", "dataset": "d", "budget": ["macs=0.4"], "trials": 1}
     phases = {"supernet": "running", "study": "waiting", "finals": "waiting"}
     record = {"schema": 1, "version": "0.1.0", "config": config, "phases": phases}
     (tmp_path / "run.json").write_text(json.dumps(record))
     arguments = command if "--help" in command else [*command, str(tmp_path)]
-    code = (
+    program = (
         f"import sys\nfrom prune_nas.cli import run\ncode = run({arguments!r})\n"
         "print(code, sorted({'torch', 'optuna', 'torchvision'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip().splitlines()[-1] == "0 []", done.stderr
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stderr.strip().splitlines()[-1] == f"{code} []", done.stderr

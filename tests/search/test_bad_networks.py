@@ -96,7 +96,6 @@ def file(tmp_path):
     ("name", "message"),
     [
         ("Looks", r"cannot trace .*mine.py:Looks.*mine.py:20: if x.mean() > 0.*move code that depends on values"),
-        ("Bare", "--penalty none"),
         (
             "Stuck",
             "has no free width (one: meets an operation that the tracer does not follow: roll at roll (mine.py:32)",
@@ -119,6 +118,11 @@ def test_one_message_and_nothing_begun(file, cli, tmp_path, name, message):
         assert part in said
     assert "Traceback" not in err
     assert not run.exists()
+
+
+def test_a_penalty_that_was_asked_for_needs_a_gamma(file, cli, tmp_path):
+    code, _, err = cli(*arguments(tmp_path / "run", model=f"{file}:Bare", base_width=1, penalty="l1"))
+    assert (code, "use --penalty none" in " ".join(err.split())) == (2, True)
 
 
 def test_a_file_that_raises_on_import_is_named_with_its_line(cli, tmp_path):

@@ -10,13 +10,13 @@ from prune_nas.design.ledger import train_macs
 from prune_nas.design.records import Expense, Final, read_table
 from prune_nas.search import estimate
 from prune_nas.search.estimate import spoken
-from tests.search.tiny import arguments
+from tests.search.tiny import LEARNT, arguments, resuming
 
 ARMS = "found,uniform,inherited"  # those of `searched`
 
 
 def planned(cli, run, **changes):
-    code, out, err = cli(*arguments(run, **{"arms": ARMS, **changes}), "--dry-run", "--json")
+    code, out, err = cli(*resuming(run, **{"arms": ARMS, **changes}), "--dry-run", "--json")
     assert code == 0, err
     return json.loads(out)
 
@@ -42,7 +42,7 @@ def test_a_dry_run_counts_what_the_run_then_trains(cli, tmp_path, searched):
     assert expected["study"] >= trained["study"] >= expected["study"] - 2  # uniform may be among the best trials
     assert expected["finals"] >= trained["finals"]  # arms of one shape share a training
     (supernet,) = (step for step in plan["steps"] if step["phase"] == "supernet")
-    assert supernet["train_macs"] == train_macs(supernet["macs"], plan["images"], 3)
+    assert supernet["train_macs"] == train_macs(supernet["macs"], plan["images"], LEARNT["supernet-epochs"])
     assert supernet["train_macs"] == sum(e.train_macs for e in spent if e.phase == "supernet")
     assert plan["train_macs"] == sum(step["train_macs"] for step in plan["steps"])
     assert plan["seconds"] == pytest.approx(sum(step["seconds"] for step in plan["steps"]))
@@ -52,8 +52,8 @@ def test_a_dry_run_counts_what_the_run_then_trains(cli, tmp_path, searched):
 def test_of_a_finished_run_nothing_is_left_and_of_a_longer_one_the_rest(cli, searched):
     before = content(searched)
     assert planned(cli, searched)["steps"] == []
-    _, out, _ = cli(*arguments(searched, arms=ARMS), "--dry-run")
-    assert out == "nothing is left to train\n"
+    _, out, _ = cli(*resuming(searched, arms=ARMS), "--dry-run")
+    assert out.splitlines()[-1] == "Nothing is left to train."
     more = planned(cli, searched, seeds=3)
     assert {step["phase"] for step in more["steps"]} == {"finals"}
     assert all(step["trainings"] == 1 for step in more["steps"])
@@ -69,24 +69,24 @@ def test_arms_of_one_shape_share_their_training(cli, searched):
     rows = read_table(searched / "finals.csv", Final)
     digests = {row.arm: row.candidate for row in rows}
     own = arms(planned(cli, searched, arms=f"{ARMS},pruned"))
-    assert own == ({} if digests["inherited"] in (digests["found"], digests["uniform@macs"]) else
+    assert own == ({} if digests["inherited"] in (digests["found"], digests["uniform"]) else
                    {("pruned", "scratch-e"): 2})  # fmt: skip
 
 
 def test_without_its_scores_a_run_trains_its_supernet_again(cli, searched):
     (searched / "scores.safetensors").unlink()
     assert ("supernet", "l1") in arms(planned(cli, searched), "supernet")
-    code, _, err = cli(*arguments(searched, arms=ARMS))
+    code, _, err = cli(*resuming(searched, arms=ARMS))
     assert code == 0, err
 
 
 def test_the_plan_in_words(cli, tmp_path):
     code, out, err = cli(*arguments(tmp_path / "new"), "--dry-run")
     assert code == 0, err
-    assert "supernet: 1 x supernet l1, 3 epochs" in out
-    assert "study macs=0.4: 4 x trial scratch-e, 1 epochs" in out
-    assert "finals: 2 x base scratch-e, 2 epochs" in out
-    assert "trainings of the base: about " in out
+    assert "supernet: 1 network, l1, 3 epochs (18 steps)" in out
+    assert "study macs=0.4: trial, 4 networks, scratch-e, 1 epoch (6 steps)" in out
+    assert "finals: base, 1 network x 2 seeds, scratch-e, 2 epochs (12 steps)" in out
+    assert "trainings of the unpruned network: about " in out
 
 
 def test_where_no_run_may_lie_there_is_no_plan(cli, tmp_path):
@@ -99,14 +99,14 @@ def test_where_no_run_may_lie_there_is_no_plan(cli, tmp_path):
 
 
 def test_a_finished_run_is_estimated_at_nothing(cli, searched):
-    code, _, err = cli(*arguments(searched, arms=ARMS))
+    code, _, err = cli(*resuming(searched, arms=ARMS))
     assert code == 0, err
     assert "everything is trained already" in err
     assert "estimate" not in err
 
 
 def test_another_configuration_is_refused_by_the_run_s_name(cli, searched):
-    code, _, err = cli(*arguments(searched, arms=ARMS, supernet_epochs=2), "--dry-run")
+    code, _, err = cli(*resuming(searched, arms=ARMS, supernet_epochs=2), "--dry-run")
     assert code == 2
     assert f"{searched} was started with another configuration" in err
 
@@ -146,7 +146,7 @@ def test_the_advice_is_a_command_for_the_same_network(tmp_path, searched, cli):
         "prune-nas transfer taper -m vgg11 -d digits -b macs=0.4 -b params=0.2 --evaluate --preset smoke "
         "--train-size 300 --epochs 4 --schedules scratch-b --arms transferred,uniform"
     )
-    _, _, err = cli(*arguments(searched, arms=ARMS, seeds=3))
+    _, _, err = cli(*resuming(searched, arms=ARMS, seeds=3))
     assert "advice:" not in err  # the search is over: only finals are left
 
 

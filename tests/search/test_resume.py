@@ -13,7 +13,7 @@ from prune_nas.pruning.importance import channel_scores
 from prune_nas.search import pipeline, study, work
 from prune_nas.training import loop
 from tests.benchmarks.publish import publish
-from tests.search.tiny import arguments
+from tests.search.tiny import arguments, resuming
 
 TRIALS = ("number", "state", "value", "widths", "epochs")
 FINALS = ("arm", "candidate", "seed", "schedule", "val_accuracy", "test_accuracy")
@@ -43,9 +43,9 @@ def test_cut_off_after_any_epoch_it_ends_the_same_and_trains_nothing_twice(searc
         return real(*args)
 
     monkeypatch.setattr(loop, "_epoch", counted)
-    for _ in range(100):
+    for _ in range(200):
         try:
-            code, _, err = cli(*arguments(run, arms="found,uniform,inherited"))
+            code, _, err = cli(*resuming(run, arms="found,uniform,inherited"))
         except CutOffError:
             continue
         assert code == 0, err
@@ -70,7 +70,7 @@ def waits_for(run, phase):
 
 def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(searched, tmp_path):
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "prune_nas", *arguments(run, arms="found,uniform,inherited")]
+    command = [sys.executable, "-m", "prune_nas", *resuming(run, arms="found,uniform,inherited")]
     for phase in ("supernet", "study", "finals"):
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while not waits_for(run, phase):
@@ -92,17 +92,17 @@ def test_running_a_finished_search_again_trains_nothing(searched, monkeypatch, c
         raise AssertionError("a finished search trained again")
 
     monkeypatch.setattr(loop, "_epoch", never)
-    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert cli(*resuming(searched, arms="found,uniform,inherited"))[0] == 0
     assert outcome(searched) == before
 
 
 def test_more_of_everything_can_be_asked_for_later(searched, cli):
     trials, finals = outcome(searched)
     more = {"trials": 5, "seeds": 3, "arms": "found,uniform,taper", "schedules": "scratch-e,scratch-b"}
-    code, _, err = cli(*arguments(searched, **more))
+    code, _, err = cli(*resuming(searched, **more))
     assert code == 0, err
     trials_now, finals_now = outcome(searched)
-    short, short_now = ([t for t in ts if t[4] < 2] for ts in (trials, trials_now))  # the first rung: one epoch
+    short, short_now = ([t for t in ts if t[4] < 8] for ts in (trials, trials_now))  # the first rung: one epoch
     assert short_now[: len(short)] == short
     assert len([t for t in short_now if t[1] != "REPEAT"]) == 5
     assert finals_now[: len(finals)] == finals
@@ -118,7 +118,7 @@ def test_a_better_candidate_replaces_found_and_its_weights(searched, cli, monkey
     old = {row.candidate for row in first if row.arm == "found"}
     other = next(t[3] for t in outcome(searched)[0] if Widths(json.loads(t[3])).digest not in old)
     monkeypatch.setattr(study, "best", lambda opened: Widths(json.loads(other)))
-    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert cli(*resuming(searched, arms="found,uniform,inherited"))[0] == 0
     rows = read_table(searched / "finals.csv", Final)
     spec = json.loads((searched / "best.json").read_text())
     assert json.dumps(spec["widths"], separators=(",", ":")) == other
@@ -127,7 +127,7 @@ def test_a_better_candidate_replaces_found_and_its_weights(searched, cli, monkey
     traced, widths = trace_spec(spec)
     traced.build(widths, seed=0).load_state_dict(load_file(searched / "best.safetensors"))
     monkeypatch.setattr(study, "best", real)
-    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert cli(*resuming(searched, arms="found,uniform,inherited"))[0] == 0
     back = read_table(searched / "finals.csv", Final)
     assert {r.candidate for r in back if r.arm == "found"} == {r.candidate for r in first if r.arm == "found"}
 
@@ -136,7 +136,7 @@ def test_scores_are_read_again_from_the_supernet(searched, monkeypatch, cli):
     before = (searched / "scores.safetensors").read_bytes()
     (searched / "scores.safetensors").unlink()
     monkeypatch.setattr(loop, "_epoch", lambda *_: pytest.fail("the supernet was trained again"))
-    assert cli(*arguments(searched, arms="found,uniform,inherited"))[0] == 0
+    assert cli(*resuming(searched, arms="found,uniform,inherited"))[0] == 0
     assert (searched / "scores.safetensors").read_bytes() == before
 
 
@@ -146,9 +146,9 @@ def test_a_run_published_without_weights_can_be_extended(searched, monkeypatch, 
     assert not [p for p in searched.rglob("*.safetensors") if p.name != "scores.safetensors"]
     trained, real = [], loop._epoch
     monkeypatch.setattr(loop, "_epoch", lambda *args: trained.append(args[2].epochs) or real(*args))
-    assert cli(*arguments(searched, seeds=3, arms="uniform"))[0] == 0
+    assert cli(*resuming(searched, seeds=3, arms="uniform"))[0] == 0
     rows = [r for r in read_table(searched / "finals.csv", Final) if r.arm.startswith("uniform") and r.seed == 1002]
-    assert trained == [2, 2] * len({row.candidate for row in rows})  # one more seed, two epochs a net
+    assert trained == [8] * 8 * len({row.candidate for row in rows})  # one more seed, eight epochs a net
     assert not (searched / "supernet.safetensors").exists()
     assert "## Ledger" in (searched / "README.md").read_text()
 
@@ -169,7 +169,7 @@ def test_inherited_channels_are_those_of_the_supernet_at_hand(searched, monkeypa
         {k: v.flip(0).contiguous() if "norm" in k and v.ndim else v for k, v in net.items()},
         searched / "supernet.safetensors",
     )
-    assert cli(*arguments(searched, seeds=3, arms="inherited"))[0] == 0
+    assert cli(*resuming(searched, seeds=3, arms="inherited"))[0] == 0
     assert seen
     assert all(seen)
 
@@ -183,7 +183,7 @@ def test_a_final_that_diverges_is_left_out_and_the_others_go_on(searched, monkey
         return real(build, setting, recipe, seed=seed, **options)
 
     monkeypatch.setattr(work, "train", unlucky)
-    code, _, err = cli(*arguments(searched, seeds=3, arms="found,taper"))
+    code, _, err = cli(*resuming(searched, seeds=3, arms="found,taper"))
     assert code == 0, err
     assert "failed and is left out" in err
     rows = read_table(searched / "finals.csv", Final)
@@ -200,7 +200,7 @@ def test_every_attempt_of_a_final_is_paid_for(searched, monkeypatch, cli):
 
     monkeypatch.setattr(work, "train", full)
     for attempts in (1, 2):
-        code, _, err = cli(*arguments(searched, seeds=3, arms="taper"))
+        code, _, err = cli(*resuming(searched, seeds=3, arms="taper"))
         assert code == 0, err
         noted = json.loads((searched / "run.json").read_text())["failures"].values()
         assert {one["epochs"] for one in noted} == {attempts}
@@ -209,16 +209,16 @@ def test_every_attempt_of_a_final_is_paid_for(searched, monkeypatch, cli):
 def test_a_supernet_that_is_trained_again_is_paid_for_again(searched, cli):
     before = json.loads((searched / "run.json").read_text())["supernet"]
     (searched / "supernet.safetensors").unlink()
-    code, _, err = cli(*arguments(searched, seeds=3, arms="inherited"))
+    code, _, err = cli(*resuming(searched, seeds=3, arms="inherited"))
     assert code == 0, err
     assert json.loads((searched / "run.json").read_text())["supernet"]["train_macs"] == 2 * before["train_macs"]
 
 
 def test_another_configuration_is_refused_and_the_difference_shown(searched, cli):
     before = outcome(searched)
-    code, _, err = cli(*arguments(searched, epochs=3, seed=4))
+    code, _, err = cli(*resuming(searched, epochs=3, seed=4))
     assert code == 2
-    assert "epochs: 2 there, 3 now" in err
+    assert "epochs: 8 there, 3 now" in err
     assert "seed: 0 there, 4 now" in err
     assert outcome(searched) == before
 

@@ -117,7 +117,7 @@ def test_a_run_stays_within_its_search_cost_and_goes_on_when_it_is_raised(cli, t
     asked = {"arms": "found,uniform", "seeds": 1, "trials": 8, "supernet_epochs": 1}
     code, _, err = cli(*arguments(run, **asked, search_cost=2))
     assert code == 0, err
-    assert "--search-cost 2 (trainings of the base) pays for some" in err
+    assert "the search may cost 2 trainings of the unpruned network" in err
     assert "since --search-cost 2 pays for no more" in err
     assert 1 < spent(run) <= 2
     first = read_table(run / "trials.csv", TrialRow)

@@ -30,11 +30,13 @@ def test_transfer_gives_widths_and_trains_nothing(searched, cli, monkeypatch):
     code, out, _ = cli("transfer", searched, "-m", "vgg19", "-d", "cifar100", "-b", "params=0.1", "--json")
     (got,) = json.loads(out)
     assert {"rule", "model", "budget", "widths", "macs", "params"} <= set(got)
-    assert got["params"] <= 2_006_659
-    # The table that was written is a source again: its stage means are the widths themselves.
+    base = trace("vgg19", classes=100).space
+    assert got["params"] <= 0.1 * base.cost(base.base).params
+    # The table that was written is a source again: its stage means are the widths, up to the step that fills a slot.
     code, out, err = cli("transfer", table, "-m", "vgg19", "-d", "cifar100", "-b", "params=0.1", "--json")
     assert code == 0, err
-    assert json.loads(out)[0]["widths"] == got["widths"]
+    again = json.loads(out)[0]["widths"]
+    assert max(abs(again[slot] - width) for slot, width in got["widths"].items()) <= 1
 
 
 def test_a_run_gives_each_budget_the_rule_that_its_scores_give_under_it(searched, cli):
@@ -73,7 +75,7 @@ def test_a_run_without_scores_lends_only_what_it_wrote_down(searched, cli):
 def test_stages_that_differ_in_number_are_said(rule, cli):
     code, out, err = cli("transfer", rule, "-m", "resnet20", "-d", "digits", "-b", "params=0.5")
     assert code == 0, err
-    assert "has 3: they are asked at the rule's stages 1, 3, 5" in " ".join(out.split())
+    assert "has 3. Its stages take the values of the rule's stages 1, 3, 5" in " ".join(out.split())
 
 
 def test_a_search_from_a_prior_trains_no_supernet(rule, cli, tmp_path):
@@ -109,12 +111,12 @@ def test_an_evaluated_transfer_compares_with_the_targets_own_rule_and_says_what_
     )  # fmt: skip
     assert code == 0, err
     rows = read_table(run / "finals.csv", Final)
-    assert {"transferred", "guided", "pruned", "uniform@params", "taper", "random", "base"} <= {row.arm for row in rows}
+    assert {"transferred", "guided", "pruned", "uniform", "taper", "random", "base"} <= {row.arm for row in rows}
     assert "found" not in {row.arm for row in rows}
     (verdict,) = json.loads((run / "verdict.json").read_text())
-    assert verdict["headline"].startswith("the transferred rule saves training a supernet of this network, ")
-    assert "2.0 trainings of the base" in verdict["headline"]  # 8 epochs against 4
-    assert any(s.startswith("the source's supernet cost ") for s in verdict["sentences"])
+    assert verdict["headline"].startswith("The transferred rule saves training a supernet of this network, ")
+    assert "2.0 trainings of the unpruned network" in verdict["headline"]  # 8 epochs against 4
+    assert any(s.startswith("The source's supernet cost ") for s in verdict["sentences"])
     assert any(c["left"] == "transferred" and c["right"] == "guided" for c in verdict["comparisons"])
     assert json.loads((run / "best.json").read_text())["source"]["arm"] == "transferred"
     assert (run / "report.html").exists()
@@ -140,7 +142,7 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     small = ["--preset", "smoke", "--train-size", 100, "--seeds", 1, "--arms", "transferred,uniform"]
     code, out, err = cli("transfer", "taper", *asked, "--evaluate", "--dry-run", *small)
     assert code == 0, err
-    assert "finals macs=0.2: 1 x transferred scratch-e, 8 epochs" in out
+    assert "finals macs=0.2: transferred, 1 network, scratch-e, 84 epochs (252 steps)" in out
     _, out, _ = cli("transfer", "taper", *asked, "--base-width", "0.5")
     assert "full width" not in out
     code, _, err = cli("transfer", "taper", *asked, "--source-budget", "macs=0.3")
@@ -151,7 +153,7 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
         code, _, err = cli(*command)
         assert code == 0, err
     (said,) = json.loads((run / "verdict.json").read_text())
-    assert "the rule was made by hand: no network was trained for it" in said["sentences"]
+    assert "The rule was made by hand: no network was trained for it." in said["sentences"]
     assert not (run / "supernet.safetensors").exists()
 
 
@@ -257,8 +259,8 @@ def test_published_rules_are_readable_and_say_where_they_helped(cli):
         assert rule["evidence"]["n"] >= 1
         assert rule["evidence"]["helped"]
     code, out, _ = cli("rules")
-    assert "level with the taper" in out
-    assert "where it did not help: at a fifth of the params uniform with the same macs" in out
+    assert "Against the taper it is undecided" in " ".join(out.split())
+    assert "where it did not help: At a fifth of the params, uniform scaling with the same macs" in out
     code, out, err = cli("transfer", "vgg19-cifar10-slimming70", "-m", "vgg19", "-d", "cifar10", "-b", "params=2.37M")
     assert code == 0, err
     assert "conv3_1 244" in out
@@ -270,10 +272,13 @@ def test_without_trials_a_search_only_prunes_and_compares_the_pruned_net(cli, tm
     assert code == 0, err
     assert {row.arm for row in read_table(run / "finals.csv", Final)} == {
         "pruned",
-        "uniform@macs",
-        "uniform@params",
+        "uniform",
         "base",
     }
     assert json.loads((run / "verdict.json").read_text())[0]["subject"] == "pruned"
-    code, _, err = cli("transfer", run, "-m", "vgg13", "-d", "digits", "-b", "params=0.3")
+    asked = "transfer", run, "-m", "vgg13", "-d", "digits", "-b", "params=0.3"
+    code, _, err = cli(*asked)
+    assert (code, "supernet did not learn" in " ".join(err.split())) == (2, True)
+    code, out, err = cli(*asked, "--allow-untrained")
     assert code == 0, err
+    assert "supernet did not learn" in " ".join((out + err).split())

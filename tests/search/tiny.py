@@ -33,3 +33,11 @@ def arguments(run, *, figures=False, **changes):
         "--run",
         str(run),
     ]
+
+
+LEARNT = {"train-size": 600, "supernet-epochs": 12, "epochs": 8}  # long enough that every network learns
+
+
+def resuming(run, **changes):
+    """The arguments that made the run of the fixture `searched`, with changes."""
+    return arguments(run, **{**{k.replace("-", "_"): v for k, v in LEARNT.items()}, **changes})

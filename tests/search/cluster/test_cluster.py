@@ -33,7 +33,7 @@ from .postgres import SECRET
 BEAT = 1  # seconds; four beats missed, and a worker counts as lost
 QUICK = {
     "supernet_epochs": 1, "trial_epochs": 2, "finalists": 0, "seeds": 1, "epochs": 1, "arms": "found,uniform",
-    "sampler": "random",
+    "sampler": "random", "search_cost": 60,
 }  # fmt: skip
 
 
