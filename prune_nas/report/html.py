@@ -16,11 +16,15 @@ from typing import Any
 
 import pandas as pd
 
+from prune_nas.design.answer import Timing
 from prune_nas.design.files import write_text
+from prune_nas.design.subject import width_words
+from prune_nas.design.words import capital, spoken
 from prune_nas.report import glossary, paper_table
+from prune_nas.report.answers import answers, subject
 from prune_nas.report.figures import Drawing, Made, make, save
 from prune_nas.report.run_data import RunData
-from prune_nas.report.tables import TEXT, formatted, ledger_table, millions, percent, quantity
+from prune_nas.report.tables import TEXT, formatted, ledger_table, merged, millions, percent, quantity
 
 PAGE = """<!doctype html>
 <html lang="en">
@@ -74,7 +78,7 @@ def page(run: RunData, made: Made | None = None) -> str:
     """
     figures = _figures(*(made or make(run)))
     config = run.run.get("config") or {}
-    title = f"prune-nas: {config.get('model', 'a network')} on {config.get('dataset', 'its data')}"
+    title = f"prune-nas: {_network(run)} on {config.get('dataset', 'its data')}"
     css = files("prune_nas.report").joinpath("report.css").read_text(encoding="utf-8")
     sections = OF_COMPARISONS if config.get("cases") else SECTIONS
     body = "\n".join(
@@ -111,10 +115,34 @@ def _cells(rows: Sequence[Sequence[str]], words: Sequence[bool]) -> str:
     return _wide(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table>", "table")
 
 
+def _network(run: RunData) -> str:
+    """The network with its width and image size, where the run says them."""
+    about, config = run.run.get("subject") or {}, run.run.get("config") or {}
+    name = str(config.get("model", "a network"))
+    if not about:
+        return name
+    return f"{name} ({width_words(float(about['base_width']))}, {about['image_size']})"
+
+
 def _lead(run: RunData) -> str:
+    """What the run is about, and how far it has come."""
     phases = run.run.get("phases") or {}
     words = " · ".join(f"{name}: {state}" for name, state in phases.items())
-    return f'<p class="quiet">{escape(words)}</p>' if words else ""
+    lines = [f'<p class="subject">{escape(about)}</p>' if (about := subject(run)) else ""]
+    remark = str(run.run.get("remark") or "")
+    lines += [f"<p><strong>{escape(remark)}</strong></p>"] if remark else []
+    return "".join([*lines, f'<p class="quiet">{escape(words)}</p>' if words else ""])
+
+
+def _answer(run: RunData) -> str:
+    """A box per budget: which file to use, how good it is, what it costs, how sure that is, and what comes next."""
+    boxes = [
+        f'<div class="answer"><h3>Under {escape(budget)}</h3><ul>'
+        + "".join(f"<li>{escape(line)}</li>" for line in lines)
+        + "</ul></div>"
+        for budget, lines in answers(run)
+    ]
+    return "\n".join(boxes) or _missing("No answer yet: the finals have not finished.")
 
 
 def _verdict(run: RunData) -> str:
@@ -133,15 +161,16 @@ def _one_verdict(verdict: Mapping[str, Any], *, compares: bool) -> str:
     deploy = verdict.get("deploy")
     if deploy:
         words = (
-            f"{deploy['arm']} under {deploy['schedule']}: {percent(deploy['val_accuracy'])} % validation accuracy, "
-            f"{quantity(deploy['macs'])} macs, {millions(deploy['params'])} params"
+            f"{capital(spoken(deploy['arm'], deploy['schedule']))}: {percent(deploy['val_accuracy'])} % validation "
+            f"accuracy, {quantity(deploy['macs'])} macs, {millions(deploy['params'])} params."
         )
         rule = (
             "Of its schedules it is the best on validation."
             if compares
-            else "Of arms within half a point of the best on validation it is the subject, then a uniform net."
+            else "Chosen by validation accuracy. Within 0.5 points of the best, the searched network goes first, then "
+            "uniform scaling."
         )
-        lines.append(f'<p><strong>Deploy</strong> {escape(words)}. <span class="quiet">{rule}</span></p>')
+        lines.append(f'<p><strong>Use</strong> {escape(words)} <span class="quiet">{rule}</span></p>')
     return "\n".join(lines)
 
 
@@ -187,7 +216,7 @@ def _results(run: RunData) -> str:
     if not run.finals:
         return _missing("No results yet: finals.csv is missing or empty.")
     note = "Accuracies are means over n seeds; the test split was read once, by the finals."
-    return f'{table(run.results)}\n<p class="quiet">{note}</p>'
+    return f'{table(merged(run.results))}\n<p class="quiet">{note}</p>'
 
 
 def _figures(drawings: Sequence[Drawing], notes: Sequence[str]) -> str:
@@ -224,7 +253,8 @@ def _diagnosis(run: RunData) -> str:
         )
     if not diagnosis:
         return _searched(run) + _missing("No diagnosis yet: the supernet has not finished.")
-    penalty = f"Supernet: penalty {diagnosis.get('penalty')}, strength {diagnosis.get('strength', 0):.3g}."
+    strength = diagnosis.get("strength")
+    penalty = f"Supernet: penalty {diagnosis.get('penalty')}{f', strength {strength:.3g}' if strength else ''}."
     return f"{_searched(run)}<p>{escape(penalty)}</p>\n{_list(diagnosis.get('sentences') or [])}"
 
 
@@ -252,7 +282,7 @@ def _ledger(run: RunData) -> str:
 def _latency(run: RunData) -> str:
     lines = [
         f"<tr><td>{escape(str(verdict.get('budget', '')))}</td><td>{escape(str(arm))}</td>"
-        f'<td class="number">{float(m["median_ms"]):.3g}</td><td class="number">{float(m["iqr_ms"]):.2g}</td>'
+        f"{_timed(Timing(float(m['median_ms']), float(m['iqr_ms'])))}"
         f"<td>{escape(str(m['device']))}, {escape(str(m['threads']))} threads, {escape(str(m['dtype']))}, "
         f"batch {escape(str(m['batch']))}</td></tr>"
         for verdict in run.verdicts
@@ -263,28 +293,44 @@ def _latency(run: RunData) -> str:
     names = (("budget", ""), ("arm", ""), ("median, ms", "number"), ("quartile range, ms", "number"), ("where", ""))
     head = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in names)
     rows = "\n".join(lines)
-    note = "One forward pass, the networks measured in turns on the machine that ran the search."
+    note = (
+        "One forward pass, the networks measured in turns on the machine that ran the search. A time whose quartile "
+        "range is as large as itself is not measured reliably."
+    )
     made = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     return f'{_wide(made, "latencies")}\n<p class="quiet">{note}</p>'
 
 
+def _timed(time: Timing) -> str:
+    if not time.reliable:
+        return '<td class="number" colspan="2">not measured reliably</td>'
+    return f'<td class="number">{time.ms:.3g}</td><td class="number">{time.iqr:.2g}</td>'
+
+
 def _best(run: RunData) -> str:
+    """How to use the network: the commands of each budget, whole, for the network that the verdict names."""
     if run.best is None:
         return _missing("No network yet: best.json is missing.")
-    spec = shlex.quote(str(run.path / "best.json"))
-    dataset = shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
+    name = "deploy.json" if (run.path / "deploy.json").exists() else "best.json"
+    path = str(run.path / name)
+    spec, dataset = shlex.quote(path), shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))
+    model, code = str(run.best.get("model", "")), ":" in str(run.best.get("model", ""))
+    own = code and not model.startswith(("torchvision:", "timm:"))
+    flag, keyword = (f" --model {shlex.quote(model)}", f", model={model!r}") if own else ("", "")
     masked = run.best.get("weights") or {}
-    again = f"prune-nas train {spec} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n\n"
+    again = f"prune-nas train {spec}{flag} --dataset {dataset} --seeds 3   # from scratch, with n and spread\n"
     commands = (
-        f"{'' if masked else again}# in Python, with the trained weights:\n"
+        f"prune-nas export {spec}{flag} --format onnx   # or python, state, pt2\n"
+        f"{'' if masked else again}\n# in Python, with the trained weights:\n"
         "import prune_nas as pn\n"
-        f"network = pn.load_net({str(run.path / 'best.json')!r})   # an ordinary nn.Module in eval mode"
+        f"network = pn.load_net({path!r}{keyword})   # an ordinary nn.Module in eval mode"
     )
-    macs, params = quantity(run.best.get("macs", 0)), millions(run.best.get("params", 0))
     left = f" Of {int(masked['of']):,} weights of convolutions {int(masked['kept']):,} are not zero." if masked else ""
     pre = f'<pre role="region" tabindex="0" aria-label="commands">{escape(commands)}</pre>'
-    other = " What the verdict names to deploy is in deploy.json." if (run.path / "deploy.json").exists() else ""
-    return f"<p>best.json rebuilds what was found: {macs} macs, {params} params.{left}{other}</p>\n{pre}"
+    others = sorted((run.path / "deploy").glob("*.json")) if (run.path / "deploy").is_dir() else []
+    more = f" The networks of the other budgets are in deploy/: {', '.join(p.name for p in others)}." if others else ""
+    found = " best.json holds the network that the search found." if name == "deploy.json" else ""
+    return f"<p>{name} is the network to use.{escape(found)}{left}{escape(more)}</p>\n{pre}"
 
 
 def _glossary(run: RunData) -> str:
@@ -332,7 +378,8 @@ def _missing(text: str) -> str:
 
 
 SECTIONS: tuple[tuple[str, Callable[[RunData], str] | None], ...] = (
-    ("Verdict", _verdict),
+    ("Answer", _answer),
+    ("Comparisons", _verdict),
     ("Results", _results),
     ("Figures", None),
     ("The rule in words", _rule),

@@ -29,7 +29,7 @@ PLACE = ("budget", "slot", "stage", "depth", "ceiling")
 
 @dataclass(frozen=True)
 class RunData:
-    """The files of one run directory, each read when first asked for.
+    """The files of one run directory (`path` may be text), each read when first asked for.
 
     Raises:
         UsageError: `path` holds no `run.json`, or one of a schema that this version does not read.
@@ -39,6 +39,7 @@ class RunData:
 
     def __post_init__(self) -> None:
         """Refuse a directory that is not a run."""
+        object.__setattr__(self, "path", Path(self.path))
         if not (self.path / "run.json").is_file():
             raise UsageError(
                 f"{self.path} is not a run directory: it holds no run.json; "

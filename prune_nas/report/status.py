@@ -9,7 +9,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from prune_nas.design.learning import Chance
 from prune_nas.design.records import SCHEMA
+from prune_nas.design.words import percent
+from prune_nas.report.answers import subject
 from prune_nas.report.run_data import RunData
 
 
@@ -39,8 +42,9 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
     """What `status` says of the run, in words."""
     config = run.run.get("config") or {}
     asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
+    about = subject(run) or f"{config.get('model')} on {config.get('dataset')}"
     said = [
-        f"{run.path}: {config.get('model')} on {config.get('dataset')}, {asked}",
+        f"{run.path}: {about}; {asked}",
         *(f"  {name}: {_state(state, now)}" for name, state in now["phases"].items()),
     ]
     if config.get("trials") and not config.get("cases"):
@@ -48,11 +52,7 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
             f"  {now['trials']} trainings of the study finished (at most {config['trials']} trials a budget, then "
             "finalists)"
         )
-        said += [
-            f"  best under {budget}: {100 * one['value']:.1f} % on validation after {one['epochs']} epochs "
-            f"(n = {one['n']}, number {one['number']} in trials.csv)"
-            for budget, one in now["best"].items()
-        ]
+        said += [f"  best under {budget}: {_best_words(run, one)}" for budget, one in now["best"].items()]
     said.append(f"  {now['finals']} final trainings finished")
     if last := now["latest"]:
         where = f" of {last['budget']}" if last["budget"] else ""
@@ -65,6 +65,18 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
         idle = "nobody works on it: repeat its command to go on"
         said.append("  a command works on it now" if now["running"] else f"  {idle}")
     return said
+
+
+def _best_words(run: RunData, one: Mapping[str, Any]) -> str:
+    """The best candidate, unless it is no better than guessing."""
+    data = run.run.get("data") or {}
+    chance = Chance(float(data.get("guessing", 0.0)), int(data.get("val", 1)))
+    if not chance.is_beaten(one["value"]):
+        return f"nothing learnt yet ({percent(one['value'])} on validation, guessing gives {percent(chance.guessing)})"
+    return (
+        f"{percent(one['value'])} on validation after {one['epochs']} epochs (n = {one['n']}, number {one['number']} "
+        "in trials.csv)"
+    )
 
 
 def _state(state: str, now: Mapping[str, Any]) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
 from prune_nas.design import ledger
 from prune_nas.design.evidence import RANDOM_BEST, summarise
-from prune_nas.design.records import Expense, Final
+from prune_nas.design.records import KEPT, Expense, Final
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -44,6 +44,7 @@ COLUMNS = (
     "test_accuracy",
     "std",
     "train_macs",
+    "candidate",
 )
 EXPENSES = ("budget", "phase", "arm", "trainings", "train_macs", "seconds", "share")
 HEADERS = {
@@ -75,6 +76,20 @@ def results(finals: Iterable[Final]) -> pd.DataFrame:
     return frame.loc[rows].reset_index(drop=True)
 
 
+def merged(frame: pd.DataFrame) -> pd.DataFrame:
+    """`results` with one line for arms that are one network, trained once: `found = uniform`."""
+    lines: dict[tuple[str, ...], dict[str, Any]] = {}
+    for number, row in enumerate(frame.to_dict("records")):
+        alone = row["candidate"] == "" or row["schedule"] in KEPT
+        own = number if alone else row["candidate"]
+        key = tuple(map(str, (row.get("run"), row["budget"], row["schedule"], row["epochs"], own)))
+        if key in lines:
+            lines[key]["arm"] += f" = {row['arm']}"
+        else:
+            lines[key] = {str(name): value for name, value in row.items()}
+    return pd.DataFrame(list(lines.values()), columns=list(frame.columns)).drop(columns="candidate")
+
+
 def ledger_table(expenses: Iterable[Expense]) -> pd.DataFrame:
     """One line for each budget, phase and arm with its share of all training macs, and a last line for the total."""
     frame = pd.DataFrame([asdict(item) for item in ledger.total(expenses)], columns=list(EXPENSES[:-1]))
@@ -88,7 +103,7 @@ def ledger_table(expenses: Iterable[Expense]) -> pd.DataFrame:
 
 def formatted(frame: pd.DataFrame) -> pd.DataFrame:
     """`frame` as text, ready for a reader: `std` joins the test accuracy, counts get a unit, columns a heading."""
-    text = frame.astype(object).copy()
+    text = frame.drop(columns="candidate", errors="ignore").astype(object).copy()
     for name in frame.columns.intersection(["macs", "train_macs"]):
         text[name] = [quantity(value) for value in frame[name]]
     if "params" in frame:
@@ -116,6 +131,7 @@ def rich_results(frame: pd.DataFrame) -> Group:
     """What `results` returns for a terminal of 80 columns: a table a budget, each with the base's lines on top."""
     from rich.console import Group  # noqa: PLC0415 - the page and the figures do without
 
+    frame = merged(frame)
     base = frame[frame["budget"] == ""]
     budgets = [budget for budget in frame["budget"].unique() if budget] or [""]
     tables = []

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from prune_nas.design.answer import Answer
 from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.parts import Layer, Segment, Slot, constant
 from prune_nas.design.records import Curve, Expense, Final, TrialRow, write_table
 from prune_nas.design.space import Space, Widths
+from prune_nas.design.subject import Subject
 
 PLAN = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 BUDGETS = ("macs=0.2", "macs=0.4,params=0.2")
@@ -117,7 +119,19 @@ def write_widths(path: Path, space: Space) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def run_json(model: str) -> dict:
+ANSWER = Answer(
+    budget="macs=0.2",
+    file="budgets/deploy.json",
+    use="The found network.",
+    test="Test accuracy 79.0 ± 0.5 % (n = 3, 20 epochs). The unpruned network has 82.0 ± 0.5 % (n = 3, 20 epochs).",
+    cost="15.6M macs (20 %), 732k params (20 %), 0.5 ms (20 % of 2.345 ms).",
+    sure="The found network is better than uniform scaling by 0.8 points (95 % CI 0.2 to 1.4, n = 3).",
+    search="The search cost as much as 2.0 trainings of the unpruned network, 12 min (supernet, study).",
+    model="",
+)
+
+
+def run_json(model: str, space: Space) -> dict:
     return {
         "schema": 1,
         "version": "0.1.0",
@@ -128,6 +142,7 @@ def run_json(model: str) -> dict:
         "device": "cpu",
         "precision": "bf16",
         "data": {"name": "cifar10", "fingerprint": "0a1b2c", "train": 45000, "val": 5000, "test": 10000, "classes": 10},
+        "subject": Subject.of(space, 0.5, "cifar10", (45_000, 5000, 10_000)).to_dict(),
         "phases": {"supernet": "done", "study": "done", "finals": "running"},
         "diagnosis": {"penalty": "l1", "strength": 1e-3,
                       "sentences": ["Gamma separates: 41 % of channels lie below 0.01."]},
@@ -139,13 +154,15 @@ def verdict(budget: str) -> dict:
     return {
         "schema": 1,
         "budget": budget,
-        "headline": "found beats uniform by 0.8 points (95 % CI +0.2 to +1.4, n=3)",
-        "sentences": ["Under scratch-b uniform overtakes: 82.0 %.", "Deploy uniform if you can train longer."],
-        "non_uniformity": 0.21,
+        "subject": "found",
+        "headline": "The found network is better than uniform scaling by 0.8 points (95 % CI 0.2 to 1.4, n = 3).",
+        "sentences": ["Under scratch-b uniform scaling is better: 82.0 %.", "Its training takes five times as long."],
+        "learnt": True,
+        "answer": ANSWER.to_dict("runs/here") | {"budget": budget},
         "latency": {"base": {"median_ms": 2.345, "iqr_ms": 0.1, "batch": 1, "threads": 2, "device": "cpu",
                              "dtype": "float32", "runs": 99}},
         "comparisons": [{"left": "found", "right": "uniform", "schedule": "scratch-e", "n": 3, "difference": 0.008,
-                         "low": 0.002, "high": 0.014, "outcome": "beats"}],
+                         "low": 0.002, "high": 0.014, "outcome": "better"}],
         "deploy": {"arm": "uniform", "schedule": "scratch-b", "val_accuracy": 0.822,
                    "macs": 15_600_000, "params": 732_000},
     }  # fmt: skip
@@ -154,7 +171,7 @@ def verdict(budget: str) -> dict:
 def write_run(path: Path, model: str = "vgg16") -> Path:
     space, random = vgg(model), np.random.default_rng(0)
     path.mkdir(parents=True, exist_ok=True)
-    write_json(path / "run.json", run_json(model))
+    write_json(path / "run.json", run_json(model, space))
     write_json(path / "space.json", space.to_dict())
     scores = {}
     for s in space.slots:
@@ -177,7 +194,7 @@ def write_run(path: Path, model: str = "vgg16") -> Path:
     widths = shaped(space, BUDGETS[0], SHAPES["found"])
     macs, params = space.cost(widths)[:2]
     spec = {"model": model, "input_shape": [3, 32, 32], "classes": 10, "widths": dict(widths), "macs": macs,
-            "params": params, "normalisation": {}, "source": "found"}  # fmt: skip
+            "params": params, "preprocessing": {}, "source": "found"}  # fmt: skip
     (path / "best.json").write_text(json.dumps(spec))
     return path
 

@@ -17,7 +17,6 @@ from prune_nas.design.rules import StageMean
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.report.figures import KINDS, draw, make, style
 from prune_nas.report.figures.accuracy import accuracy, front
-from prune_nas.report.figures.accuracy import side_by_side as placed
 from prune_nas.report.figures.compare import side_by_side
 from prune_nas.report.figures.curves import curves, series
 from prune_nas.report.figures.gamma import channels, gamma, gamma_of_slots
@@ -100,9 +99,12 @@ def test_unknown_names_are_refused(run, tmp_path):
 def test_a_kind_without_its_file_is_left_out_with_a_note(tmp_path, write_fake_run, caplog, kind, name):
     path = write_fake_run(tmp_path / "run")
     (path / name).unlink()
+    other = "ledger" if kind != "ledger" else "curves"
     with caplog.at_level(logging.WARNING):
-        assert draw(RunData(path), [kind], ("svg",), out=tmp_path) == []
+        assert draw(RunData(path), [kind, other], ("svg",), out=tmp_path)
     assert f"no figure of {kind}: the run has no {name}" in caplog.text
+    with pytest.raises(PruneNasError, match=f"nothing was drawn: no figure of {kind}: the run has no {name}"):
+        draw(RunData(path), [kind], ("svg",), out=tmp_path)
 
 
 def test_a_run_without_its_space_still_draws_what_it_can(tmp_path, write_fake_run):
@@ -131,12 +133,12 @@ def test_every_drawing_has_words_for_those_who_cannot_see_it(run):
 
 def test_widths_has_a_bar_an_arm_and_slot(shape):
     top, bottom = widths(shape, BUDGET, ["32x32", "16x16", "8x8", "4x4", "2x2"]).axes
-    assert len(top.patches) == 13 * 4  # base, pruned, guided, found
+    assert len(top.patches) == 13 * 5  # base, found, pruned, guided, taper
     heights = [patch.get_height() for patch in top.patches[:13]]
     assert heights == shape["base"].tolist()
     assert len(top.collections) == 1  # the marks of uniform
     ratios = bottom.lines[0].get_ydata()
-    assert ratios == pytest.approx((shape["pruned"] / shape["ceiling"]).tolist())
+    assert ratios == pytest.approx((shape["found"] / shape["ceiling"]).tolist())
     assert [text.get_text() for text in top.texts] == ["32x32", "16x16", "8x8", "4x4", "2x2"]
 
 
@@ -199,19 +201,14 @@ def test_the_front_is_chosen_by_validation_accuracy():
     assert front(frame, "macs") == [0, 1]
 
 
-def test_arms_of_one_cost_stand_apart_and_others_stay():
-    places = placed([100, 100, 100, 150], [70, 70, 80, 70], [72, 72, 82, 72])
-    assert places[0] == pytest.approx(100)
-    assert abs(places[1] - 100) > 1
-    assert places[2:] == pytest.approx([100, 150])
-
-
-def test_a_crowd_of_marks_stays_near_its_cost():
-    costs = [100.0] * 9 + [1000.0]
-    places = placed(costs, [70] * 10, [72] * 10)
-    axis = np.log(10) * 1.36
-    assert np.abs(np.log(places) - np.log(costs)).max() <= 0.04 * axis + 1e-9
-    assert len(set(places)) > 3
+def test_every_mark_stands_at_its_cost_and_equal_networks_are_one_mark(run):
+    rows = [replace(row, candidate="x", macs=7) if row.arm in ("found", "taper") else row for row in run.finals]
+    frame = results([row for row in rows if row.schedule == "scratch-e" and row.budget in ("", BUDGET)])
+    figure = accuracy(frame)
+    drawn = sorted(container.lines[0].get_xdata()[0] for container in figure.axes[0].containers)
+    arms = frame[(frame["arm"] != "base") & (frame["arm"] != "taper")]
+    assert drawn == sorted(arms["macs"])
+    assert "found = taper" in labels(figure)
 
 
 def cuts(*budgets):
@@ -454,7 +451,8 @@ def test_runs_are_drawn_over_each_other(run, tmp_path, write_fake_run):
     record = json.loads((tmp_path / "other" / "run.json").read_text())
     record["data"]["fingerprint"] = "another"
     (tmp_path / "other" / "run.json").write_text(json.dumps(record))
-    assert draw(run, ["accuracy"], out=tmp_path, beside=[RunData(tmp_path / "other")]) == []
+    with pytest.raises(PruneNasError, match=r"nothing was drawn: .* it takes runs of one network"):
+        draw(run, ["accuracy"], out=tmp_path, beside=[RunData(tmp_path / "other")])
     with pytest.raises(UsageError, match="several runs"):
         draw(run, ["gamma"], out=tmp_path, beside=[other])
 

@@ -51,9 +51,25 @@ def text(run_path):
 def test_the_verdict_comes_first(text):
     headings = re.findall("<h2>(.*?)</h2>", text)
     assert headings == [name for name, _ in SECTIONS]
-    assert headings[:3] == ["Verdict", "Results", "Figures"]
-    assert "found beats uniform by 0.8 points (95 % CI +0.2 to +1.4, n=3)" in text
-    assert "uniform under scratch-b: 82.2 % validation accuracy, 15.6M macs, 0.73M params" in text
+    assert headings[:3] == ["Answer", "Comparisons", "Results"]
+    assert "The found network is better than uniform scaling by 0.8 points (95 % CI 0.2 to 1.4, n = 3)." in text
+    assert "Uniform scaling (scratch-b): 82.2 % validation accuracy, 15.6M macs, 0.73M params." in text
+
+
+def test_the_head_says_which_network_and_which_images(text):
+    assert "vgg16, 0.5 of its width, 32x32" in text
+    assert "cifar10, 45,000 training, 5,000 validation, 10,000 test images, 10 classes" in text
+    assert "<title>prune-nas: vgg16 (0.5 of its width, 32x32) on cifar10</title>" in text
+
+
+def test_the_answer_has_six_lines_a_budget(text, run_path):
+    boxes = re.findall('<div class="answer"><h3>Under (.*?)</h3><ul>(.*?)</ul></div>', text)
+    assert [budget for budget, _ in boxes] == ["macs=0.2", "macs=0.4,params=0.2"]
+    for _, items in boxes:
+        lines = re.findall("<li>(.*?)</li>", items)
+        assert len(lines) == 6
+        assert str(run_path / "budgets/deploy.json") in lines[0]
+        assert lines[-1].startswith("Next: prune-nas export")
 
 
 def test_every_part_is_there(text):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prune_nas.design.files import write_bytes, write_text
 from prune_nas.errors import PruneNasError, UsageError, unknown
+from prune_nas.report.answers import subject
 from prune_nas.report.figures import style
 from prune_nas.report.figures.compare import side_by_side
 from prune_nas.report.figures.of_run import KINDS, MAKERS, Drawing, kinds_of
@@ -29,7 +30,7 @@ def draw(
     kinds: Sequence[str] | None,
     formats: Sequence[str] = ("svg", "png"),
     *,
-    out: Path,
+    out: Path | str,
     theme: str = "light",
     beside: Sequence[RunData] = (),
 ) -> list[Path]:
@@ -48,6 +49,7 @@ def draw(
 
     Raises:
         UsageError: a kind, a format or a theme that does not exist.
+        PruneNasError: the run has the data of none of the kinds.
     """
     for form in formats:
         if form not in FORMATS:
@@ -55,12 +57,15 @@ def draw(
     if theme not in THEMES:
         raise unknown("theme", theme, THEMES)
     made = side_by_side([run, *beside], kinds) if beside else make(run, kinds)
+    if not made[0]:
+        repair = "" if beside else ". Finish the run by repeating its command"
+        raise PruneNasError(f"nothing was drawn: {'; '.join(made[1])}{repair}")
     return save(made, formats, out=out, dark=theme == "dark")
 
 
-def save(made: Made, formats: Sequence[str] = ("svg", "png"), *, out: Path, dark: bool = False) -> list[Path]:
+def save(made: Made, formats: Sequence[str] = ("svg", "png"), *, out: Path | str, dark: bool = False) -> list[Path]:
     """Write figures that `make` made into the directory `out`, and log what is missing; returns the figures' files."""
-    drawings, notes = made
+    (drawings, notes), out = made, Path(out)
     for note in notes:
         log.warning(note)
     paths = []
@@ -83,6 +88,7 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
     """
     drawings: list[Drawing] = []
     notes = []
+    about = subject(run)
     fitting = kinds_of(run)
     for kind in fitting if kinds is None else kinds:
         if kind not in MAKERS:
@@ -98,6 +104,8 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
                 f"{run.path}: its tables and its space.json speak of different slots ({error} is not in both); restore "
                 "the one that was changed from a copy"
             ) from error
+        for drawing in made if about else ():
+            style.add_note(drawing.figure, about)
         drawings += made
         if not made:
             notes.append(f"no figure of {kind}: the run has no {needs} yet")

@@ -14,13 +14,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator, StrMethodFormatter
 
 from prune_nas.report.figures import style
-from prune_nas.report.tables import millions, quantity
+from prune_nas.report.tables import merged, millions, quantity
 
 COSTS = {"macs": "multiply-accumulates", "params": "parameters", "latency": "latency, ms"}
 FILLS = {"scratch-e": "hollow", "scratch-b": "full", "fine-tune": "left", "rewind": "top"}
 SIZES = (8.0, 6.2, 4.8, 3.6, 2.6)  # of the marks of the first and further budgets
-APART = 0.032  # of the axis: marks whose bars overlap stand at least this far apart
-MOST = 0.04  # of the axis: no mark is drawn farther than this from its cost
 SPAN = math.log(2.5)  # the least ratio of the dearest arm to the cheapest that an axis shows
 MARGIN = 0.18  # free room at either end of an axis, of that ratio
 TICKS = {0.9: (1, 1.5, 2, 3, 5, 7), 2.0: (1, 2, 5), math.inf: (1,)}  # decades up to which these digits are ticks
@@ -30,12 +28,14 @@ SAMPLE = "any arm"  # the legend shows fills and sizes on it
 def accuracy(frame: pd.DataFrame) -> Figure:
     """Panels of accuracy against macs, params and latency; the base is a level, since it lies off to the right.
 
-    One arm under several budgets is joined by a line.
+    Every mark stands at its cost. Arms that are one network are one mark with all their names. One arm under several
+    budgets is joined by a line.
 
     Args:
-        frame: what `tables.results` returns; with a column `latency` in ms (NaN where it was not measured) there is a
-            third panel, with a column `run` a row of panels for each run, all on the same axes.
+        frame: what `tables.results` or `tables.merged` returns; with a column `latency` in ms (NaN where it was not
+            measured) there is a third panel, with a column `run` a row of panels for each run, all on the same axes.
     """
+    frame = merged(frame) if "candidate" in frame else frame
     base = frame[frame["arm"] == "base"]
     arms = frame[frame["arm"] != "base"].reset_index(drop=True)
     timed = "latency" in arms and arms["latency"].notna().sum() > 1
@@ -78,25 +78,6 @@ def front(frame: pd.DataFrame, cost: str) -> list[int]:
     return kept
 
 
-def side_by_side(costs: Sequence[float], lows: Sequence[float], highs: Sequence[float]) -> list[float]:
-    """Where to draw each cost: moved sideways where its bar [low, high] would else touch another's.
-
-    A mark moves by at most `MOST` of the axis, so that it still says what its arm costs; where that is not room
-    enough for all, marks overlap a little.
-    """
-    length = _length(costs)
-    placed: list[float] = []
-    for cost, low, high in zip(costs, lows, highs, strict=True):
-        rivals = [x for x, bottom, top in zip(placed, lows, highs, strict=False) if bottom <= high and low <= top]
-        place = math.log(cost) / length
-        steps = range(round(4 * MOST / APART) + 1)
-        moves = [sign * step * APART / 4 for step in steps for sign in (1, -1)]
-        free = [min((abs(place + move - x) for x in rivals), default=APART) for move in moves]
-        enough = (move for move, room in zip(moves, free, strict=True) if room > 0.999 * APART)
-        placed.append(place + next(enough, moves[int(np.argmax(free))]))
-    return [math.exp(x * length) for x in placed]
-
-
 def _length(costs: Sequence[float]) -> float:
     """The length of an axis that shows these costs, as a natural logarithm."""
     return (1 + 2 * MARGIN) * max(SPAN, math.log(max(costs) / min(costs)))
@@ -104,19 +85,17 @@ def _length(costs: Sequence[float]) -> float:
 
 def _panel(axes: Axes, arms: pd.DataFrame, cost: str, sizes: dict[str, float]) -> None:
     costs, tests, stds = arms[cost].tolist(), 100 * arms["test_accuracy"], 100 * arms["std"]
-    reach = stds.fillna(0) + 0.02 * (tests.max() - tests.min() + 1)  # of a bar and its mark
-    places = side_by_side(costs, (tests - reach).tolist(), (tests + reach).tolist())
     for i, row in enumerate(arms.to_dict("records")):
         mark = _mark(row["arm"], row["schedule"], sizes[row["budget"]])
         spread = None if pd.isna(stds[i]) else stds[i]
-        axes.errorbar(places[i], tests[i], yerr=spread, elinewidth=1, capsize=2, zorder=3, **mark)
+        axes.errorbar(costs[i], tests[i], yerr=spread, elinewidth=1, capsize=2, zorder=3, **mark)
     for (arm, _), own in arms.groupby(["arm", "schedule"], sort=False):
         order = own[cost].argsort()
         if own["budget"].nunique() > 1:
-            x, y = np.array(places)[own.index][order], tests[own.index].to_numpy()[order]
+            x, y = np.array(costs)[own.index][order], tests[own.index].to_numpy()[order]
             axes.plot(x, y, color=style.look(str(arm)).colour, linewidth=0.7, alpha=0.7, zorder=2)
     lines = front(arms, cost)
-    axes.plot(np.array(places)[lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
+    axes.plot(np.array(costs)[lines], tests[lines], color=style.LIGHT, linewidth=3, zorder=1)
 
 
 def _cost_axis(axes: Axes, costs: Sequence[float]) -> None:
@@ -173,7 +152,7 @@ def _caption(arms: pd.DataFrame) -> str:
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return (
         f"Marks: mean over seeds ({n}); bars: one standard deviation. "
-        "Marks that would touch are moved sideways a little; thin lines join an arm's budgets.\n"
+        "Every mark stands at its cost; thin lines join an arm's budgets.\n"
         "Front: no other arm has a higher validation accuracy at a lower cost; drawn through the marks."
         f"{latency}"
     )

@@ -10,6 +10,7 @@ from functools import cached_property
 import pandas as pd
 from matplotlib.figure import Figure
 
+from prune_nas.design.answer import Timing
 from prune_nas.design.budget import Budget, Limits
 from prune_nas.design.kernels import kernel_mean_from_dict
 from prune_nas.design.patterns import pattern_of
@@ -74,6 +75,7 @@ def _accuracy(run: RunData) -> Iterator[Drawing]:
             (verdict.get("budget"), arm): float(measured["median_ms"])
             for verdict in run.verdicts
             for arm, measured in (verdict.get("latency") or {}).items()
+            if Timing(float(measured["median_ms"]), float(measured["iqr_ms"])).reliable
         }
         keys = zip(table["budget"], table["arm"], strict=True)
         table = table.assign(latency=[times.get(key, math.nan) for key in keys])

@@ -77,8 +77,8 @@ OTHER = Look(GREY, "8")
 
 
 def look(arm: str) -> Look:
-    """The look of an arm; one for all arms that have no look of their own."""
-    return LOOKS.get(arm, OTHER)
+    """The look of an arm, of several that are one network that of the first; one for all others."""
+    return LOOKS.get(arm.partition(" = ")[0], OTHER)
 
 
 def styled() -> AbstractContextManager[None]:
@@ -91,10 +91,15 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def note(figure: Figure, text: str) -> None:
+def note(figure: Figure, text: str, *, before: str = "") -> None:
     """A remark under the axes, in lines as long as the figure is wide: what the reader must know to read it."""
     lines = textwrap.wrap(text, int(_LETTERS_PER_INCH * figure.get_figwidth()))
-    figure.supxlabel("\n".join(lines), fontsize=9, color=GREY, x=0.01, ha="left")
+    figure.supxlabel("\n".join([*([before] if before else []), *lines]), fontsize=9, color=GREY, x=0.01, ha="left")
+
+
+def add_note(figure: Figure, text: str) -> None:
+    """Put a further remark below the one that a figure has."""
+    note(figure, text, before=figure.get_supxlabel())
 
 
 def grid(axes: Axes) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from prune_nas.design.evidence import UNIFORM_ARMS
+from prune_nas.design.arms import UNIFORM_ARMS
 from prune_nas.report.figures import style
 from prune_nas.report.tables import ARMS
 
-BARS = ("pruned", "guided", "transferred", "found")
+BARS = ("found", "pruned", "guided", "transferred", "taper")
 Span = tuple["pd.Series[float]", "pd.Series[float]"]
 GROUP = 0.8  # the share of a slot's room that its bars fill
 DASHES = {"uniform": "-", "uniform@macs": "-", "uniform@params": ":", "uniform@latency": "--"}
@@ -87,10 +88,15 @@ def _channels(axes: Axes, frame: pd.DataFrame, spread: Mapping[str, Span]) -> No
 
 def _ratios(axes: Axes, frame: pd.DataFrame) -> None:
     x = np.arange(len(frame))
-    for arm in BARS:
+    for size, arm in enumerate(BARS):  # where lines meet, larger open marks show those below
         if _drawn(frame, arm):
             colour, marker = style.look(arm)
-            axes.plot(x, frame[arm] / frame["ceiling"], color=colour, marker=marker, markersize=4, linewidth=1.2)
+            look: dict[str, Any] = {
+                "color": colour,
+                "marker": marker,
+                "markerfacecolor": colour if arm == "found" else "none",
+            }
+            axes.plot(x, frame[arm] / frame["ceiling"], markersize=4 + size, linewidth=1.2, **look)
     for arm in UNIFORM_ARMS:
         if _drawn(frame, arm):
             axes.plot(x, frame[arm] / frame["ceiling"], color=style.BLACK, linewidth=1, linestyle=DASHES[arm])
