@@ -155,8 +155,9 @@ class Bench:
 def sparse(traced: Traced, setting: Setting, penalty: str, epochs: int, seed: int) -> nn.Module:
     """A supernet after a complete schedule."""
     schedule = recipe("fast", epochs)
-    strength = penalties.strength_for(schedule, len(setting.data.train))
-    pull = penalties.make(penalty, traced.space, traced.template, strength)
+    images = len(setting.data.train)
+    pressure = penalties.Pressure(penalty, penalties.strength_for(schedule, images))
+    pull = penalties.make(pressure, traced.space, traced.template, schedule, images)
     build = lambda: traced.build(traced.space.widest, seed=seed)  # noqa: E731
     return train(build, setting, schedule, seed=seed, penalty=pull)[0]
 

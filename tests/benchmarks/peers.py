@@ -189,7 +189,8 @@ def supernet(ground: Ground, fraction: float, strength: float | None) -> nn.Modu
     schedule = recipe("fast", max(round(fraction * TOTAL * ground.base_epochs), 1))
     space, traced = ground.space, ground.traced
     pull = penalties.strength_for(schedule, ground.images) if strength is None else strength
-    penalty = penalties.make("l1" if pull else "none", space, traced.template, pull)
+    pressure = penalties.Pressure("l1" if pull else "none", pull)
+    penalty = penalties.make(pressure, space, traced.template, schedule, ground.images)
     build = lambda: traced.build(space.widest, seed=ground.seed)  # noqa: E731
     return ground.fit(build, ground.base_macs, schedule, seed=ground.seed, penalty=penalty)[0]
 

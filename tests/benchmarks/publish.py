@@ -15,7 +15,7 @@ from prune_nas.design.files import write_json
 from prune_nas.report import paper_table
 from prune_nas.report.html import write_report
 from prune_nas.report.run_data import RunData
-from prune_nas.report.tables import ledger_table, markdown
+from prune_nas.report.tables import ledger_table, markdown, merged
 
 LEFT_OUT = ("weights", "origins", "starts", "checkpoints", ".lock")
 SCORES = "scores.safetensors"
@@ -56,20 +56,30 @@ def receipt(data: RunData, commands: list[str]) -> str:
         f"{record['data'].get('test', 0)} test images; fingerprint {record['data']['fingerprint']}",
         f"- finals: seeds {', '.join(map(str, seeds))}; accuracies are mean and sample standard deviation over n seeds",
         "",
-        *_results(data),
+        *results_of(data),
+        *verdicts_of(data),
     ]
-    for verdict in data.verdicts:
-        lines += [f"**{verdict['budget']}**: {verdict['headline']}", ""]
-        lines += [*(f"- {sentence}" for sentence in verdict["sentences"]), ""]
     lines += ["## Ledger", "", markdown(ledger_table(data.ledger)), ""]
     return "\n".join(lines)
 
 
-def _results(data: RunData) -> list[str]:
+def results_of(data: RunData) -> list[str]:
     """The tables, in the paper's layout where methods were compared."""
     compared = paper_table.lines(data) if data.pruned else []
     tables = paper_table.markdown(data, compared).replace("# Pruning", "## Pruning", 1) if compared else ""
-    return [*([tables] if tables else ["## Results", "", markdown(data.results)]), "", "## Verdicts", ""]
+    return [tables] if tables else ["## Results", "", markdown(merged(data.results)), ""]
+
+
+def verdicts_of(data: RunData) -> list[str]:
+    """Every verdict, and where a network may be used its answer."""
+    lines = ["## Verdicts", ""]
+    for verdict in data.verdicts:
+        found = verdict.get("answer") or {}
+        lines += [f"**{verdict['budget']}**: {verdict['headline']}", ""]
+        if found:
+            lines += [f"> {' '.join(found[name] for name in ('use', 'test', 'cost', 'sure', 'search'))}", ""]
+        lines += [*(f"- {sentence}" for sentence in verdict["sentences"]), ""]
+    return lines
 
 
 if __name__ == "__main__":
