@@ -25,7 +25,7 @@ def owed(jobs: Iterable[Job], table: Path) -> list[Job]:
 
 
 def name_of(job: Job) -> str:
-    """The name of a training in `curves.csv` and `run.json`; kept weights are told apart by what was pruned."""
+    """The name of a training in `curves.csv` and `run.json`; kept weights carry the name of what was pruned."""
     where = f"/{job.budget}" if job.schedule in KEPT else ""
     return f"{job.arm}/{job.schedule}/{job.candidate}/{job.seed}{where}"
 

@@ -42,7 +42,7 @@ class Prior:
     patterns: tuple[Pattern, ...] = ()
     fitted: Fit | None = None
     flat: str = ""
-    """That there is nothing to transfer, where the patterns are within noise of uniform."""
+    """That there is nothing to transfer, where the patterns differ from uniform by less than their spread."""
     spent: int = 0
     """Training macs of the source's supernet; 0 where that is not known."""
     found_under: str = ""

@@ -457,7 +457,7 @@ def test_runs_are_drawn_over_each_other(run, tmp_path, write_fake_run):
         draw(run, ["gamma"], out=tmp_path, beside=[other])
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path, write_fake_run):
+def test_runs_of_one_name_are_distinguished(tmp_path, write_fake_run):
     runs = [RunData(write_fake_run(tmp_path / place / "_run")) for place in ("a/x", "b/x", "c/y")]
     drawings, _ = side_by_side([*runs], ["widths"])
     assert sorted(drawings[0].data["pattern"].unique()) == ["a/x/_run (pruned)", "b/x/_run (pruned)", "y/_run (pruned)"]
