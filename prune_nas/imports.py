@@ -5,6 +5,7 @@ Importing is running, so nothing that was read from a file or a database may com
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import sys
@@ -14,22 +15,28 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from prune_nas.errors import UsageError, unknown
+from prune_nas.errors import UsageError
+
+_MOST = 3  # names in one message
 
 
-def imported(place: str, name: str, does: str) -> Callable[..., Any]:
+def imported(
+    place: str, name: str, does: str, *, names: Callable[[Path], list[str]] | None = None
+) -> Callable[..., Any]:
     """The callable `name` of a package's module, or of a Python file.
 
     Args:
         place: the module's name, or the path of a file that ends in .py.
         name: of a class or function in it.
         does: what it must do, for messages, as in "makes a network".
+        names: gives the names in a file that may be suggested where the one that was named is not there; all
+            callables of the module by default.
 
     Raises:
         UsageError: there is none, it is not callable, or importing it raises.
     """
     module = _file(Path(place)) if place.endswith(".py") else _module(place, name)
-    return _attribute(module, name, place, does)
+    return _attribute(module, name, place, does, names)
 
 
 def _module(place: str, name: str) -> ModuleType:
@@ -67,7 +74,9 @@ def _file(path: Path) -> ModuleType:
     return module
 
 
-def _attribute(module: ModuleType, name: str, place: str, does: str) -> Callable[..., Any]:
+def _attribute(
+    module: ModuleType, name: str, place: str, does: str, names: Callable[[Path], list[str]] | None
+) -> Callable[..., Any]:
     found = getattr(module, name, None)
     if found is None:
         own = [
@@ -75,7 +84,11 @@ def _attribute(module: ModuleType, name: str, place: str, does: str) -> Callable
             for key, value in vars(module).items()
             if callable(value) and not key.startswith("_") and getattr(value, "__module__", "") == module.__name__
         ]
-        raise unknown(f"callable in {place}", name, own)
+        if names and module.__file__:
+            own = names(Path(module.__file__))
+        near = difflib.get_close_matches(name, own, n=_MOST, cutoff=0.5) or own[:_MOST]
+        hint = f"; did you mean {' or '.join(f'{place}:{key}' for key in near)}?" if near else ""
+        raise UsageError(f"{place} has no callable {name!r}{hint}")
     if not callable(found):
         raise UsageError(f"{place}:{name} must be a class or function that {does}; got {type(found).__name__}")
     made: Callable[..., Any] = found

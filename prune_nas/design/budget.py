@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from prune_nas.design.space import Cost, Space
-from prune_nas.errors import BudgetError, UsageError, unknown
+from prune_nas.errors import BudgetError, UsageError
 
 COUNTS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 TIMES = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 UNITS: Mapping[str, Mapping[str, float]] = {"macs": COUNTS, "params": COUNTS, "latency": TIMES, "weights": COUNTS}
 KINDS = tuple(UNITS)
 _BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
+_SHARE = re.compile(r"\s*(?:(\w+)\s*=\s*)?([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*")  # a percentage, or a number without a kind
 _HINT = (
     "write it as macs=0.4, params=1.5M, latency=3ms, macs=0.2,params=0.05 or, for single weights, weights=0.1 "
     "(a number up to 1 without a unit is a fraction of the base)"
@@ -127,10 +129,12 @@ def prune_weights(budgets: Iterable[Budget]) -> bool:
 def _parse_bound(part: str, text: str) -> Bound:
     match = _BOUND.fullmatch(part)
     if not match:
-        raise UsageError(f"cannot read budget {text!r}; {_HINT}")
+        raise UsageError(f"cannot read budget {text!r}; {_did_you_mean(_share(part))}{_HINT}")
     kind, number, unit = match.groups()
     if kind not in KINDS:
-        raise unknown("cost in a budget", kind, KINDS)
+        near = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.5)
+        meant = _did_you_mean(f"{near[0]}={number}{unit}" if near else "")
+        raise UsageError(f"unknown cost {kind!r} in budget {text!r}; {meant}known: {', '.join(KINDS)}")
     try:
         value = float(number)
     except ValueError:
@@ -140,8 +144,27 @@ def _parse_bound(part: str, text: str) -> Bound:
     fraction = unit == "" and value <= 1
     if unit not in UNITS[kind] and not fraction:
         known = ", ".join(filter(None, UNITS[kind]))
-        raise UsageError(f"{f'unknown unit {unit!r}' if unit else 'no unit'} in budget {text!r}; {kind} takes {known}")
+        usual = "ms" if kind == "latency" and not unit else unit
+        alike = next((one for one in UNITS[kind] if one and one.lower() == usual.lower()), "")
+        meant = _did_you_mean(f"{kind}={number}{alike}" if alike else "")
+        what = f"unknown unit {unit!r}" if unit else "no unit"
+        raise UsageError(f"{what} in budget {text!r}; {meant}{kind} takes {known}, or a share of the base such as 0.5")
     return Bound(kind, value, None if fraction else unit)
+
+
+def _share(part: str) -> str:
+    """The bound that a percentage or a bare share stands for; empty where it is neither."""
+    match = _SHARE.fullmatch(part)
+    if not match:
+        return ""
+    kind, number, percent = match.groups()
+    value = float(number) / 100 if percent else float(number)
+    near = difflib.get_close_matches(kind.lower() if kind else "macs", KINDS, n=1, cutoff=0.5)
+    return f"{near[0]}={value:g}" if near and 0 < value <= 1 else ""
+
+
+def _did_you_mean(text: str) -> str:
+    return f"did you mean {text}? " if text else ""
 
 
 def amount(kind: str, value: float) -> str:

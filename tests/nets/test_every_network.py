@@ -175,6 +175,6 @@ widths are built, run forward and backward; the last is exported as a Python fil
 again, and gives the same outputs to 1e-4 (`python`). Shuffled slots are free in their width alone (their channels have
 no identity). `torch-pruning` says how the groups of torch-pruning 1.6, told nothing but the network, differ from the
 slots. It fails where an error is named (in a process of 8 GiB and 120 seconds). Its groups that are frozen here would
-be cut wrongly or cannot be distinguished: the streams of CIFAR ResNets meet zero-padded shortcuts of constant width, and
+be cut wrongly or are not distinct: the streams of CIFAR ResNets meet zero-padded shortcuts of constant width, and
 those of transformers meet reshapes with sizes that are written out.
 """

@@ -18,7 +18,7 @@ from torch import nn
 from prune_nas.design.sizes import Size
 from prune_nas.errors import MissingError, UsageError
 from prune_nas.imports import imported, said
-from prune_nas.nets.models.suggestions import suggestions
+from prune_nas.nets.models.suggestions import networks_in, suggestions
 
 Make = Callable[[], nn.Module]
 _USUAL = 224  # of networks for ImageNet that do not say
@@ -81,7 +81,7 @@ def own_classes(model: str | Callable[..., Any]) -> int | None:
         place, name = _place_of(model)
         if place in LIBRARIES:
             return _IMAGENET
-        model = imported(place, name, "makes a network")
+        model = imported(place, name, "makes a network", names=networks_in)
     defaults = {name: one.default for name, one in inspect.signature(model).parameters.items()}
     found = defaults.get("classes", defaults.get("num_classes"))
     return found if isinstance(found, int) else None
@@ -101,7 +101,7 @@ def maker(model: str, classes: int, base_width: float) -> tuple[Make, float]:
         return _torchvision(name, classes), base_width
     if place == "timm":
         return _timm(name, classes), base_width
-    return calling(imported(place, name, "makes a network"), model, classes, base_width)
+    return calling(imported(place, name, "makes a network", names=networks_in), model, classes, base_width)
 
 
 def calling(function: Callable[..., Any], name: str, classes: int, base_width: float) -> tuple[Make, float]:

@@ -11,6 +11,7 @@ from pathlib import Path
 MOST = 3  # suggestions in one message
 _FILES = 200  # Python files of a folder that are looked into
 _CUTOFF = 0.6
+_GIVEN = {"self", "classes", "num_classes", "base_width"}  # arguments that the tool gives
 
 
 def suggestions(name: str, built_in: Iterable[str]) -> list[str]:
@@ -25,7 +26,10 @@ def suggestions(name: str, built_in: Iterable[str]) -> list[str]:
 
 
 def networks_in(path: Path) -> list[str]:
-    """The classes of a Python file that derive from a module, the last one first, then its functions."""
+    """What a Python file has that can be called without a size of its own: its modules, the last one first; functions.
+
+    Classes and functions that ask for more than the number of classes are parts of a network, not a network.
+    """
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError):
@@ -34,8 +38,32 @@ def networks_in(path: Path) -> list[str]:
     known = {"Module", "Sequential"}
     for node in classes:
         known |= {node.name} if any(_last(base) in known for base in node.bases) else set()
-    functions = [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
-    return [*(node.name for node in reversed(classes) if node.name in known), *functions]
+    modules = [node.name for node in reversed(classes) if node.name in known and _is_whole(_constructor(node))]
+    functions = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name[0] != "_" and _is_whole(node.args) and _gives(node)
+    ]
+    return [*modules, *functions]
+
+
+def _constructor(node: ast.ClassDef) -> ast.arguments | None:
+    made = (one for one in node.body if isinstance(one, ast.FunctionDef) and one.name == "__init__")
+    return next((one.args for one in made), None)
+
+
+def _is_whole(takes: ast.arguments | None) -> bool:
+    """Whether everything that must be given is what the tool gives."""
+    if takes is None:
+        return True
+    places = [*takes.posonlyargs, *takes.args]
+    needed = places[: len(places) - len(takes.defaults)]
+    needed += [one for one, default in zip(takes.kwonlyargs, takes.kw_defaults, strict=True) if default is None]
+    return {one.arg for one in needed} <= _GIVEN
+
+
+def _gives(node: ast.FunctionDef) -> bool:
+    return any(isinstance(one, ast.Return) and one.value is not None for one in ast.walk(node))
 
 
 def _last(base: ast.expr) -> str:
@@ -48,10 +76,17 @@ def _local(name: str) -> Iterator[str]:
     if path.suffix == ".py" and path.is_file():
         yield from (f"{name}:{network}" for network in networks_in(path))
         return
+    place, _, network = name.rpartition(":")
+    if place.endswith(".py"):
+        known = networks_in(Path(place))
+        yield from (f"{place}:{one}" for one in difflib.get_close_matches(network, known, n=MOST, cutoff=_CUTOFF))
+        return
     place, _, network = name.replace(".", ":").rpartition(":")
     for file in sorted(Path().glob("*.py"))[:_FILES]:
-        if place in ("", file.stem) and network in networks_in(file):
-            yield f"{file}:{network}"
+        known = networks_in(file) if place in ("", file.stem) else []
+        yield from (f"{file}:{one}" for one in known if one == network)
+        if not place and file.stem == name:
+            yield from (f"{file}:{one}" for one in known)
 
 
 def _of_libraries(name: str) -> Iterator[str]:

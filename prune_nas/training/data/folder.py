@@ -28,6 +28,17 @@ _MEASURED = 500  # pictures whose size is read where the user must be asked for 
 MEMORY_LIMIT = 1 << 30  # bytes of one decoded split; a larger one is decoded anew in every epoch
 
 
+def _no_train(root: Path) -> str:
+    """Why a folder is no data set, with the one that was meant where that is plain."""
+    if not root.is_dir():
+        return f"there is no folder {root}"
+    must = f"{root} must hold train/ with a folder of images for each class"
+    inside = [path for path in sorted(root.iterdir()) if (path / "train").is_dir()]
+    outside = [root.parent] if (root.parent / "train").is_dir() else []
+    near = (outside + inside)[:3]
+    return f"{must}. Did you mean {' or '.join(f'folder:{path}' for path in near)}?" if near else must
+
+
 def open_folder(root: Path, *, name: str, cache_images: bool = False) -> Source:
     """Find the splits and classes of a folder; no image is read.
 
@@ -40,7 +51,7 @@ def open_folder(root: Path, *, name: str, cache_images: bool = False) -> Source:
     """
     splits = {split: root / split for split in ("train", "val", "test") if (root / split).is_dir()}
     if "train" not in splits:
-        raise UsageError(f"{root} must hold train/ with a folder of images for each class")
+        raise UsageError(_no_train(root))
     notes: tuple[str, ...] = ()
     if "test" not in splits:
         if "val" not in splits:

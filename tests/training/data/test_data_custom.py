@@ -85,7 +85,7 @@ def test_classes_without_names_are_numbered(code):
         ("wide", "uint8 array.*got int32"),
         ("no_test", "with images in both; got 20 and 0"),
         ("endless", r"must return \(train, test\)"),
-        ("gone", "unknown callable"),
+        ("gone", "has no callable"),
     ],
 )
 def test_what_is_wrong_with_the_code_is_said(code, name, says):
