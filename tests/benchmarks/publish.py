@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prune_nas.design.files import write_json
 from prune_nas.report import paper_table
-from prune_nas.report.html import write_report
+from prune_nas.report.html import write_all
 from prune_nas.report.run_data import RunData
 from prune_nas.report.tables import ledger_table, markdown, merged
 
@@ -32,7 +32,7 @@ def publish(run: Path, target: Path, commands: list[str]) -> None:
     record = json.loads((target / "run.json").read_text())
     record["config"]["data_dir"] = None  # a place on the machine that ran it
     write_json(target / "run.json", record)
-    write_report(RunData(target))
+    write_all(RunData(target))
     (target / "README.md").write_text(receipt(RunData(run), commands))
 
 

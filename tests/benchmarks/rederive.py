@@ -29,7 +29,7 @@ from prune_nas.design.sizes import Size
 from prune_nas.design.space import Space, Widths
 from prune_nas.design.subject import Subject
 from prune_nas.design.verdict import about_floors, about_shape, search_cost, verdict
-from prune_nas.report.html import write_report
+from prune_nas.report.html import write_all
 from prune_nas.report.run_data import RunData
 from prune_nas.search.conclusion import place, saved
 from tests.benchmarks.publish import results_of, verdicts_of
@@ -66,7 +66,7 @@ def rederive(path: Path, *, old: bool) -> None:
     _renew_rules(path)
     shutil.rmtree(path / "figures", ignore_errors=True)
     run = RunData(path)
-    write_report(run)
+    write_all(run)
     _receipt(path, run, old=old)
 
 

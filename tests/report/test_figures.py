@@ -2,6 +2,7 @@ import io
 import json
 import logging
 from dataclasses import asdict, replace
+from itertools import combinations
 from xml.dom import minidom
 
 import numpy as np
@@ -507,6 +508,20 @@ def test_a_legend_below_covers_no_words(run):
     (legend,) = (legend.get_window_extent() for legend in figure.legends)
     for text in (figure._suptitle, figure._supxlabel, figure._supylabel):
         assert text is None or not legend.overlaps(text.get_window_extent())
+
+
+def test_legends_notes_and_labels_of_a_run_lie_beside_each_other(searched):
+    drawings, _ = make(RunData(searched))
+    assert len(drawings) >= 8
+    for drawing in drawings:
+        figure = drawing.figure
+        with style.styled():
+            figure.draw_without_rendering()
+        words = [figure._suptitle, figure._supxlabel, figure._supylabel, *(axes.xaxis.label for axes in figure.axes)]
+        boxes = [text.get_window_extent() for text in words if text is not None and text.get_text()]
+        boxes += [legend.get_window_extent() for legend in figure.legends]
+        for one, other in combinations(boxes, 2):
+            assert not one.padded(-1).overlaps(other.padded(-1)), drawing.name
 
 
 @pytest.mark.parametrize("width", [3.0, 5.3, 8.0])

@@ -74,7 +74,8 @@ def save(made: Made, formats: Sequence[str] = ("svg", "png"), *, out: Path | str
             style.darken(drawing.figure)
         for form in formats:
             path = out / f"{drawing.name}{'-dark' if dark else ''}.{form}"
-            write_bytes(path, drawing.svg if form == "svg" else style.render(drawing.figure, form))
+            twin = drawing.svg if "svg" in formats else None
+            write_bytes(path, drawing.svg if form == "svg" else style.render(drawing.figure, form, twin=twin))
             paths.append(path)
         write_text(out / f"{drawing.name}.csv", drawing.data.to_csv(index=False, lineterminator="\n"))
     return paths
@@ -105,7 +106,7 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
                 "the one that was changed from a copy"
             ) from error
         for drawing in made if about else ():
-            style.add_note(drawing.figure, about)
+            style.note(drawing.figure, about)
         drawings += made
         if not made:
             notes.append(f"no figure of {kind}: the run has no {needs} yet")

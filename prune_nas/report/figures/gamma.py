@@ -160,7 +160,7 @@ def _legend(figure: Figure, budgets: Sequence[str]) -> None:
             Line2D([], [], color=style.VERMILION, linewidth=1.4, linestyle=line, label=f"cut at {budget}")
             for line, budget in zip(_styles(len(budgets)), budgets, strict=True)
         ]
-        figure.legend(handles=handles, loc="outside lower left", ncols=2)
+        style.legend_below(figure, handles, ncols=2)
 
 
 def _styles(n: int) -> list[Any]:

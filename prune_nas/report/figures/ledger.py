@@ -61,7 +61,7 @@ def ledger(frame: pd.DataFrame, base: float | None = None) -> Figure:
     figure.suptitle("What the run spent, and on what", x=0.01, ha="left", fontsize=11)
     handles, labels = above.get_legend_handles_labels()
     spoken = _words(frame, "train_macs", speak)
-    figure.legend(handles, [f"{label} ({spoken[label]})" for label in labels], loc="outside lower left", ncols=5)
+    style.legend_below(figure, handles, labels=[f"{label} ({spoken[label]})" for label in labels], ncols=5)
     return figure
 
 

@@ -81,5 +81,6 @@ def parallel(frame: pd.DataFrame, budget: str, stages: Sequence[str] = ()) -> Fi
     axes.set_ylabel("kept of ceiling, mean of the stage")
     figure.colorbar(mpl.cm.ScalarMappable(scale, colours), ax=axes, label="validation accuracy, %", pad=0.02)
     figure.suptitle(f"The shapes that the study tried under {budget}", x=0.01, ha="left", fontsize=11)
-    figure.legend(loc="outside lower left")
+    handles, labels = axes.get_legend_handles_labels()
+    style.legend_below(figure, handles, labels=labels)
     return figure

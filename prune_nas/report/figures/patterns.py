@@ -65,7 +65,10 @@ def patterns(frame: pd.DataFrame, title: str, stages: Sequence[str] = ()) -> Fig
     handles = {
         label: handle for axes in panels for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(list(handles.values()), list(handles), loc="outside lower left" if below else "outside right upper")
+    if below:
+        style.legend_below(figure, list(handles.values()), labels=list(handles))
+    else:
+        figure.legend(list(handles.values()), list(handles), loc="outside right upper")
     return figure
 
 

@@ -70,7 +70,7 @@ def space(frame: pd.DataFrame, model: str) -> Figure:
     joined = f", {len(shared)} of them shared by several layers" if shared else ""
     title = f"{model}: {free['slot'].nunique()} free widths{joined}, in {len(frame)} layers"
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    figure.legend(handles=_legend(bool(shared), len(free) < len(frame)), loc="outside lower left", ncols=3)
+    style.legend_below(figure, _legend(bool(shared), len(free) < len(frame)), ncols=3)
     return figure
 
 

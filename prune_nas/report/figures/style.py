@@ -6,8 +6,10 @@ SVG turns dark by itself where its reader's page is dark; PNG and PDF do when th
 
 from __future__ import annotations
 
+import hashlib
 import io
 import textwrap
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -16,6 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb, to_rgba_array
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 BLACK, DIM, GREY, LIGHT, SHADE = "#000000", "#444444", "#6b6b6b", "#d0d0d0", "#f4f4f4"
 ORANGE, SKY, GREEN = "#e69f00", "#56b4e9", "#009e73"
@@ -27,6 +30,10 @@ DARK = {BLACK: "#ececec", "#ffffff": "#17181a", DIM: "#c8c8c8", GREY: "#a6a6a6",
         "#e6e6e6": "#303337", BLUE: "#2f7fd0"}  # fmt: skip
 """What a colour becomes on a dark page; others stay."""
 
+TWIN = "SHA-256 of the SVG"  # the key of a PNG's metadata that names the SVG of the same drawing
+
+_BELOW = "below"  # the name of a legend that stands below the axes
+_LINE = 0.16  # inches, of a note
 _LETTERS_PER_INCH = 13  # of 9 pt text, on the safe side
 
 RC: Any = {  # Any, since the type of its keys changes with matplotlib's version
@@ -91,15 +98,34 @@ def figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def note(figure: Figure, text: str, *, before: str = "") -> None:
-    """A remark under the axes, in lines as long as the figure is wide: what the reader must know to read it."""
+def legend_below(
+    figure: Figure, handles: Sequence[Any], *, labels: Sequence[str] | None = None, ncols: int = 1
+) -> None:
+    """Put a legend below all axes; a note that comes later stands above its entries."""
+    figure.legend(
+        handles=handles,
+        labels=labels or [handle.get_label() for handle in handles],
+        loc="outside lower left",
+        ncols=ncols,
+        alignment="left",
+    ).set_gid(_BELOW)
+
+
+def note(figure: Figure, text: str) -> None:
+    """Add a remark below the axes, in lines as long as the figure is wide: what the reader must know to read it.
+
+    The figure grows by the lines, so that the axes keep their size.
+    """
     lines = textwrap.wrap(text, int(_LETTERS_PER_INCH * figure.get_figwidth()))
-    figure.supxlabel("\n".join([*([before] if before else []), *lines]), fontsize=9, color=GREY, x=0.01, ha="left")
-
-
-def add_note(figure: Figure, text: str) -> None:
-    """Put a further remark below the one that a figure has."""
-    note(figure, text, before=figure.get_supxlabel())
+    below = next((legend for legend in figure.legends if legend.get_gid() == _BELOW), None)
+    if below is None:
+        figure.supxlabel("\n".join([figure.get_supxlabel(), *lines]).strip(), fontsize=9, color=GREY, x=0.01, ha="left")
+    else:
+        before = below.get_title().get_text()
+        said = [] if before in ("", "None") else [before]
+        below.set_title("\n".join([*said, *lines]), prop=FontProperties(size=9))
+        below.get_title().set_color(GREY)
+    figure.set_figheight(figure.get_figheight() + _LINE * len(lines))
 
 
 def grid(axes: Axes) -> None:
@@ -107,10 +133,18 @@ def grid(axes: Axes) -> None:
     axes.grid(axis="y")
 
 
-def render(figure: Figure, form: str) -> bytes:
-    """The figure as a file of the format `svg`, `png` or `pdf`; the same figure always gives the same bytes."""
+def render(figure: Figure, form: str, *, twin: bytes | None = None) -> bytes:
+    """The figure as a file of the format `svg`, `png` or `pdf`; the same figure always gives the same bytes.
+
+    Args:
+        figure: to render.
+        form: the format.
+        twin: the SVG of the same drawing, whose digest goes into a PNG, so that the two can be seen to belong together.
+    """
     file = io.BytesIO()
-    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form)
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(form, {})
+    if form == "png" and twin is not None:
+        metadata = {TWIN: hashlib.sha256(twin).hexdigest()}
     with styled():
         figure.savefig(file, format=form, metadata=metadata)
     return _adapting(file.getvalue()) if form == "svg" else file.getvalue()

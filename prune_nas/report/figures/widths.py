@@ -51,7 +51,7 @@ def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) ->
     figure.suptitle(f"Width of every slot under {budget}", x=0.01, ha="left", fontsize=11)
     handles, labels = top.get_legend_handles_labels()
     order = sorted(range(len(labels)), key=lambda i: ARMS.index(labels[i]))
-    figure.legend([handles[i] for i in order], [labels[i] for i in order], loc="outside lower left", ncols=7)
+    style.legend_below(figure, [handles[i] for i in order], labels=[labels[i] for i in order], ncols=7)
     return figure
 
 
