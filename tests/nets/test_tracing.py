@@ -552,3 +552,26 @@ def test_reading_a_network_spares_the_import_of_the_compiler():
         "print('torch._dynamo' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+class Gated(nn.Module):
+    """Two gates, on maps of 8x8 and of 4x4."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two, self.head = cbr(3, 16), nn.Conv2d(16, 24, 3, stride=2, padding=1), Head(24)
+        self.squeeze1, self.excite1 = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1)
+        self.squeeze2, self.excite2 = nn.Linear(24, 8), nn.Linear(8, 24)
+
+    def forward(self, x):
+        x = self.one(x)
+        x = x * self.excite1(self.squeeze1(x.mean((2, 3), keepdim=True)).relu()).sigmoid()
+        x = self.two(x).relu()
+        gate = self.excite2(self.squeeze2(F.adaptive_avg_pool2d(x, 1).flatten(1)).relu()).sigmoid()
+        return self.head(x * gate[:, :, None, None])
+
+
+def test_a_gate_has_the_stage_of_the_map_that_it_gates():
+    space = trace(Gated, input_shape=SMALL).space
+    stages = {slot.name: space.stage_names[slot.stage] for slot in space.slots}
+    assert stages == {"one.0": "8x8", "squeeze1": "8x8", "two": "4x4", "squeeze2": "4x4"}

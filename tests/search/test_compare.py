@@ -24,6 +24,21 @@ SETTINGS = {
     "arms": "pruned,uniform,base", "scratch-b-cap": 2, "cases": ",".join(CASES),
 }  # fmt: skip
 
+GATED = """
+from torch import nn
+
+
+class Gated(nn.Module):
+    def __init__(self, num_classes=10):
+        super().__init__()
+        self.one, self.norm = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16)
+        self.squeeze, self.excite, self.head = nn.Conv2d(16, 8, 1), nn.Conv2d(8, 16, 1), nn.Linear(16, num_classes)
+
+    def forward(self, x):
+        x = self.norm(self.one(x)).relu()
+        return self.head((x * self.excite(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).sigmoid()).mean((2, 3)))
+"""
+
 
 def arguments(path, *, figures=False, **changes):
     settings = {**SETTINGS, **{k.replace("_", "-"): v for k, v in changes.items()}}
@@ -403,3 +418,12 @@ def test_whole_blocks_go_and_what_is_left_can_be_used(cli, tmp_path):
     assert json.loads((path / "rule.json").read_text()) == []  # which blocks went is no share of channels
     code, _, err = cli("export", path / "best.json", "--format", "python", "--out", tmp_path / "out")
     assert code == 0, err
+
+
+def test_a_network_with_gates_is_compared_by_default(cli, tmp_path):
+    """Slimming scores what has no BatchNorm by its weights; nothing that was not asked for ends the command."""
+    (tmp_path / "net.py").write_text(GATED)
+    command = ["compare", "-m", f"{tmp_path / 'net.py'}:Gated", "-d", "digits", "--train-size", 100, "--dry-run"]
+    code, out, err = cli(*command)
+    assert code == 0, err
+    assert {"slimming=0.5", "l1-norm=0.5", "magnitude=0.5"} <= set((out + err).replace(":", " ").split())
