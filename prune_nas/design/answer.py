@@ -142,7 +142,7 @@ def _use(mine: Summary, lines: Mapping[tuple[str, str], Summary], keeps: Mapping
     kept = keeps.get(mine.arm)
     width = f": every layer at about {100 * sum(kept) / len(kept):.0f} % of its width" if kept else ""
     if uniform and (found is None or found.candidate == mine.candidate):
-        return f"Nothing beats uniform scaling here{width}."
+        return f"The search found nothing better than uniform scaling{width}."
     if uniform:
         return f"Uniform scaling has the highest validation accuracy{width}."
     return capital(f"{spoken(mine.arm, mine.schedule)}.")

@@ -41,7 +41,7 @@ def test_a_clear_win_in_six_lines():
 
 def test_equal_networks_are_called_uniform_scaling():
     one = of(*(arm(name, [0.78, 0.79, 0.80], candidate="x") for name in ("found", "uniform")), model="")
-    assert one.use == "Nothing beats uniform scaling here: every layer at about 50 % of its width."
+    assert one.use == "The search found nothing better than uniform scaling: every layer at about 50 % of its width."
     assert one.sure == "It was compared with no other network of this budget."
     assert one.lines("runs/a b")[-1] == "Next: prune-nas export 'runs/a b/macs-0.2/deploy.json' --format onnx"
 
