@@ -138,9 +138,39 @@ def test_train_a_spec_with_two_seeds(searched, cli, tmp_path):
         "--json",
     ]
     code, out, err = cli("train", searched / "best.json", "--dataset", "digits", *longer)
+    (row,) = json.loads(out)
+    assert (row["optimizer"], row["batch"], row["lr"]) == ("sgd", 32, 0.05)  # as the run trained it
     spec = json.loads((searched / "best.json").read_text())
     base = inspect_macs(json.loads((searched / "space.json").read_text()))
     assert json.loads(out)[0]["epochs"] == 2 * base // spec["macs"]
+
+
+def test_a_spec_is_trained_as_its_run_did_unless_something_else_is_asked_for(searched, cli, tmp_path):
+    path = searched / "best.json"
+    spec = json.loads(path.read_text())
+    path.write_text(json.dumps({**spec, "training": {**spec["training"], "schedule": "scratch-b", "epochs": 2}}))
+    short = [
+        "--dataset",
+        "digits",
+        "--train-size",
+        60,
+        "--val-size",
+        20,
+        "--out",
+        tmp_path,
+        "--precision",
+        "fp32",
+        "--json",
+    ]
+    base = inspect_macs(json.loads((searched / "space.json").read_text()))
+    code, out, err = cli("train", path, *short)
+    assert code == 0, err
+    assert (json.loads(out)[0]["schedule"], json.loads(out)[0]["epochs"]) == ("scratch-b", 2 * base // spec["macs"])
+    code, out, err = cli("train", path, *short, "--batch", 16, "--schedule", "scratch-e")
+    assert code == 0, err
+    assert (json.loads(out)[0]["epochs"], json.loads(out)[0]["lr"]) == (2, 0.025)  # less for a smaller batch
+    code, _, err = cli("train", path, *short, "--optimizer", "auto", "--lr", 0.1)
+    assert (code, "--lr belongs to one optimizer" in err) == (2, True)
 
 
 WRONG = json.dumps({"schema": 1, "model": "vgg11", "input_shape": [3, 32, 32], "classes": "ten", "widths": {}})

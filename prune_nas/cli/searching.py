@@ -177,7 +177,9 @@ def train(
     batch: Batch = None,
     lr: Lr = None,
     threads: Threads = None,
-    schedule: Annotated[str, typer.Option(help="scratch-e or scratch-b.")] = "scratch-e",
+    schedule: Annotated[
+        str | None, typer.Option(help="scratch-e or scratch-b [default: as the spec was trained].")
+    ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings, each with its own seed.")] = 1,
     seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
     train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,

@@ -222,10 +222,10 @@ def _widths(
         **of_model,
     )
     _show(found, source, figure=figure, out=out, json_=json_)
-    if not named and not json_:
+    if not named and not json_ and ":" not in model:
         typer.echo(
-            "these are widths of the network at its full width; --evaluate trains it at the preset's (laptop: half, "
-            "smoke: a quarter), so add --base-width to both for one and the same network"
+            "These are widths of the network at its full width. --evaluate trains a built-in network at the preset's "
+            "width (laptop half, smoke a quarter): give both the same --base-width."
         )
 
 

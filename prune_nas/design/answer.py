@@ -119,7 +119,9 @@ def answer(  # noqa: PLR0913  (keyword-only: one fact each)
     own = [row for row in finals if row.budget in (budget, "")]
     lines = {(line.arm, line.schedule): line for line in summarise(own)}
     mine, unpruned = lines[chosen["arm"], chosen["schedule"]], lines.get(("base", "scratch-e"))
-    use = " ".join(filter(None, [base, _use(mine, lines, keeps, str(said["subject"]))]))
+    masks = budget.startswith("weights")
+    used = _use_of_masks(mine) if masks else _use(mine, lines, keeps, str(said["subject"]))
+    use = " ".join(filter(None, [base, used]))
     return Answer(
         budget=budget,
         file=file,
@@ -141,10 +143,16 @@ def _use(mine: Summary, lines: Mapping[tuple[str, str], Summary], keeps: Mapping
     )
     kept = keeps.get(mine.arm)
     width = f": every layer at about {100 * sum(kept) / len(kept):.0f} % of its width" if kept else ""
-    if uniform and (found is None or found.candidate == mine.candidate):
+    if uniform and found is not None and found.candidate == mine.candidate:
         return f"The search found nothing better than uniform scaling{width}."
     if uniform:
-        return f"Uniform scaling has the highest validation accuracy{width}."
+        return f"Uniform scaling, chosen by validation accuracy{width}."
+    return capital(f"{spoken(mine.arm, mine.schedule)}.")
+
+
+def _use_of_masks(mine: Summary) -> str:
+    if mine.arm == "uniform":
+        return "The same share of weights in every layer, chosen by validation accuracy."
     return capital(f"{spoken(mine.arm, mine.schedule)}.")
 
 

@@ -95,11 +95,12 @@ def diagnose(space: Space, scores: Scores, supernet: Supernet, selections: Mappi
 def _about_learning(supernet: Supernet) -> list[str]:
     if supernet.learnt or supernet.accuracy is None:
         return []
-    weaker = "" if supernet.strength is None else f", or a weaker penalty (--strength {supernet.strength / 3:.1g})"
+    strength = supernet.strength
+    other = "another --optimizer" if strength is None else f"a weaker penalty (--strength {strength / 3:.1g})"
     return [
         f"the supernet did not learn ({percent(supernet.accuracy)} on validation, guessing gives "
         f"{percent(supernet.chance.guessing)}), so its scores and the widths that are read from them mean nothing. "
-        f"Train longer (--supernet-epochs was {supernet.epochs}), on more images, with another --optimizer{weaker}."
+        f"Train longer (--supernet-epochs was {supernet.epochs}), on more images, or with {other}."
     ]
 
 

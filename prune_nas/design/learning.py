@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 FEWEST = 200
@@ -28,10 +28,24 @@ class Chance:
         """Whether an accuracy on these images is better than guessing.
 
         True where it is above `guessing` by 5 % of what is left to certainty, and by two standard deviations of an
-        accuracy that guesses.
+        accuracy that guesses. On so few images that this is more than 100 %, true where all are right.
         """
         deviation = math.sqrt(self.guessing * (1 - self.guessing) / max(self.images, 1))
-        return accuracy >= self.guessing + max(_MARGIN * (1 - self.guessing), _DEVIATIONS * deviation)
+        least = self.guessing + max(_MARGIN * (1 - self.guessing), _DEVIATIONS * deviation)
+        return accuracy >= min(least, 1.0) and accuracy > self.guessing
+
+
+def loss_of_guessing(counts: Sequence[int], smoothing: float) -> float:
+    """The least cross-entropy, in nats, that an answer reaches which is the same for every image.
+
+    It is the entropy of the labels' shares, smoothed as the labels are.
+
+    Args:
+        counts: images of each class.
+        smoothing: share of a label that goes to all classes alike.
+    """
+    shares = [(1 - smoothing) * count / sum(counts) + smoothing / len(counts) for count in counts]
+    return -sum(share * math.log(share) for share in shares if share > 0)
 
 
 def epochs_of(epochs: int, steps: int, images: int, batch: int) -> int:

@@ -32,7 +32,7 @@ class Preprocessing:
         """The steps in words."""
         mean, std = (", ".join(f"{value:.6g}" for value in values) for values in (self.mean, self.std))
         return [
-            "read the picture as RGB, 8 bits per channel",
+            "read the picture as RGB, 8 bits per channel (divide values of 16 bits by 257)",
             f"scale it until it covers {self.size} (height x width) and one side fits exactly, bilinear with "
             "antialiasing (Pillow's Image.resize; for a square torchvision's Resize)",
             f"cut out the centre, {self.size}",

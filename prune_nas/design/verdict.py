@@ -11,6 +11,7 @@ from prune_nas.design.arms import UNIFORM_ARMS
 from prune_nas.design.budget import Limits
 from prune_nas.design.evidence import (
     EQUIVALENCE,
+    FEWEST,
     RANDOM_BEST,
     Comparison,
     Summary,
@@ -32,8 +33,8 @@ _PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
 FAILED = " failed and is in no comparison: "
 _NONE = Chance(0.0, 1)
 _NO_SCRATCH_B = (
-    "Not tested: uniform scaling and the taper with the training compute of the unpruned network. They are the fairest "
-    "rivals. Add them: repeat the command with --schedules scratch-b --arms {},uniform,taper."
+    "Not tested: {rivals} with the training compute of the unpruned network. That is the fairest rival. Add it: repeat "
+    "the command with --schedules scratch-b --arms {arms}."
 )
 OF_SUPERNET = ("pruned", "guided", "inherited")  # the arms whose widths are read from the supernet's scores
 Groups = Mapping[tuple[str, str], Sequence[Final]]
@@ -70,7 +71,7 @@ def verdict(
         return withheld(budget, subject, best, chance, failures)
     groups = {(arm, schedule): rows for (_, arm, schedule), rows in by_arm(own).items()}
     against, longer = _comparisons(groups, limits, subject), _at_equal_compute(groups, subject)
-    lacking = [] if any((arm, _LONG) in groups for arm in _PLAIN) else [_NO_SCRATCH_B.format(subject)]
+    lacking = [] if any((arm, _LONG) in groups for arm in _PLAIN) else [_no_scratch_b(subject, budget)]
     chosen = [line for line in summaries if line.arm in within or line.arm.removesuffix(_BEST) in within]
     allowed = [
         line for line in chosen if chance.is_beaten(line.val_accuracy) and not (noise and line.arm in OF_SUPERNET)
@@ -165,6 +166,12 @@ def _at_equal_compute(groups: Groups, subject: str) -> list[Comparison]:
     return [pair for pair in found if pair is not None and not pair.same]
 
 
+def _no_scratch_b(subject: str, budget: str) -> str:
+    masks = budget.startswith("weights")  # there is no taper of single weights
+    rivals = "an even share of weights" if masks else "uniform scaling and the taper"
+    return _NO_SCRATCH_B.format(rivals=rivals, arms=f"{subject},uniform" if masks else f"{subject},uniform,taper")
+
+
 def _about_seeds(comparisons: Sequence[Comparison]) -> list[str]:
     """How many seeds would decide a difference of a point, said once for all that is undecided."""
     open_ones = [one for one in comparisons if one.outcome == "undecided"]
@@ -172,8 +179,12 @@ def _about_seeds(comparisons: Sequence[Comparison]) -> list[str]:
         return []
     n, needed = min(one.n for one in open_ones), seeds_needed(open_ones)
     many = "1 comparison is" if len(open_ones) == 1 else f"{len(open_ones)} comparisons are"
+    if needed is None and n < FEWEST:
+        return [f"{many} undecided at n = {n}. Repeat the command with --seeds {FEWEST} or more."]
     if needed is None:
-        return [f"{many} undecided at n = {n}. Repeat the command with --seeds 3 or more."]
+        return [f"{many} undecided at n = {n}. How many seeds would decide a difference of one point is not known."]
+    if needed <= n:
+        return [f"{many} undecided at n = {n}, though n is enough to decide a difference of one point."]
     return [
         f"{many} undecided at n = {n}. To decide a difference of one point, about {needed} seeds are needed: repeat "
         f"the command with --seeds {needed}."

@@ -311,6 +311,8 @@ def _best(run: RunData) -> str:
     """How to use the network: the commands of each budget, whole, for the network that the verdict names."""
     if run.best is None:
         return _missing("No network yet: best.json is missing.")
+    if run.verdicts and not run.verdicts[0].get("deploy"):
+        return "<p>There is no network to use. best.json holds the network that the search ended with.</p>"
     name = "deploy.json" if (run.path / "deploy.json").exists() else "best.json"
     path = str(run.path / name)
     spec, dataset = shlex.quote(path), shlex.quote(str((run.run.get("config") or {}).get("dataset", "DATASET")))

@@ -101,7 +101,8 @@ class Compare(Experiment):
     def pressure(self, penalty: str, ratio: str) -> Pressure:
         """The penalty that a network is trained under: as strong as asked for, else as published, or until enough goes.
 
-        All ratios of Network Slimming prune one network, which loses as many channels as the largest of them takes.
+        All ratios of Network Slimming prune one network, which loses as many channels as the largest of them took when
+        the first such network was begun: seeds and ratios that are added later compare with it.
         """
         config = self.config
         recipe, images = recipe_of(config, config.epochs, penalised=True), len(self.setting.data.train)
@@ -112,7 +113,8 @@ class Compare(Experiment):
         if config.strength is None and config.recipe == "paper" and config.epochs == recipes.RECIPES["paper"].epochs:
             return Pressure(penalty, penalties.published(config.model))
         ratios = [float(case.ratio) for case in self.cases if METHODS[case.method].penalty == penalty]
-        return penalties.pressure_for(penalty, recipe, images, strength=config.strength, share=min(max(ratios), _MOST))
+        share = self.run.record.get("shares", {}).get(penalty, min(max(ratios, default=_MOST), _MOST))
+        return penalties.pressure_for(penalty, recipe, images, strength=config.strength, share=share)
 
     def source(self, case: Case, seed: int) -> Origin:
         """The network that a case prunes."""
@@ -168,6 +170,8 @@ class Compare(Experiment):
         ]
         if not (bases or again):
             return
+        begun = {one.name: one.pressure.share for one in again if one.pressure and one.name not in SCALINGS}
+        self.run.note(shares={**begun, **self.run.record.get("shares", {})})
         self.run.phase("supernet", "running")
         origins = Origins(
             again,

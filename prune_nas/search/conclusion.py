@@ -229,14 +229,15 @@ def _is(key: tuple[str, str, str], budget: str, arm: str, schedule: str) -> bool
 
 
 def _training(job: Experiment, best: Final | None) -> dict[str, Any]:
-    """By which settings a network was trained: `prune-nas train` takes them from the spec."""
-    recipe = recipe_of(job.config, best.epochs if best else job.config.epochs)
+    """By which settings a network was trained, `epochs` being the base's; `prune-nas train` goes by them."""
+    recipe = recipe_of(job.config, job.config.epochs)
     return {
         "recipe": job.config.recipe,
         "optimizer": recipe.optimizer,
         "lr": recipe.lr,
         "batch": recipe.batch,
         "epochs": recipe.epochs,
+        "schedule": "scratch-b" if best and best.schedule == "scratch-b" else "scratch-e",
         "precision": job.setting.precision.name,
     }
 

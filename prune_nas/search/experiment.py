@@ -51,8 +51,8 @@ class Experiment(ABC):
     traced: Traced
     setting: Setting
     view: View
-    _watched: tuple[str, Watch] | None = field(default=None, init=False)
-    """The first training that is long enough to tell whether it learns."""
+    _watched: tuple[tuple[str, str], Watch] | None = field(default=None, init=False)
+    """The first training that is long enough to tell whether it learns, by its budget and name."""
 
     @property
     @abstractmethod
@@ -246,12 +246,18 @@ class Experiment(ABC):
         self._watch(training, epoch)
 
     def _watch(self, training: Training, epoch: Epoch) -> None:
-        """Stop the run where the first training that is long enough to tell does not learn."""
+        """Stop the run where the first training that is long enough to tell does not learn, and no other has learnt."""
+        if self.run.record.get("learnt"):
+            return
+        if self.setting.data.chance.is_beaten(epoch.val_accuracy):
+            self.run.note(learnt=True)
+            return
+        key = (training.budget, training.name)
         if self._watched is None:
             steps = self.config.trial_steps if training.epochs == self.config.trial_epochs else self.config.steps
             watch = Watch.of(self.config, self.setting.data, training.spoken, training.epochs, steps)
-            self._watched = (training.name, watch) if watch.after is not None else None
-        if self._watched is not None and self._watched[0] == training.name:
+            self._watched = (key, watch) if watch.after is not None else None
+        if self._watched is not None and self._watched[0] == key:
             self._watched[1].see(epoch)
 
     def _curve(self, budget: str, trial: str, epoch: Epoch) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -124,15 +124,18 @@ class Scoring:
             PruneNasError: it failed, every channel died twice, or it did not learn.
         """
         pressure, spent = self.pressure, self._spent_before()
-        result = self._attempt(pressure)
-        if result.died:
-            spent = _sum(spent, self._cost(result))
-            pressure = Pressure(pressure.name, pressure.strength / _WEAKER, pressure.share)
+        died: dict[str, Any] = self.run.record.get("supernet_died", {})
+        result = None if died else self._attempt(pressure)
+        if result is None or result.died:
+            if result is not None:
+                died = self._cost(result)
+                self.run.note(supernet_died=died)
+            spent = spent if self._is_again() else _sum(spent, died)
+            pressure = replace(pressure, strength=pressure.strength / _WEAKER)
             self.view.say(
                 f"the penalty killed every channel of the supernet: it is trained again, with a strength of "
                 f"{pressure.strength:.2g} in place of {_WEAKER * pressure.strength:.2g}"
             )
-            self.run.note(supernet_before={**spent})
             result = self._attempt(pressure)
         if result.val_accuracy is None:
             weaker = f"; use a weaker penalty: --strength {pressure.strength / _WEAKER:.1g}" if result.died else ""
@@ -165,7 +168,9 @@ class Scoring:
             pressure=pressure,
             weights=run.checkpoint("supernet weights"),
         )
-        watch = Watch.of(config, self.setting.data, "supernet", config.supernet_epochs, config.supernet_steps)
+        penalised = pressure.name != "none"
+        epochs, steps = config.supernet_epochs, config.supernet_steps
+        watch = Watch.of(config, self.setting.data, "supernet", epochs, steps, penalised=penalised)
         with self.view.phase("supernet", config.supernet_epochs) as bar:
             return self.performer.perform(training, lambda epoch: self._epoch(bar, watch, epoch))
 
@@ -176,9 +181,12 @@ class Scoring:
 
     def _spent_before(self) -> dict[str, Any]:
         """What a supernet cost that was trained before: it was paid for, too."""
-        again = self.run.file("scores.safetensors").exists()
-        before = (self.run.record.get("supernet") if again else None) or {"train_macs": 0, "seconds": 0.0}
+        before = (self.run.record.get("supernet") if self._is_again() else None) or {"train_macs": 0, "seconds": 0.0}
         return {name: before[name] for name in ("train_macs", "seconds")}
+
+    def _is_again(self) -> bool:
+        """Whether a supernet was trained to its end before, and its weights are gone."""
+        return self.run.file("scores.safetensors").exists()
 
     def _epoch(self, bar: Bar, watch: Watch, epoch: Epoch) -> None:
         self.curve(epoch)

@@ -5,6 +5,7 @@ What was settled is written into `run.json`, and every later call on the run tak
 
 from __future__ import annotations
 
+import math
 import time
 
 import torch
@@ -97,12 +98,14 @@ def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: Vi
     run.note(
         probe={
             "optimizer": found.optimizer,
-            "losses": dict(found.losses),
+            "losses": {name: loss if math.isfinite(loss) else None for name, loss in found.losses.items()},
             "steps": found.steps,
             "train_macs": macs,
             "seconds": seconds,
         }
     )
-    losses = ", ".join(f"{name} {loss:.3f}" for name, loss in found.losses.items())
+    losses = ", ".join(
+        f"{name} {loss:.3f}" if math.isfinite(loss) else f"{name} diverged" for name, loss in found.losses.items()
+    )
     view.say(f"optimizer: {found.optimizer} (training loss at the end of these steps: {losses})")
     return found.optimizer

@@ -32,7 +32,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     *,
     model: str | None = None,
     settings: Mapping[str, Any],
-    schedule: str,
+    schedule: str | None,
     seeds: Iterable[int],
     sizes: tuple[int | None, int | None],
     device: str,
@@ -43,8 +43,8 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
 ) -> list[dict[str, Any]]:
     """Train a spec from scratch with each seed; weights are saved under a name of all that they depend on.
 
-    `settings` are `recipe`, `optimizer`, `batch`, `lr` and `epochs`; those that are None are as in the spec, so that a
-    network is trained as its run did.
+    `settings` are `recipe`, `optimizer`, `batch`, `lr` and `epochs` (of the base). They and the schedule are as in the
+    spec where they are None, so that a network is trained as its run did.
 
     The name is `<out>/<data set>-<widths' digest>-<schedule>-<epochs>-<seed>-<digest of model, images, recipe and
     number format>.safetensors`.
@@ -52,9 +52,12 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     Raises:
         UsageError: the spec is not one, or does not fit the data set.
     """
+    spec = read_spec(path)
+    schedule = schedule or str((spec.get("training") or {}).get("schedule", "scratch-e"))
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
-    spec = read_spec(path)
+    if settings["lr"] is not None and settings["optimizer"] == "auto":
+        raise UsageError("--lr belongs to one optimizer: name it with --optimizer sgd or --optimizer adamw")
     if "weights" in spec:
         raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all; "
                          "repeat the run that made it with more --seeds")  # fmt: skip
@@ -119,9 +122,10 @@ def _recipe(spec: Mapping[str, Any], settings: Mapping[str, Any]) -> Recipe:
     plain = recipe(str(merged["recipe"]), int(merged["epochs"]))
     optimizer = "sgd" if merged.get("optimizer") in (None, "auto") else str(merged["optimizer"])
     made = plain.using(optimizer)
-    changed = "optimizer" in asked and asked["optimizer"] != own.get("optimizer")
-    lr = asked.get("lr", made.lr if changed else own.get("lr", made.lr))
-    return dataclasses.replace(made, batch=int(merged.get("batch") or made.batch), lr=float(lr))
+    batch = int(merged.get("batch") or made.batch)
+    kept = "lr" in own and all(asked.get(name, own.get(name)) == own.get(name) for name in ("optimizer", "batch"))
+    usual = made.lr * min(batch / made.batch, 1.0) if optimizer == "sgd" else made.lr
+    return dataclasses.replace(made, batch=batch, lr=float(asked.get("lr", own["lr"] if kept else usual)))
 
 
 def _probed(plan: Recipe, traced: Traced, widths: Widths, setting: Setting, view: View) -> Recipe:

@@ -10,11 +10,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,7 +29,7 @@ from prune_nas.training.data import Data, ImageSet
 from prune_nas.training.optimiser import optimiser_of, restore, state_of
 from prune_nas.training.precision import FORMATS, Precision, synchronise
 from prune_nas.training.recipe import Recipe
-from prune_nas.training.team import team, together, total
+from prune_nas.training.team import ALONE, Team, team, together, total
 
 _EVALUATION_BATCH = 500
 _SEED_STRIDE = 1_000_003  # a prime above any number of epochs, so that (seed, epoch) pairs never share a stream
@@ -100,13 +100,10 @@ def fit(
         DivergedError: the loss became infinite or NaN.
     """
     device = setting.device
-    place(network, device)
-    half = setting.precision.name == "fp16"
-    optimiser = optimiser_of(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
-    scaler = torch.amp.GradScaler(device.type, enabled=half)
+    updates = updates_of(place(network, device), setting, recipe)
     done: list[Epoch] = []
     if checkpoint is not None:
-        done = _restore(checkpoint, network, optimiser, scaler, penalty, _identity(recipe, seed))
+        done = _restore(checkpoint, network, updates, penalty, _identity(recipe, seed))
     yield from done
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
         raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
@@ -114,7 +111,7 @@ def fit(
     with quick_convolutions(network, device, FORMATS[setting.precision.name]), together(network) as runs:
         for number in range(len(done) + 1, recipe.epochs + 1):
             start = time.perf_counter()
-            loss = _epoch(runs, setting, recipe, optimiser, scaler, seed, number, penalise)
+            loss = _epoch(runs, setting, recipe, updates, seed, number, penalise)
             synchronise(device)
             seconds = time.perf_counter() - start
             if not math.isfinite(loss):
@@ -123,7 +120,7 @@ def fit(
                 )
             done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
             if checkpoint is not None and team().rank == 0:
-                _save(checkpoint, network, optimiser, scaler, penalty, done, _identity(recipe, seed))
+                _save(checkpoint, network, updates, penalty, done, _identity(recipe, seed))
             yield done[-1]
 
 
@@ -178,48 +175,98 @@ def accuracy(network: nn.Module, images: ImageSet, setting: Setting) -> float:
     return total(right).item() / len(images)
 
 
-def _epoch(
+def steps(
     runs: nn.Module,
     setting: Setting,
     recipe: Recipe,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
-    seed: int,
-    number: int,
-    penalise: Callable[[float], None] | None,
-) -> float:
+    updates: Updates,
+    *,
+    stream: int,
+    rate: Callable[[int], float],
+    penalise: Callable[[float], None] | None = None,
+    share: Team = ALONE,
+) -> Generator[Tensor, None, None]:
+    """One pass over the training images, step by step.
+
+    Args:
+        runs: the network as it trains, on the setting's device.
+        setting: data, device and precision.
+        recipe: of which batch, label smoothing and padding are taken.
+        updates: of the network.
+        stream: seed of batches, augmentation and dropout.
+        rate: number of steps done in this pass -> learning rate.
+        penalise: called with the learning rate between backward and step.
+        share: of every batch, where several processes train together.
+
+    Yields:
+        The loss of each step, a scalar on the device.
+    """
     runs.train()
     data, device = setting.data, setting.device
-    stream = seed * _SEED_STRIDE + number
     batches = data.train.batches(
         recipe.batch,
         device=device,
         generator=torch.Generator().manual_seed(stream),
         augmentation=replace(data.augmentation, reflect=data.augmentation.reflect and recipe.reflect),
         drop_last=True,
-        share=team(),
+        share=share,
     )
-    steps = max(len(data.train) // recipe.batch, 1)
-    whole = min(recipe.batch, len(data.train)) / team().size
-    losses = torch.zeros((), device=device)
-    count = 0
+    whole = min(recipe.batch, len(data.train)) / share.size
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream + team().rank)  # for layers that draw from the global generator, such as dropout
-        for x, y in batches:
-            lr = recipe.lr_at(((number - 1) * steps + count) / (recipe.epochs * steps))
-            for group in optimiser.param_groups:
+        torch.manual_seed(stream + share.rank)  # for layers that draw from the global generator, such as dropout
+        for count, (x, y) in enumerate(batches):
+            lr = rate(count)
+            for group in updates.optimiser.param_groups:
                 group["lr"] = lr
-            optimiser.zero_grad(set_to_none=True)
+            updates.optimiser.zero_grad(set_to_none=True)
             with setting.precision.autocast(device):
                 loss = F.cross_entropy(runs(x), y, label_smoothing=recipe.label_smoothing) * (len(y) / whole)
-            scaler.scale(loss).backward()
+            updates.scaler.scale(loss).backward()
             if penalise is not None:
-                scaler.unscale_(optimiser)
+                updates.scaler.unscale_(updates.optimiser)
                 penalise(lr)
-            scaler.step(optimiser)
-            scaler.update()
-            losses += loss.detach()
-            count += 1
+            updates.scaler.step(updates.optimiser)
+            updates.scaler.update()
+            yield loss.detach()
+
+
+class Updates(NamedTuple):
+    """What changes a network's weights: its optimiser, and the scaler of its loss, which fp16 alone uses."""
+
+    optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+
+
+def updates_of(network: nn.Module, setting: Setting, recipe: Recipe) -> Updates:
+    """The optimiser and the scaler of a network that lies on its device."""
+    device, half = setting.device, setting.precision.name == "fp16"
+    optimiser = optimiser_of(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
+    return Updates(optimiser, torch.amp.GradScaler(device.type, enabled=half))
+
+
+def _epoch(
+    runs: nn.Module,
+    setting: Setting,
+    recipe: Recipe,
+    updates: Updates,
+    seed: int,
+    number: int,
+    penalise: Callable[[float], None] | None,
+) -> float:
+    each = max(len(setting.data.train) // recipe.batch, 1)
+    losses, count = torch.zeros((), device=setting.device), 0
+    for loss in steps(
+        runs,
+        setting,
+        recipe,
+        updates,
+        stream=seed * _SEED_STRIDE + number,
+        rate=lambda done: recipe.lr_at(((number - 1) * each + done) / (recipe.epochs * each)),
+        penalise=penalise,
+        share=team(),
+    ):
+        losses += loss
+        count += 1
     return total(losses).item() / (count * team().size)
 
 
@@ -250,16 +297,21 @@ def _put_back(penalty: object, state: Mapping[str, float]) -> None:
 def _save(
     path: Path,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    updates: Updates,
     penalty: Penalty | None,
     done: list[Epoch],
     identity: dict[str, object],
 ) -> None:
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()} | state_of(optimiser)
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()} | state_of(updates.optimiser)
     epochs = [asdict(epoch) for epoch in done]
     of_penalty = _state_of(penalty)
-    meta = {"schema": 1, "identity": identity, "epochs": epochs, "scaler": scaler.state_dict(), "penalty": of_penalty}
+    meta = {
+        "schema": 1,
+        "identity": identity,
+        "epochs": epochs,
+        "scaler": updates.scaler.state_dict(),
+        "penalty": of_penalty,
+    }
     on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
 
@@ -267,8 +319,7 @@ def _save(
 def _restore(
     path: Path,
     network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    scaler: torch.amp.GradScaler,
+    updates: Updates,
     penalty: Penalty | None,
     identity: dict[str, object],
 ) -> list[Epoch]:
@@ -287,8 +338,8 @@ def _restore(
     if here != {name: value.shape for name, value in state.items()}:  # other widths: another training's file
         return []
     network.load_state_dict(state)
-    restore(optimiser, tensors)
-    if scaler.is_enabled() and meta.get("scaler"):
-        scaler.load_state_dict(meta["scaler"])
+    restore(updates.optimiser, tensors)
+    if updates.scaler.is_enabled() and meta.get("scaler"):
+        updates.scaler.load_state_dict(meta["scaler"])
     _put_back(penalty, meta["penalty"])
     return [Epoch(**epoch) for epoch in meta["epochs"]]

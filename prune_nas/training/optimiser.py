@@ -69,14 +69,20 @@ def state_of(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore(optimiser: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put a state back that `state_of` gave, in the memory layout of the parameters."""
+    """Put a state back that `state_of` gave, in the memory layout of the parameters.
+
+    A fused optimiser reads every number of its state, the count of steps too, from the parameters' device.
+    """
     parameters = _parameters(optimiser)
+    groups = [group for group in optimiser.param_groups for _ in group["params"]]
     for key, value in tensors.items():
         if key.startswith(_PREFIX):
             number, _, name = key.removeprefix(_PREFIX).partition(".")
             parameter = parameters[int(number)]
             alike = value.shape == parameter.shape
-            optimiser.state[parameter][name] = torch.empty_like(parameter).copy_(value) if alike else value.clone()
+            fused = groups[int(number)]["fused"]
+            kept = torch.empty_like(parameter).copy_(value) if alike else value.clone()
+            optimiser.state[parameter][name] = kept.to(parameter.device) if fused else kept
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[Tensor]:

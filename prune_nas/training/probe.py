@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from statistics import fmean, stdev
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from prune_nas.training.convolution import quick_convolutions
-from prune_nas.training.loop import Setting, place
-from prune_nas.training.optimiser import optimiser_of
+from prune_nas.training.loop import OutOfMemoryError, Setting, is_out_of_memory, place, updates_of
+from prune_nas.training.loop import steps as steps_of
 from prune_nas.training.precision import FORMATS
 from prune_nas.training.recipe import OPTIMIZERS, Recipe
 
@@ -23,6 +23,7 @@ _COMPARED = 0.2  # of the steps, the last ones, whose losses are compared
 _CLEARLY = 3.0  # standard errors by which the losses must differ
 _LEAVING = 0.95  # of the loss of guessing: below it a network has begun to learn
 _LONGEST = 4  # times the steps, where no optimiser has begun to learn before
+_SEED_STRIDE = 1_000_003  # between the random numbers of two seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +56,26 @@ def probe(build: Callable[[], nn.Module], setting: Setting, recipe: Recipe, *, s
         recipe: of which schedule, batch, label smoothing, learning rate and weight decay are taken.
         seed: of batches and augmentation.
         steps: with each optimiser, at first.
+
+    Raises:
+        OutOfMemoryError: half the batch does not fit either.
     """
+    for attempt in (recipe, recipe.halved()):
+        try:
+            return _probe(build, setting, attempt, seed=seed, steps=steps)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+    raise OutOfMemoryError(
+        f"trying the optimisers ran out of memory on {setting.device} at batch {recipe.batch} and at "
+        f"{recipe.halved().batch}; use a smaller --batch or network"
+    )
+
+
+def _probe(build: Callable[[], nn.Module], setting: Setting, recipe: Recipe, *, seed: int, steps: int) -> Probe:
     spent, lasting, guessing = 0, steps, math.log(len(setting.data.classes))
     while True:
-        found = {name: _losses(build(), setting, recipe.using(name), seed=seed, steps=lasting) for name in OPTIMIZERS}
+        found = {name: _losses(build(), setting, recipe.using(name), seed=seed, lasting=lasting) for name in OPTIMIZERS}
         last = max(round(_COMPARED * lasting), 2)
         means = {name: fmean(losses[-last:]) if losses else math.inf for name, losses in found.items()}
         spent += lasting
@@ -80,31 +97,24 @@ def _differ(ours: list[float], theirs: list[float]) -> bool:
     return fmean(gaps) > _CLEARLY * stdev(gaps) / math.sqrt(len(gaps))
 
 
-def _losses(network: nn.Module, setting: Setting, recipe: Recipe, *, seed: int, steps: int) -> list[float]:
+def _losses(network: nn.Module, setting: Setting, recipe: Recipe, *, seed: int, lasting: int) -> list[float]:
     """The training loss of each step; nothing where the training diverged."""
-    device, data = setting.device, setting.data
-    optimiser = optimiser_of(place(network, device).train(), recipe, fused=device.type in ("cuda", "cpu", "mps"))
+    updates = updates_of(place(network, setting.device), setting, recipe)
     losses: list[torch.Tensor] = []
-    with (
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
-        quick_convolutions(network, device, FORMATS[setting.precision.name]),
-    ):
-        torch.manual_seed(seed)
-        epoch = 0
-        while len(losses) < steps:
-            epoch += 1
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-            batches = data.train.batches(
-                recipe.batch, device=device, generator=generator, augmentation=data.augmentation, drop_last=True
+    with quick_convolutions(network, setting.device, FORMATS[setting.precision.name]):
+        for number in count(1):
+            done = len(losses)
+            passed = steps_of(
+                network,
+                setting,
+                recipe,
+                updates,
+                stream=seed * _SEED_STRIDE + number,
+                rate=lambda more, done=done: recipe.lr_at((done + more) / lasting),  # type: ignore[misc]
             )
-            for (x, y), _ in zip(batches, range(steps - len(losses)), strict=False):
-                for group in optimiser.param_groups:
-                    group["lr"] = recipe.lr_at(len(losses) / steps)
-                optimiser.zero_grad(set_to_none=True)
-                with setting.precision.autocast(device):
-                    loss = F.cross_entropy(network(x), y, label_smoothing=recipe.label_smoothing)
-                loss.backward()
-                optimiser.step()
-                losses.append(loss.detach())
+            losses += islice(passed, lasting - done)
+            passed.close()
+            if len(losses) == lasting:
+                break
     values = torch.stack(losses).tolist()
     return values if all(map(math.isfinite, values)) else []

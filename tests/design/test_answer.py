@@ -48,7 +48,7 @@ def test_equal_networks_are_called_uniform_scaling():
 
 def test_uniform_scaling_that_is_better_on_validation_is_named_as_such():
     said = of(arm("found", [0.70, 0.71, 0.72]), arm("uniform", [0.74, 0.751, 0.759]))
-    assert said.use == "Uniform scaling has the highest validation accuracy: every layer at about 50 % of its width."
+    assert said.use == "Uniform scaling, chosen by validation accuracy: every layer at about 50 % of its width."
 
 
 def test_a_supernet_that_did_not_learn_is_the_headline():
@@ -84,3 +84,8 @@ def test_the_rival_is_the_nearest_that_is_another_network_of_the_same_schedule()
 def test_round_trip():
     one = of(arm("found", [0.78, 0.79, 0.80]))
     assert Answer.from_dict(one.to_dict("runs/a")) == one
+
+
+def test_where_nothing_was_searched_nothing_is_said_of_a_search():
+    said = of(arm("uniform", [0.74, 0.751, 0.759]))
+    assert said.use == "Uniform scaling, chosen by validation accuracy: every layer at about 50 % of its width."

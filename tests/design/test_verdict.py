@@ -51,6 +51,13 @@ def test_rivals_that_are_one_network_are_compared_once():
     assert [c["right"] for c in said["comparisons"]] == ["uniform"]
 
 
+def test_seeds_that_are_enough_are_not_asked_for_again():
+    said = said_of(arm("found", [0.790, 0.780, 0.800]), arm("uniform", [0.786, 0.779, 0.793]))  # 0.4, 0.1, 0.7 points
+    assert not [s for s in said["sentences"] if "--seeds" in s]
+    (about,) = [s for s in said["sentences"] if "undecided at n" in s]
+    assert about == "1 comparison is undecided at n = 3, though n is enough to decide a difference of one point."
+
+
 def test_more_seeds_are_asked_for_once_with_their_number():
     rivals = [arm(name, [0.79 - d, 0.78, 0.80 + d]) for name, d in (("uniform", 0.001), ("taper", 0.02))]
     said = said_of(arm("found", FOUND), *rivals)

@@ -420,6 +420,15 @@ def test_whole_blocks_go_and_what_is_left_can_be_used(cli, tmp_path):
     assert code == 0, err
 
 
+def test_seeds_that_are_added_later_are_pruned_from_networks_of_the_same_penalty(tmp_path):
+    path = tmp_path / "run"
+    asked = {"arms": "pruned", "schedules": "scratch-e", "seeds": 1, "epochs": 1}
+    assert run(arguments(path, cases="slimming=0.3", **asked)) == 0
+    assert json.loads((path / "run.json").read_text())["shares"] == {"l1": 0.3}
+    assert run(arguments(path, cases="slimming=0.3,slimming=0.6", **{**asked, "seeds": 2})) == 0
+    assert json.loads((path / "run.json").read_text())["shares"] == {"l1": 0.3}
+
+
 def test_a_network_with_gates_is_compared_by_default(cli, tmp_path):
     """Slimming scores what has no BatchNorm by its weights; nothing that was not asked for ends the command."""
     (tmp_path / "net.py").write_text(GATED)

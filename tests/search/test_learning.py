@@ -4,16 +4,20 @@ import json
 import math
 
 import pytest
+import torch
 
 from prune_nas.config import Config
 from prune_nas.design.learning import Chance
 from prune_nas.design.records import Expense, Final, read_table
 from prune_nas.pruning import penalties
 from prune_nas.search.learning import NotLearntError, Watch
+from prune_nas.search.work import Result, Workplace
+from prune_nas.training.data.images import Images
 from prune_nas.training.loop import Epoch
 from tests.search.tiny import arguments
 
 GUESSING, LOSS = 0.25, math.log(4)
+LABELLED = Images(torch.zeros(32 * 32, 1, 1, 1, dtype=torch.uint8), torch.arange(32 * 32) % 4)
 STUCK = '''
 from torch import nn
 
@@ -31,7 +35,7 @@ class Stuck(nn.Module):
 
 
 def watch(after):
-    return Watch("supernet", after, Chance(GUESSING, 400), 4, "sgd, learning rate 0.1, batch 64")
+    return Watch("supernet", after, Chance(GUESSING, 400), LOSS, "sgd, learning rate 0.1, batch 64", "a lower --lr")
 
 
 def epoch(number, loss=LOSS, accuracy=GUESSING):
@@ -44,7 +48,7 @@ def test_guessing_after_the_floor_is_an_error_that_says_what_was_tried():
     watching.see(epoch(2))
     with pytest.raises(NotLearntError, match=r"25.0 % on validation after 3 epochs, guessing gives 25.0 %") as caught:
         watching.see(epoch(3))
-    for part in ("Tried: sgd, learning rate 0.1, batch 64", "--optimizer", "--lr", "--strength", "--image-size"):
+    for part in ("Tried: sgd, learning rate 0.1, batch 64", "Try a lower --lr", "--image-size"):
         assert part in str(caught.value)
 
 
@@ -71,10 +75,30 @@ def test_a_training_too_short_to_tell_is_left_alone():
 )
 def test_the_floor_is_counted_in_steps(epochs, steps, after):
     class Data:
-        train, classes, chance = range(32 * 32), "abcd", Chance(GUESSING, 400)
+        train, classes, chance = LABELLED, "abcd", Chance(GUESSING, 400)
 
     config = Config(model="vgg11", dataset="digits", batch=32)
     assert Watch.of(config, Data, "supernet", epochs, steps).after == after
+
+
+def test_what_is_tried_and_what_to_try_are_those_of_the_training():
+    class Data:
+        train, classes, chance = LABELLED, "abcd", Chance(GUESSING, 400)
+
+    config = Config(model="vgg11", dataset="digits", batch=32, optimizer="adamw")
+    plain, penalised = (Watch.of(config, Data, "x", 10, 0, penalised=which) for which in (False, True))
+    assert plain.tried == "adamw, learning rate 0.002, batch 32"
+    assert penalised.tried == "sgd, learning rate 0.05, batch 32"  # a supernet under a penalty is trained by SGD
+    assert ("--penalty none" in plain.remedy, "--penalty none" in penalised.remedy) == (False, True)
+    assert plain.loss == pytest.approx(LOSS)
+
+
+def test_one_long_epoch_is_measured_against_the_loss_of_guessing():
+    """An epoch of thousands of steps has no epoch before it whose loss it could be below."""
+    watching = watch(1)
+    watching.see(epoch(1, loss=0.9 * LOSS))
+    with pytest.raises(NotLearntError):
+        watch(1).see(epoch(1))
 
 
 def test_a_search_of_a_network_that_learns_nothing_stops_before_its_study(cli, tmp_path):
@@ -107,7 +131,10 @@ def test_nothing_untrained_is_named_to_be_used(cli, tmp_path):
     assert rule["learnt"] is False
     assert "did not learn" in rule["warning"]
     assert cli("report", run)[0] == 0
-    assert "the supernet did not learn" in (run / "report.html").read_text()
+    page = (run / "report.html").read_text()
+    assert "the supernet did not learn" in page
+    assert "There is no network to use." in page
+    assert "is the network to use" not in page
 
 
 def test_a_supernet_whose_channels_all_die_is_trained_once_more_under_a_weaker_penalty(cli, tmp_path, monkeypatch):
@@ -130,6 +157,42 @@ def test_a_supernet_whose_channels_all_die_is_trained_once_more_under_a_weaker_p
     record = json.loads((run / "run.json").read_text())
     assert row.train_macs == record["supernet"]["train_macs"]  # both trainings were paid for
     assert row.train_macs > 3 * 200 * 3 * record["subject"]["macs"]
+
+
+def test_a_second_attempt_that_was_cut_off_goes_on_under_the_weaker_penalty(cli, tmp_path, monkeypatch):
+    """The first attempt is not made again, and stays in the ledger."""
+    begun, real = [], Workplace.perform
+
+    def perform(self, training, on_epoch):
+        if training.name == "supernet":
+            begun.append(training.pressure.strength)
+        if len(begun) == 1:
+            return Result(None, 1, 1.0, error="99 % of its channels are dead", died=True)
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return real(self, training, on_epoch)
+
+    monkeypatch.setattr(Workplace, "perform", perform)
+    run = tmp_path / "run"
+    command = arguments(run, trials=0, seeds=1, arms="pruned,uniform")
+    assert cli(*command)[0] == 130
+    assert cli(*command)[0] == 0
+    assert begun[1:] == pytest.approx([begun[0] / 5] * 2)
+    (row,) = [row for row in read_table(run / "ledger.csv", Expense) if row.phase == "supernet"]
+    record = json.loads((run / "run.json").read_text())
+    assert row.train_macs == record["supernet"]["train_macs"] == 4 * 3 * 200 * record["subject"]["macs"]
+
+
+def test_once_something_learnt_no_other_training_ends_the_run(cli, tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(STUCK.replace("0 * ", ""))
+    run = tmp_path / "run"
+    asked = {"model": f"{tmp_path / 'net.py'}:Stuck", "base_width": 1, "epochs": 34, "supernet_epochs": 34,
+             "train_size": 400, "trials": 0, "arms": "pruned,uniform", "seeds": 1, "penalty": "none"}  # fmt: skip
+    code, _, err = cli(*arguments(run, **asked))
+    assert code == 0, err
+    assert json.loads((run / "run.json").read_text())["learnt"] is True
+    monkeypatch.setattr(Watch, "see", lambda self, epoch: pytest.fail("it was watched again"))
+    assert cli(*arguments(run, **{**asked, "seeds": 2}))[0] == 0
 
 
 def test_a_supernet_that_dies_twice_ends_the_run(cli, tmp_path):

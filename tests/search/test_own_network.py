@@ -12,7 +12,7 @@ from PIL import Image
 
 import prune_nas as pn
 from prune_nas.config import resolve
-from prune_nas.errors import PruneNasError
+from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.search import settling, setup
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import opened
@@ -148,13 +148,13 @@ def test_guessing_is_the_share_of_the_largest_class(cli, photos):
     assert record["data"]["guessing"] == pytest.approx(12 / 22, abs=0.1)
 
 
-def settled(photos, tmp_path, monkeypatch, view=None, **changes):
+def settled(photos, tmp_path, monkeypatch, view=None, sgd=1.1, **changes):
     """The configuration of a run after it was settled; `probe` answers AdamW without training."""
     calls = []
 
     def probe(build, setting, recipe, *, seed, steps):
         calls.append(steps)
-        return Probe("adamw", {"sgd": 1.1, "adamw": 0.9}, steps)
+        return Probe("adamw", {"sgd": sgd, "adamw": 0.9}, steps)
 
     monkeypatch.setattr(settling, "probe", probe)
     config = resolve({"model": f"{photos / 'net.py'}:Mine", "dataset": f"folder:{photos / 'photos'}",
@@ -185,6 +185,20 @@ def test_the_optimiser_is_tried_once_a_run(photos, tmp_path, monkeypatch):
     assert record["probe"]["train_macs"] == 2 * 60 * 32 * 3 * MACS
     config, _, calls = settled(photos, tmp_path, monkeypatch)
     assert (config.optimizer, calls) == ("adamw", [])
+
+
+def test_an_optimiser_that_diverges_is_written_down_as_that(photos, tmp_path, monkeypatch, capsys):
+    config, record, _ = settled(photos, tmp_path, monkeypatch, View(quiet=False), sgd=float("inf"))
+    assert config.optimizer == "adamw"
+    assert record["probe"]["losses"] == {"sgd": None, "adamw": 0.9}
+    assert "sgd diverged, adamw 0.900" in capsys.readouterr().err
+
+
+def test_a_learning_rate_goes_with_a_named_optimiser():
+    asked = {"model": "vgg11", "dataset": "digits", "lr": 0.05}
+    assert resolve(asked).optimizer == "sgd"
+    with pytest.raises(UsageError, match="--lr belongs to one optimizer: name it with --optimizer sgd"):
+        resolve({**asked, "optimizer": "auto"})
 
 
 def test_an_optimiser_that_was_asked_for_is_not_tried(photos, tmp_path, monkeypatch):

@@ -252,11 +252,11 @@ def test_an_interrupted_fp16_training_goes_on_with_the_scale_it_had(setting, tmp
     half, checkpoint = replace(setting, precision=Precision("fp16")), tmp_path / "c.safetensors"
     real, scales = loop._epoch, []
 
-    def noted(runs, setting, recipe, optimiser, scaler, *rest):
-        scales.append(scaler.get_scale())
-        loss = real(runs, setting, recipe, optimiser, scaler, *rest)
+    def noted(runs, setting, recipe, updates, *rest):
+        scales.append(updates.scaler.get_scale())
+        loss = real(runs, setting, recipe, updates, *rest)
         if len(scales) == 1:
-            scaler.update(1024.0)  # as if it had overflowed
+            updates.scaler.update(1024.0)  # as if it had overflowed
         return loss
 
     monkeypatch.setattr(loop, "_epoch", noted)

@@ -80,3 +80,19 @@ def test_a_state_that_is_put_back_is_the_same(name):
     networks[1].load_state_dict(networks[0].state_dict())
     optimiser.restore(second, optimiser.state_of(first))
     assert torch.equal(steps(lambda net: first, layer=networks[0]), steps(lambda net: second, layer=networks[1]))
+
+
+def test_a_fused_optimiser_has_all_of_its_state_where_its_parameters_are():
+    """A fused kernel reads the count of steps from the device; a checkpoint gives it back on the host."""
+    plan = QUICK.using("adamw")
+    network = nn.Linear(4, 3)
+    made = optimiser.optimiser_of(network, plan, fused=True)
+    network(torch.ones(2, 4)).sum().backward()
+    made.step()
+    there = optimiser.optimiser_of(nn.Linear(4, 3).to("meta"), plan, fused=False)
+    for group in there.param_groups:
+        group["fused"] = True
+    optimiser.restore(there, optimiser.state_of(made))
+    values = [value for state in there.state.values() for value in state.values()]
+    assert len(values) == 6
+    assert {value.device.type for value in values} == {"meta"}

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from prune_nas.training import probe as probing
+from prune_nas.training.loop import OutOfMemoryError
 from prune_nas.training.probe import probe
 from prune_nas.training.recipe import recipe
 
@@ -24,6 +26,17 @@ class Picky(nn.Module):
     def forward(self, x):
         bright = x.mean((1, 2, 3)) * (self.weight * 1e-6 - self.weight.detach() * 1e-6 + self.weight.detach())
         return torch.stack([-bright, bright], 1)
+
+
+class Constant(nn.Module):
+    """It answers the same for every image."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(2))
+
+    def forward(self, x):
+        return 0 * self.weight + x.new_zeros(len(x), 2)
 
 
 def seeded(make):
@@ -52,6 +65,28 @@ def test_one_that_diverges_is_never_taken(setting):
     found = probe(seeded(linear), setting, replace(FAST, lr=1e30), seed=0, steps=30)
     assert found.losses["sgd"] == float("inf")
     assert found.optimizer == "adamw"
+
+
+def test_where_memory_runs_out_half_the_batch_is_tried(setting, monkeypatch):
+    batches, real = [], probing.steps_of
+
+    def steps(network, setting, recipe, updates, **rest):
+        batches.append(recipe.batch)
+        if recipe.batch > 8:
+            raise torch.OutOfMemoryError("full")
+        return real(network, setting, recipe, updates, **rest)
+
+    monkeypatch.setattr(probing, "steps_of", steps)
+    assert probe(seeded(linear), setting, FAST, seed=0, steps=5).steps == 5
+    assert set(batches) == {16, 8}
+    with pytest.raises(OutOfMemoryError, match="at batch 64 and at 32; use a smaller --batch"):
+        probe(seeded(linear), setting, replace(FAST, batch=64), seed=0, steps=5)
+
+
+def test_where_nothing_is_learnt_the_steps_are_doubled_twice(setting):
+    found = probe(seeded(lambda: nn.Sequential(nn.Flatten(), Constant())), setting, FAST, seed=0, steps=5)
+    assert found.optimizer == "sgd"
+    assert found.steps == 5 + 10 + 20
 
 
 def test_the_same_seed_finds_the_same_and_no_one_else_s_random_numbers_are_drawn(setting):

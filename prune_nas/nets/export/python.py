@@ -112,6 +112,8 @@ def preprocess(path):
     height, width = {height}, {width}
     with Image.open(path) as file:
         file.draft("RGB", (width, height))
+        if file.mode == "I" or file.mode.startswith("I;16"):  # 16 bits, which convert would clip
+            file = Image.fromarray(np.rint(np.asarray(file).clip(0, 65535) / 257).astype(np.uint8))
         picture = file.convert("RGB")
     tall, wide = height / picture.height, width / picture.width
     size = (

@@ -39,7 +39,7 @@ def fitted(picture: Image.Image, size: Size) -> NDArray[np.uint8]:
 
 
 def resize(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Scale images bilinearly to another size of any shape, averaging over what a smaller image leaves out.
+    """Scale images bilinearly until they cover a size, averaging over what a smaller image leaves out; cut the centre.
 
     Args:
         pixels: (N, H, W, C).
@@ -50,9 +50,11 @@ def resize(pixels: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """
     if pixels.shape[1:3] == size:
         return pixels
+    covering, top, left = _covering(Size(*pixels.shape[1:3]), size)
     nchw = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    scaled = torch.nn.functional.interpolate(nchw, tuple(size), mode="bilinear", antialias=True)
-    result: NDArray[np.uint8] = np.ascontiguousarray(scaled.permute(0, 2, 3, 1).numpy())
+    scaled = torch.nn.functional.interpolate(nchw, tuple(covering), mode="bilinear", antialias=True)
+    cut = scaled[:, :, top : top + size.height, left : left + size.width]
+    result: NDArray[np.uint8] = np.ascontiguousarray(cut.permute(0, 2, 3, 1).numpy())
     return result
 
 
@@ -64,13 +66,19 @@ def _eight_bits(picture: Image.Image) -> Image.Image:
 
 
 def _centre(picture: Image.Image, size: Size) -> Image.Image:
-    width, height = picture.size
-    if (height, width) == size:
+    own = Size(picture.height, picture.width)
+    if own == size:
         return picture
-    factor = max(size.height / height, size.width / width)
+    covering, top, left = _covering(own, size)
+    picture = picture.resize((covering.width, covering.height), Image.Resampling.BILINEAR)
+    return picture.crop((left, top, left + size.width, top + size.height))
+
+
+def _covering(own: Size, size: Size) -> tuple[Size, int, int]:
+    """The size to which a picture is scaled so that it covers another one, and where that is cut from it: top, left."""
+    (height, width), factor = own, max(size.height / own.height, size.width / own.width)
     # As torchvision's Resize: the side that decides is exact, the other is rounded down.
     tall = size.height if factor == size.height / height else max(int(height * size.width / width), size.height)
     wide = size.width if factor == size.width / width else max(int(width * size.height / height), size.width)
-    picture = picture.resize((wide, tall), Image.Resampling.BILINEAR)
-    top, left = round((tall - size.height) / 2), round((wide - size.width) / 2)  # as its CenterCrop
-    return picture.crop((left, top, left + size.width, top + size.height))
+    # As its CenterCrop.
+    return Size(tall, wide), round((tall - size.height) / 2), round((wide - size.width) / 2)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from PIL import Image
 
+from prune_nas.design.preprocessing import Preprocessing
 from prune_nas.design.sizes import Size
 from prune_nas.errors import UsageError
+from prune_nas.nets.export.python import _preprocess
 from prune_nas.training.data import FolderImages, Images, load
 from prune_nas.training.data.cache import fingerprint
-from prune_nas.training.data.decode import decode
+from prune_nas.training.data.decode import decode, fitted, resize
 
 TWO = {"cat": 20, "dog": 10}
 
@@ -95,7 +97,7 @@ def test_the_fingerprint_follows_pixels_and_the_split_but_not_the_place(make_fol
 @pytest.mark.parametrize(
     ("splits", "message"),
     [
-        ({}, "must hold train/"),
+        ({}, "there is no folder"),
         ({"test": TWO}, "must hold train/"),
         ({"train": TWO}, "must hold test/ or val/"),
         ({"train": {"cat": 3}, "test": {"cat": 3}}, "at least two class folders; got 1"),
@@ -157,6 +159,27 @@ def test_a_square_is_what_torchvision_makes_of_a_picture(tmp_path, height, width
     picture.save(tmp_path / "noise.png")
     steps = v2.Compose([v2.Resize(side, v2.InterpolationMode.BILINEAR), v2.CenterCrop(side)])
     assert (decode(str(tmp_path / "noise.png"), Size(side, side)) == np.asarray(steps(picture))).all()
+
+
+@pytest.mark.parametrize("kind", ["png", "tif"])
+def test_an_exported_file_reads_sixteen_bits_as_training_does(tmp_path, kind):
+    values = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(values).save(tmp_path / f"grey.{kind}")
+    fed = Preprocessing(Size(32, 48), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), ("a", "b"))
+    module = {"torch": torch}
+    exec(_preprocess(fed), module)  # noqa: S102 - it is what an exported file would run
+    ours = decode(str(tmp_path / f"grey.{kind}"), Size(32, 48))
+    theirs = module["preprocess"](tmp_path / f"grey.{kind}")
+    assert torch.equal((255 * theirs[0]).round().permute(1, 2, 0).to(torch.uint8), torch.from_numpy(ours))
+
+
+@pytest.mark.parametrize("size", [Size(24, 32), Size(32, 24), Size(48, 16)])
+def test_arrays_of_pixels_are_brought_to_a_size_as_files_are(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    made = resize(pixels, size)
+    assert made.shape == (3, *size, 3)
+    for one, known in zip(made, pixels, strict=True):
+        assert np.abs(one.astype(int) - fitted(Image.fromarray(known), size)).max() <= 1
 
 
 def test_an_image_need_not_be_square(make_folder, tmp_path):
