@@ -37,7 +37,8 @@ from tests.benchmarks.publish import results_of, verdicts_of
 RESULTS = Path("artifacts/results")
 OLD = (
     "Old recipe: these networks started from the initial values of Network Slimming's code and were padded with zeros. "
-    "They end one to three points below what they reach now. How they compare was not measured again."
+    "A quarter-width VGG-16 of 5,000 images, brought to a fifth of its macs by the taper, ended at 70.6 ± 0.8 % with "
+    "that recipe and ends at 72.6 ± 0.8 % now (64 epochs, n = 3). How the networks compare was not measured again."
 )
 
 
