@@ -43,6 +43,7 @@ SCHEDULES = {
 }
 TERMS = {
     "macs": "multiply-accumulates of convolutions and linear layers for one input",
+    "probe": "some steps with each optimizer on the unpruned network, to choose the better one",
     "params": "numbers that training sets, biases and norms included",
     "train macs": "macs of one training, forward and backward, over all epochs",
     "±": "sample standard deviation of the test accuracy over n seeds",

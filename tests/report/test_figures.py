@@ -400,6 +400,18 @@ def test_sums_of_many_long_trainings_do_not_overflow():
     assert ledger_table(rows)["train_macs"].iloc[-1] == pytest.approx(1.6e19)
 
 
+def test_what_the_choice_of_the_optimizer_cost_is_a_part_with_its_own_colour():
+    rows = [
+        Expense("", "supernet", "", 1, 5, 1.0),
+        Expense("", "probe", "", 1, 2, 1.0),
+        Expense("", "finals", "base", 1, 9, 1.0),
+    ]
+    frame = parts(pd.DataFrame([asdict(row) for row in rows]))
+    assert frame["part"].tolist() == ["probe", "supernet", "finals: base"]
+    colours = {patch.get_facecolor() for patch in ledger(frame).axes[0].patches}
+    assert len(colours) == 3
+
+
 def test_the_ledger_s_parts_are_all_of_it(run):
     rows = pd.DataFrame([asdict(row) for row in run.ledger])
     frame = parts(rows)

@@ -11,15 +11,16 @@ from matplotlib.figure import Figure
 from prune_nas.report.figures import style
 from prune_nas.report.tables import duration, quantity
 
-SUPERNET, STUDY, FOUND, BASE, RIVALS = (
-    "supernet", "study", "finals: {}", "finals: base", "finals: rivals",
+PROBE, SUPERNET, STUDY, FOUND, BASE, RIVALS = (
+    "probe", "supernet", "study", "finals: {}", "finals: base", "finals: rivals",
 )  # fmt: skip
-COLOURS = {SUPERNET: style.BLUE, STUDY: style.SKY, FOUND: style.VERMILION, BASE: style.GREY, RIVALS: style.LIGHT}
+COLOURS = {PROBE: style.GREEN, SUPERNET: style.BLUE, STUDY: style.SKY, FOUND: style.VERMILION, BASE: style.GREY,
+           RIVALS: style.LIGHT}  # fmt: skip
 _LEGIBLE = 0.07  # of the bar: a part must be so wide to have its number written into it
 
 
 def parts(ledger: pd.DataFrame, subject: str = "found") -> pd.DataFrame:
-    """The ledger in five parts.
+    """The ledger in six parts.
 
     Args:
         ledger: `ledger.csv` or `tables.ledger_table`; a line for the total is left out.
