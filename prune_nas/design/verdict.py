@@ -33,7 +33,7 @@ _PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
 FAILED = " failed and is in no comparison: "
 _NONE = Chance(0.0, 1)
 _NO_SCRATCH_B = (
-    "Not tested: {rivals} with the training compute of the unpruned network. That is the fairest rival. Add it: repeat "
+    "Not tested: {rivals} with the training compute of the unpruned network, the fairest comparison. Add it: repeat "
     "the command with --schedules scratch-b --arms {arms}."
 )
 OF_SUPERNET = ("pruned", "guided", "inherited")  # the arms whose widths are read from the supernet's scores
