@@ -1,9 +1,10 @@
 """Networks as other people write them, for measurements of what a search makes of a network that nobody here chose.
 
-    prune-nas search -m tests/benchmarks/own.py:GroupNet -d folder:DIR --image-size 64 -b macs=0.5
+    prune-nas search -m tests/benchmarks/own.py:GroupNet -d folder:DIR --image-size 32 -b macs=0.5
 
 `GroupNet` has GroupNorm, dense parts and attention pooling, and no BatchNorm. `ViT` is a small vision transformer.
-`python -m tests.benchmarks.own IMAGES DIR` writes 300 training and 100 test images per class of CIFAR-10 as PNG files.
+`python -m tests.benchmarks.own IMAGES DIR [even|uneven]` writes a part of CIFAR-10 as PNG files: 300 training and 100
+test images of each class, or five classes of 1,000 to 200 training images.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class Pool(nn.Module):
 
 
 class GroupNet(nn.Module):
-    """19.2M macs and 0.115M params at 64x64."""
+    """4.8M macs and 0.115M params at 32x32."""
 
     def __init__(self, num_classes: int = 5) -> None:
         super().__init__()
@@ -93,19 +94,24 @@ class ViT(nn.Module):
         return self.head(self.norm(self.blocks(x)).mean(1))
 
 
-def write_folder(images: Path, folder: Path) -> None:
+COUNTS = {"even": dict.fromkeys(range(10), (300, 100)),
+          "uneven": {0: (1000, 200), 3: (700, 140), 5: (450, 90), 8: (300, 60), 9: (200, 40)}}  # fmt: skip
+"""Which images to write: label -> training and test images."""
+
+
+def write_folder(images: Path, folder: Path, counts: dict[int, tuple[int, int]]) -> None:
     """A part of CIFAR-10 as a folder of pictures."""
     from prune_nas.training.data import load
 
-    data = load("cifar10", data_dir=images, train_size=4000, val_size=100, download=False)
-    for split, every, count in (("train", data.train, 300), ("test", data.open_test(), 100)):
-        for label, name in enumerate(data.classes):
-            place = folder / split / name
+    data = load("cifar10", data_dir=images, train_size=20_000, val_size=100, download=False)
+    for split, every, which in (("train", data.train, 0), ("test", data.open_test(), 1)):
+        for label, numbers in counts.items():
+            place = folder / split / data.classes[label]
             place.mkdir(parents=True, exist_ok=True)
-            chosen = (every.labels == label).nonzero().flatten()[:count]
+            chosen = (every.labels == label).nonzero().flatten()[: numbers[which]]
             for number, pixels in enumerate(every.subset(chosen).pixels.permute(0, 2, 3, 1)):
                 Image.fromarray(pixels.contiguous().numpy()).save(place / f"{number:04d}.png")
 
 
 if __name__ == "__main__":
-    write_folder(Path(sys.argv[1]), Path(sys.argv[2]))
+    write_folder(Path(sys.argv[1]), Path(sys.argv[2]), COUNTS[(*sys.argv[3:], "even")[0]])
