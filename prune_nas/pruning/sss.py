@@ -34,6 +34,7 @@ from prune_nas.training.recipe import Recipe
 
 FACTORS = "scaling_factors"
 _PULL = 2.0  # lambda * travel: a factor that the loss does not defend falls from 1 to 0 in half of the training
+_LEAST = 1e-8  # of a factor that is not out, once the penalty is over: zero says that a channel goes
 
 
 def strength_for(recipe: Recipe, images: int) -> float:
@@ -154,7 +155,7 @@ def penalty(strength: float, share: float, momentum: float) -> Penalty:
                 sound = values.grad.isfinite().all()  # fp16 overflows now and then, and such a step does not count
                 gradient = torch.where(sound, values.grad, 0)
                 apg.step(values, velocity, gradient, lr=lr, strength=thresholds * sound, momentum=momentum)
-                values.mul_(mask)
+                values.copy_(torch.where(penalised, values, values.clamp_min(_LEAST)) * mask)
                 velocity.mul_(mask)
             values.grad = None  # so that the network's own optimiser leaves it alone
         _end(factors, before, penalised, max(int(share * len(before)), 1))

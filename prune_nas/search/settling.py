@@ -90,11 +90,12 @@ def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: Vi
     """Try every optimiser on the unpruned network, and write down what that showed and cost."""
     space, recipe = traced.space, recipe_of(config, config.epochs)
     steps = min(max(round(_SHARE * recipe.steps(len(setting.data.train))), FEWEST), STEPS)
-    view.say(f"optimizer: trying {' and '.join(OPTIMIZERS)} for {steps} steps each on the unpruned network")
+    view.say(f"optimizer: trying {' and '.join(OPTIMIZERS)} for {steps} steps each or more, on the unpruned network")
     begun = time.perf_counter()
     found = probe(lambda: traced.build(space.base, seed=config.seed), setting, recipe, seed=config.seed, steps=steps)
     seconds = round(time.perf_counter() - begun, 3)
-    macs = train_macs(space.cost(space.base).macs, len(OPTIMIZERS) * found.steps * recipe.batch, 1)
+    images = len(OPTIMIZERS) * found.steps * min(recipe.batch, len(setting.data.train))
+    macs = train_macs(space.cost(space.base).macs, images, 1)
     run.note(
         probe={
             "optimizer": found.optimizer,
@@ -107,5 +108,5 @@ def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: Vi
     losses = ", ".join(
         f"{name} {loss:.3f}" if math.isfinite(loss) else f"{name} diverged" for name, loss in found.losses.items()
     )
-    view.say(f"optimizer: {found.optimizer} (training loss at the end of these steps: {losses})")
+    view.say(f"optimizer: {found.optimizer} (training loss at the end of {found.steps} steps: {losses})")
     return found.optimizer

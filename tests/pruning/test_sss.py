@@ -174,3 +174,19 @@ def test_folding_is_exact_whatever_stands_before_and_behind_the_norm(make):
     before = network(inputs)
     torch.testing.assert_close(sss.fold(traced.space, network)(inputs), before)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.modules())
+
+
+def test_after_the_penalty_no_other_factor_comes_to_zero(traced):
+    """Training may take a small factor to zero by itself; as many go as were asked for, and no more."""
+    network = sss.attach(traced.space, traced.build(seed=3))
+    factors = sss.factors_of(network)
+    with torch.no_grad():
+        factors.alive[0][0] = 0  # the penalty is over
+        factors.values[0][0] = 0
+        factors.values[1][0] = 1e-6
+    for values in factors.values:
+        values.grad = torch.ones_like(values)
+    sss.penalty(0.3, 0.1, momentum=0.9)(network, 0.1)
+    assert factors.values[0][0] == 0
+    assert 0 < factors.values[1][0] < 1e-6
+    assert sum(int((values == 0).sum()) for values in factors.values) == 1

@@ -106,7 +106,7 @@ def file(tmp_path):
         ("Hidden", "mine.py:63: x = x.reshape(len(x), 16, 16, 16)"),
         ("Keyword", "and class is named as a keyword is; rename it"),
         ("Classes", "must give a tensor of shape (10,)"),
-        ("Smal", "did you mean Small"),
+        ("Smal", "mine.py:Small?"),
     ],
 )
 def test_one_message_and_nothing_begun(file, cli, tmp_path, name, message):
