@@ -260,7 +260,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "trial_steps": 60,
         "finalists": 2,
         "epochs": 8,
-        "steps": 250,
+        "steps": 240,
         "randoms": 2,
     },
     "laptop": {

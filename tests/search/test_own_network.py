@@ -170,8 +170,8 @@ def settled(photos, tmp_path, monkeypatch, view=None, sgd=1.1, **changes):
 
 def test_a_small_folder_gets_the_steps_of_its_preset(photos, tmp_path, monkeypatch):
     config, record, _ = settled(photos, tmp_path, monkeypatch)  # 27 images are one batch of 32: one step an epoch
-    assert (config.epochs, config.supernet_epochs, config.trial_epochs) == (250, 200, 60)
-    assert record["settled"]["epochs"] == 250
+    assert (config.epochs, config.supernet_epochs, config.trial_epochs) == (240, 200, 60)
+    assert record["settled"]["epochs"] == 240
 
 
 def test_epochs_that_were_asked_for_are_kept_and_called_too_short(photos, tmp_path, monkeypatch, capsys):
