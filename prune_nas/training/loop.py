@@ -230,6 +230,11 @@ def steps(
             yield loss.detach()
 
 
+def stream_of(seed: int, number: int) -> int:
+    """The seed of one pass's random numbers; passes, counted from 1, and seeds never share one."""
+    return seed * _SEED_STRIDE + number
+
+
 class Updates(NamedTuple):
     """What changes a network's weights: its optimiser, and the scaler of its loss, which fp16 alone uses."""
 
@@ -260,7 +265,7 @@ def _epoch(
         setting,
         recipe,
         updates,
-        stream=seed * _SEED_STRIDE + number,
+        stream=stream_of(seed, number),
         rate=lambda done: recipe.lr_at(((number - 1) * each + done) / (recipe.epochs * each)),
         penalise=penalise,
         share=team(),

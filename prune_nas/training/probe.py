@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from prune_nas.training.convolution import quick_convolutions
-from prune_nas.training.loop import OutOfMemoryError, Setting, is_out_of_memory, place, updates_of
+from prune_nas.training.loop import OutOfMemoryError, Setting, is_out_of_memory, place, stream_of, updates_of
 from prune_nas.training.loop import steps as steps_of
 from prune_nas.training.precision import FORMATS
 from prune_nas.training.recipe import OPTIMIZERS, Recipe
@@ -23,7 +23,6 @@ _COMPARED = 0.2  # of the steps, the last ones, whose losses are compared
 _CLEARLY = 3.0  # standard errors by which the losses must differ
 _LEAVING = 0.95  # of the loss of guessing: below it a network has begun to learn
 _LONGEST = 4  # times the steps, where no optimiser has begun to learn before
-_SEED_STRIDE = 1_000_003  # between the random numbers of two seeds
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +108,7 @@ def _losses(network: nn.Module, setting: Setting, recipe: Recipe, *, seed: int, 
                 setting,
                 recipe,
                 updates,
-                stream=seed * _SEED_STRIDE + number,
+                stream=stream_of(seed, number),
                 rate=lambda more, done=done: recipe.lr_at((done + more) / lasting),  # type: ignore[misc]
             )
             losses += islice(passed, lasting - done)
