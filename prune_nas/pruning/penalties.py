@@ -6,10 +6,9 @@ MorphNet's (Gordon et al. 2018). Only gammas that belong to a slot are penalised
 
 How strong a penalty must be depends on network, images and length. Unless the user names a strength, it follows from
 what it does (`Pull`): it grows while the loss defends the share of channels that shall go, and shrinks while that share
-falls faster than it should.
+falls faster than it should. Once more channels are gone than shall go, the pull on the others weakens.
 
-A network under a penalty is trained by SGD. AdamW bounds every step by its learning rate, so that the loss could not
-defend a gamma against any penalty that moves an undefended one to zero in time.
+Gammas under a penalty are updated by SGD, whatever updates the other parameters (`Recipe.penalised`).
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ DEEP_STRENGTH = 1e-5  # and that for PreResNet-164 and DenseNet-40
 _ALL = 0.98  # a share of dead channels from which a network has nothing left
 GONE = 0.02  # a gamma below this share of where it started carries next to nothing
 _ARRIVAL = 0.75  # progress of the training at which the share that shall go has reached zero
-_LOOKS = 50  # times per training that the share is looked at
+_LOOKS = 200  # times per training that the share is looked at
 _ANSWER = 5.0  # the strength is exp(_ANSWER * gap) times where it began
 
 
@@ -64,9 +63,9 @@ def published(model: str) -> float:
 def strength_for(recipe: Recipe, images: int) -> float:
     """The lambda that takes a gamma of 1, which the loss does not defend, to zero at `_ARRIVAL` of the training.
 
-    Such a gamma moves by lambda * learning rate / (1 - momentum) per step of SGD.
+    Such a gamma moves by lambda * its learning rate / (1 - momentum) per step of SGD.
     """
-    return (1 - recipe.momentum) / _early_path(recipe, images)
+    return (1 - recipe.momentum) / (recipe.gamma_share * _early_path(recipe, images))
 
 
 def _early_path(recipe: Recipe, images: int) -> float:
@@ -149,7 +148,7 @@ class Pull:
         self._found, self._weights, self._pressure = found, weights, pressure
         self._every = max(recipe.steps(images) // _LOOKS, 1)
         self._early = _early_path(recipe, images)
-        self._done, self._path, self._first = 0, 0.0, 0.0
+        self._done, self._path, self._first, self._part = 0, 0.0, 0.0, 1.0
         self.strength = pressure.strength
 
     @torch.no_grad()
@@ -165,15 +164,21 @@ class Pull:
                 weight: Any = network.get_submodule(spot.norm).weight
                 if weight.grad is not None:  # else this step left the branch out
                     part = slice(spot.start, spot.stop)
-                    weight.grad[part].add_(weight[part].sign(), alpha=self.strength * self._weights[slot])
+                    weight.grad[part].add_(weight[part].sign(), alpha=self._part * self.strength * self._weights[slot])
 
     def state(self) -> dict[str, float]:
         """What a checkpoint must hold of it."""
-        return {"strength": self.strength, "done": self._done, "path": self._path, "first": self._first}
+        return {
+            "strength": self.strength,
+            "part": self._part,
+            "done": self._done,
+            "path": self._path,
+            "first": self._first,
+        }
 
     def restore(self, state: Mapping[str, float]) -> None:
         """Go on from a state."""
-        self.strength, self._done = float(state["strength"]), int(state["done"])
+        self.strength, self._part, self._done = float(state["strength"]), float(state["part"]), int(state["done"])
         self._path, self._first = float(state["path"]), float(state["first"])
 
     def _look(self, network: nn.Module) -> None:
@@ -181,6 +186,8 @@ class Pull:
 
         A gamma that the loss does not defend falls with the path of the learning rate. Where the share is above that
         line, the loss defends it and the strength grows; where it is below, weight decay helps and the strength falls.
+        A young network defends no gamma, and all of them fall together: the pull is whole until the share is gone, and
+        none where half of the other channels are gone too.
 
         Raises:
             AllDeadError: every channel is.
@@ -189,9 +196,11 @@ class Pull:
         dead = float((levels < GONE).float().mean())
         if dead > _ALL:
             raise AllDeadError(f"{100 * dead:.0f} % of its channels are dead after {self._done} steps")
-        if not self._pressure.share:
+        share = self._pressure.share
+        if not share:
             return
-        gap = float(levels.quantile(self._pressure.share)) - max(1 - self._path / self._early, 0.0)
+        self._part = min(max(1 - (dead - share) / ((1 - share) / 2), 0.0), 1.0)
+        gap = float(levels.quantile(share)) - max(1 - self._path / self._early, 0.0)
         self.strength = self._pressure.strength * math.exp(_ANSWER * min(gap, 1.0))
 
 

@@ -105,7 +105,7 @@ class Compare(Experiment):
         the first such network was begun: seeds and ratios that are added later compare with it.
         """
         config = self.config
-        recipe, images = recipe_of(config, config.epochs, penalised=True), len(self.setting.data.train)
+        recipe, images = recipe_of(config, config.epochs, penalty=penalty), len(self.setting.data.train)
         if penalty in SCALINGS:
             asked = config.sss_strength
             strength = sss.strength_for(recipe, images) if asked is None else asked

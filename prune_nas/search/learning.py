@@ -15,7 +15,7 @@ from prune_nas.training.loop import Epoch
 
 _FALL = 0.02  # of the loss of guessing: a training loss that is so much below it shows that something is learnt
 _OF_PLAIN = "another --optimizer (sgd, adamw) or a lower --lr"
-_OF_PENALISED = "a weaker penalty (--strength, or --penalty none), --optimizer sgd with a lower --lr"
+_OF_PENALISED = "a weaker penalty (--strength, or --penalty none), another --optimizer (sgd, adamw), a lower --lr"
 
 
 class NotLearntError(PruneNasError):
@@ -44,7 +44,7 @@ class Watch:
     _learnt: bool = False
 
     @classmethod
-    def of(cls, config: Config, data: Data, what: str, epochs: int, steps: int, *, penalised: bool = False) -> Watch:
+    def of(cls, config: Config, data: Data, what: str, epochs: int, steps: int, *, penalty: str = "none") -> Watch:
         """The watch over a training of so many epochs.
 
         Args:
@@ -53,9 +53,9 @@ class Watch:
             what: is trained, in words.
             epochs: of the training.
             steps: that its preset gives it at least, or 0.
-            penalised: whether it is under a sparsity penalty.
+            penalty: that it is under.
         """
-        recipe = recipe_of(config, epochs, penalised=penalised)
+        recipe = recipe_of(config, epochs, penalty=penalty)
         each = max(len(data.train) // recipe.batch, 1)
         floor = min(math.ceil(max(steps, FEWEST) / each), epochs)
         tried = f"{recipe.optimizer}, learning rate {recipe.lr:g}, batch {recipe.batch}"
@@ -63,8 +63,12 @@ class Watch:
         loss = loss_of_guessing(
             data.train.labels.bincount(minlength=len(data.classes)).tolist(), recipe.label_smoothing
         )
-        remedy = _OF_PENALISED if penalised else _OF_PLAIN
+        remedy = _OF_PLAIN if penalty == "none" else _OF_PENALISED
         return cls(what, after, data.chance, loss, tried, remedy)
+
+    def is_lost(self, accuracy: float) -> bool:
+        """Whether a training that ended with this accuracy on validation had the steps that it needs, and guesses."""
+        return self.after is not None and not self.chance.is_beaten(accuracy)
 
     def see(self, epoch: Epoch) -> None:
         """Look at an epoch that ended.

@@ -14,6 +14,7 @@ from prune_nas.design.diagnosis import Supernet, cuts, diagnose
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import uniform_widths
 from prune_nas.design.selection import Selection, select
+from prune_nas.design.words import percent
 from prune_nas.errors import PruneNasError
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import penalties
@@ -52,7 +53,7 @@ class Scoring:
     def pressure(self) -> Pressure:
         """The penalty: as strong as asked for, else until as many channels are gone as the tightest budget takes."""
         config = self.run.config
-        recipe = recipe_of(config, config.supernet_epochs, penalised=True)
+        recipe = recipe_of(config, config.supernet_epochs, penalty=config.penalty)
         images = len(self.setting.data.train)
         return penalties.pressure_for(
             config.penalty, recipe, images, strength=config.strength, share=self._share(config.prunes_weights)
@@ -118,10 +119,10 @@ class Scoring:
         )
 
     def _train(self) -> None:
-        """Train the supernet; where the penalty kills every channel, once more with a weaker one.
+        """Train the supernet; where its penalty leaves nothing of it, once more with a weaker penalty.
 
         Raises:
-            PruneNasError: it failed, every channel died twice, or it did not learn.
+            PruneNasError: it failed, two penalties left nothing of it, or it did not learn.
         """
         pressure, spent = self.pressure, self._spent_before()
         died: dict[str, Any] = self.run.record.get("supernet_died", {})
@@ -133,8 +134,9 @@ class Scoring:
             spent = spent if self._is_again() else _sum(spent, died)
             pressure = replace(pressure, strength=pressure.strength / _WEAKER)
             self.view.say(
-                f"the penalty killed every channel of the supernet: it is trained again, with a strength of "
-                f"{pressure.strength:.2g} in place of {_WEAKER * pressure.strength:.2g}"
+                f"the penalty was too strong for the supernet{f' ({result.error})' if result else ''}. The supernet is "
+                f"trained again, with a strength of {pressure.strength:.2g} in place of "
+                f"{_WEAKER * pressure.strength:.2g}"
             )
             result = self._attempt(pressure)
         if result.val_accuracy is None:
@@ -168,11 +170,16 @@ class Scoring:
             pressure=pressure,
             weights=run.checkpoint("supernet weights"),
         )
-        penalised = pressure.name != "none"
         epochs, steps = config.supernet_epochs, config.supernet_steps
-        watch = Watch.of(config, self.setting.data, "supernet", epochs, steps, penalised=penalised)
+        watch = Watch.of(config, self.setting.data, "supernet", epochs, steps, penalty=pressure.name)
         with self.view.phase("supernet", config.supernet_epochs) as bar:
-            return self.performer.perform(training, lambda epoch: self._epoch(bar, watch, epoch))
+            result = self.performer.perform(training, lambda epoch: self._epoch(bar, watch, epoch))
+        if result.val_accuracy is None or pressure.name == "none" or not watch.is_lost(result.val_accuracy):
+            return result
+        training.checkpoint.unlink(missing_ok=True)  # else the next attempt would go on from its end
+        found, guessing = percent(result.val_accuracy), percent(watch.chance.guessing)
+        said = f"it ended at {found} on validation, guessing gives {guessing}"
+        return replace(result, val_accuracy=None, error=said, died=True)
 
     def _cost(self, result: Result) -> dict[str, Any]:
         widest = self.traced.space.cost(self.traced.space.widest).macs

@@ -19,6 +19,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import Traced, trace
+from prune_nas.pruning.scaling import SCALINGS
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import Run, network_file_system, read_json
 from prune_nas.search.speed import precision_for
@@ -79,18 +80,28 @@ def trace_model(
     return traced.scaled(supernet=config.supernet_width).starting_as(config.recipe)
 
 
-def recipe_of(config: Config, epochs: int, schedule: str = "scratch-e", *, penalised: bool = False) -> Recipe:
+def recipe_of(config: Config, epochs: int, schedule: str = "scratch-e", *, penalty: str = "none") -> Recipe:
     """The run's recipe for a number of epochs, with the run's optimiser, batch and learning rate.
 
     A smaller batch than the recipe's has a learning rate that is smaller in proportion, for SGD (Goyal et al. 2017,
-    section 2.1). A training under a sparsity penalty uses SGD (`pruning.penalties`).
+    section 2.1).
+
+    Args:
+        config: of the run.
+        epochs: of the training.
+        schedule: of the training.
+        penalty: that the training is under. A penalty on gamma has gammas updated by SGD (`Recipe.penalised`), and
+            scaling factors are beside a network that SGD trains.
     """
-    optimizer = "adamw" if config.optimizer == "adamw" and not penalised else "sgd"
+    optimizer = "adamw" if config.optimizer == "adamw" and penalty not in SCALINGS else "sgd"
     plain = recipe(config.recipe, epochs).using(optimizer)
+    if penalty not in ("none", *SCALINGS):
+        plain = plain.penalised()
     batch = config.batch or plain.batch
-    usual = plain.lr * min(batch / plain.batch, 1.0) if optimizer == "sgd" else plain.lr
-    asked = None if penalised and config.optimizer == "adamw" else config.lr  # a rate belongs to one optimiser
-    own = replace(plain, batch=batch, lr=asked or usual)
+    less = min(batch / plain.batch, 1.0)
+    usual = plain.lr * less if optimizer == "sgd" else plain.lr
+    asked = None if config.optimizer == "adamw" and optimizer == "sgd" else config.lr  # a rate belongs to one optimiser
+    own = replace(plain, batch=batch, lr=asked or usual, gamma_lr=plain.gamma_lr * less)
     return own.tuning() if schedule == FINE_TUNE else own
 
 

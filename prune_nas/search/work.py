@@ -16,6 +16,7 @@ from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude, penalties, sss
+from prune_nas.pruning.norms import quicken
 from prune_nas.pruning.penalties import AllDeadError, Pressure, Pull
 from prune_nas.pruning.scaling import SCALINGS, Scaling
 from prune_nas.search.setup import recipe_of
@@ -71,7 +72,7 @@ class Result:
     """What a training gave: accuracies in [0, 1] (None if it failed, or was not to be tested), epochs, seconds.
 
     A training that `diverged` would do so again; any other failure, as of full memory, may be over the next time.
-    One that `died` was killed by its penalty; `strength` is the lambda that a penalty ended with.
+    One that `died` has nothing left under its penalty; `strength` is the lambda that a penalty ended with.
     """
 
     val_accuracy: float | None
@@ -115,8 +116,8 @@ class Workplace:
             done.append(epoch)
             on_epoch(epoch)
 
-        masks, penalised = self._masks(training), training.pressure is not None and training.pressure.name != "none"
-        recipe = recipe_of(self.config, training.epochs, training.schedule, penalised=penalised)
+        masks, under = self._masks(training), training.pressure.name if training.pressure else "none"
+        recipe = recipe_of(self.config, training.epochs, training.schedule, penalty=under)
         penalty = magnitude.Frozen(masks) if masks else self._penalty(training, recipe)
         try:
             network, epochs = train(
@@ -173,6 +174,8 @@ class Workplace:
         if training.schedule in KEPT:
             network.load_state_dict(_kept(training))
         magnitude.impose(network, masks, rescale=training.schedule not in KEPT)
+        if training.pressure is not None and training.pressure.name != "none":
+            network = quicken(network)
         scaling = _scaling(training)
         return scaling.attach(self.traced.space, network) if scaling else network
 

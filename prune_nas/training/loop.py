@@ -26,7 +26,7 @@ from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
-from prune_nas.training.optimiser import optimiser_of, restore, state_of
+from prune_nas.training.optimiser import optimisers_of, restore, set_rate, state_of
 from prune_nas.training.precision import FORMATS, Precision, synchronise
 from prune_nas.training.recipe import Recipe
 from prune_nas.training.team import ALONE, Team, team, together, total
@@ -216,16 +216,18 @@ def steps(
         torch.manual_seed(stream + share.rank)  # for layers that draw from the global generator, such as dropout
         for count, (x, y) in enumerate(batches):
             lr = rate(count)
-            for group in updates.optimiser.param_groups:
-                group["lr"] = lr
-            updates.optimiser.zero_grad(set_to_none=True)
+            set_rate(updates.optimisers, lr)
+            for optimiser in updates.optimisers:
+                optimiser.zero_grad(set_to_none=True)
             with setting.precision.autocast(device):
                 loss = F.cross_entropy(runs(x), y, label_smoothing=recipe.label_smoothing) * (len(y) / whole)
             updates.scaler.scale(loss).backward()
             if penalise is not None:
-                updates.scaler.unscale_(updates.optimiser)
+                for optimiser in updates.optimisers:
+                    updates.scaler.unscale_(optimiser)
                 penalise(lr)
-            updates.scaler.step(updates.optimiser)
+            for optimiser in updates.optimisers:
+                updates.scaler.step(optimiser)
             updates.scaler.update()
             yield loss.detach()
 
@@ -236,17 +238,17 @@ def stream_of(seed: int, number: int) -> int:
 
 
 class Updates(NamedTuple):
-    """What changes a network's weights: its optimiser, and the scaler of its loss, which fp16 alone uses."""
+    """What changes a network's weights: its optimisers, and the scaler of its loss, which fp16 alone uses."""
 
-    optimiser: torch.optim.Optimizer
+    optimisers: list[torch.optim.Optimizer]
     scaler: torch.amp.GradScaler
 
 
 def updates_of(network: nn.Module, setting: Setting, recipe: Recipe) -> Updates:
-    """The optimiser and the scaler of a network that lies on its device."""
+    """The optimisers and the scaler of a network that lies on its device."""
     device, half = setting.device, setting.precision.name == "fp16"
-    optimiser = optimiser_of(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
-    return Updates(optimiser, torch.amp.GradScaler(device.type, enabled=half))
+    optimisers = optimisers_of(network, recipe, fused=device.type in ("cuda", "cpu", "mps") and not half)
+    return Updates(optimisers, torch.amp.GradScaler(device.type, enabled=half))
 
 
 def _epoch(
@@ -307,7 +309,7 @@ def _save(
     done: list[Epoch],
     identity: dict[str, object],
 ) -> None:
-    tensors = {f"network.{name}": value for name, value in network.state_dict().items()} | state_of(updates.optimiser)
+    tensors = {f"network.{name}": value for name, value in network.state_dict().items()} | state_of(updates.optimisers)
     epochs = [asdict(epoch) for epoch in done]
     of_penalty = _state_of(penalty)
     meta = {
@@ -343,7 +345,7 @@ def _restore(
     if here != {name: value.shape for name, value in state.items()}:  # other widths: another training's file
         return []
     network.load_state_dict(state)
-    restore(updates.optimiser, tensors)
+    restore(updates.optimisers, tensors)
     if updates.scaler.is_enabled() and meta.get("scaler"):
         updates.scaler.load_state_dict(meta["scaler"])
     _put_back(penalty, meta["penalty"])

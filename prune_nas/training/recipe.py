@@ -50,8 +50,10 @@ class Recipe:
         nesterov: whether SGD's momentum is Nesterov's.
         momentum: of SGD.
         label_smoothing: share of a label that goes to all classes alike.
-        optimizer: `sgd` or `adamw`.
+        optimizer: `sgd` or `adamw`; of all parameters but those that `gamma_lr` is for.
         reflect: whether crops may reach into the mirror image of a picture; else into zeros.
+        gamma_lr: the highest learning rate of BatchNorm's parameters where SGD updates them and AdamW the others; 0
+            where one optimiser updates all.
     """
 
     name: str
@@ -65,6 +67,7 @@ class Recipe:
     label_smoothing: float = 0.0
     optimizer: str = "sgd"
     reflect: bool = True
+    gamma_lr: float = 0.0
 
     def lr_at(self, progress: float) -> float:
         """The learning rate at `progress` in [0, 1): steps done / all steps."""
@@ -93,13 +96,26 @@ class Recipe:
         lr, weight_decay = OPTIMIZERS[optimizer]
         return replace(self, optimizer=optimizer, lr=lr, weight_decay=weight_decay)
 
+    def penalised(self) -> Recipe:
+        """This recipe for a training under a penalty on BatchNorm's gamma: SGD updates BatchNorm's parameters.
+
+        AdamW bounds every step by its learning rate. The loss could not defend a gamma against a penalty that moves an
+        undefended gamma to zero in time.
+        """
+        return self if self.optimizer == "sgd" else replace(self, gamma_lr=OPTIMIZERS["sgd"][0])
+
+    @property
+    def gamma_share(self) -> float:
+        """The learning rate of BatchNorm's parameters / that of the others."""
+        return self.gamma_lr / self.lr if self.gamma_lr else 1.0
+
     def tuning(self) -> Recipe:
-        """A hundredth of the learning rate throughout: the paper's fine-tuning (cifar/*/main_finetune.py)."""
-        return replace(self, lr=self.lr / 100, policy="constant")
+        """A hundredth of the learning rates throughout: the paper's fine-tuning (cifar/*/main_finetune.py)."""
+        return replace(self, lr=self.lr / 100, gamma_lr=self.gamma_lr / 100, policy="constant")
 
     def halved(self) -> Recipe:
-        """Half the batch and, linearly, half the learning rate: for a device that ran out of memory."""
-        return replace(self, batch=max(self.batch // 2, 1), lr=self.lr / 2)
+        """Half the batch and, linearly, half the learning rates: for a device that ran out of memory."""
+        return replace(self, batch=max(self.batch // 2, 1), lr=self.lr / 2, gamma_lr=self.gamma_lr / 2)
 
     def travel(self, images: int) -> float:
         """How far a constant gradient of 1 would move a weight over the whole training: sum of lr / (1 - momentum).

@@ -18,7 +18,7 @@ from prune_nas.nets.tracing import trace
 from prune_nas.search.rundir import machine
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.loop import place
-from prune_nas.training.optimiser import optimiser_of
+from prune_nas.training.optimiser import optimisers_of
 from prune_nas.training.recipe import recipe
 
 NETS = (("vgg16", 1.0), ("vgg16", 0.5), ("vgg16", 0.25), ("vgg16", 0.1), ("resnet20", 1.0), ("resnet56", 1.0))
@@ -27,7 +27,7 @@ CPU = torch.device("cpu")
 
 def rate(network: torch.nn.Module, quick: bool, seconds: float, images: int = 64) -> float:
     """Images a second."""
-    optimiser = optimiser_of(network, recipe("fast", 10), fused=True)
+    (optimiser,) = optimisers_of(network, recipe("fast", 10), fused=True)
     x = torch.randn(images, 3, 32, 32).to(memory_format=torch.channels_last)
     y = torch.arange(images) % 10
     with quick_convolutions(network, CPU, torch.bfloat16) if quick else contextlib.nullcontext():

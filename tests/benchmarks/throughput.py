@@ -39,7 +39,7 @@ from prune_nas.training import precision as formats
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, load
 from prune_nas.training.loop import Setting, accuracy, fit, place
-from prune_nas.training.optimiser import optimiser_of
+from prune_nas.training.optimiser import optimisers_of
 from prune_nas.training.recipe import recipe
 
 NETS = "vgg16:1,vgg16:0.5,vgg16:0.25,vgg16:0.1,resnet20:1,resnet56:1"
@@ -86,7 +86,7 @@ def plain(network: nn.Module, data: Data) -> Iterator[int]:
 def bare(network: nn.Module, setting: Setting) -> Iterator[int]:
     """The same, on one fixed batch."""
     place(network, setting.device)
-    optimiser = optimiser_of(network, RECIPE, fused=True)
+    (optimiser,) = optimisers_of(network, RECIPE, fused=True)
     x, y = next(setting.data.train.batches(RECIPE.batch))
     network.train()
     with quick_convolutions(network, setting.device, formats.FORMATS[setting.precision.name]):

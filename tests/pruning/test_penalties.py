@@ -8,7 +8,7 @@ from prune_nas.design.parts import Segment
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning.importance import channel_scores
-from prune_nas.pruning.norms import levels_of, places
+from prune_nas.pruning.norms import levels_of, places, quicken
 from prune_nas.pruning.penalties import (
     AllDeadError,
     Pressure,
@@ -194,6 +194,39 @@ def test_the_strength_follows_from_what_the_loss_defends(traced, share):
     assert held.strength < strengths[0] < strengths[1]
 
 
+@pytest.mark.parametrize("share", [0.3, 0.6])
+def test_of_channels_that_nothing_defends_the_share_goes_and_not_all(traced, share):
+    """A network that has learnt little defends no gamma: all of them fall together."""
+    net, long = traced.build(seed=0), recipe("fast", 40)
+    norms = [net.na, net.nb, net.nc, net.wide]
+    total = sum(len(n.weight) for n in norms)
+    with torch.no_grad():
+        for n, values in zip(
+            norms, torch.linspace(0.93, 1.07, total).split([len(n.weight) for n in norms]), strict=True
+        ):
+            n.weight.copy_(values)
+    pull = make(pressure_for("l1", long, IMAGES, share=share), traced.space, net, long, IMAGES)
+    sgd = torch.optim.SGD([n.weight for n in norms], lr=1.0, momentum=0.9, nesterov=True)
+    steps = long.steps(IMAGES)
+    for step in range(steps):
+        lr = sgd.param_groups[0]["lr"] = long.lr_at(step / steps)
+        for n in norms:
+            n.weight.grad = torch.zeros_like(n.weight)
+        pull(net, lr)
+        sgd.step()
+    levels = torch.cat(list(levels_of(net, places(traced.space, net)).values())).detach()
+    assert levels.quantile(share) < 0.05  # the share is gone
+    assert (levels < 0.02).float().mean() <= (1 + share) / 2
+    assert levels.quantile((1 + share) / 2 + 0.1) > 0.02
+    assert pull.strength > 0  # what is told is lambda, whatever part of it pulls
+
+
+def test_running_statistics_follow_a_pull():
+    slow, quick, whole = (torch.nn.BatchNorm2d(2, momentum=value) for value in (0.01, 0.3, None))
+    quicken(torch.nn.Sequential(slow, torch.nn.Sequential(quick, whole), torch.nn.LayerNorm(2)))
+    assert [norm.momentum for norm in (slow, quick, whole)] == [0.1, 0.3, 0.1]
+
+
 def test_a_penalty_without_a_share_keeps_its_strength(traced):
     net = traced.build(seed=0)
     for p in net.parameters():
@@ -213,10 +246,8 @@ def test_channels_that_all_died_stop_the_training(traced):
     with torch.no_grad():
         for norm in (net.na, net.nb, net.nc, net.wide):
             norm.weight.mul_(0.01)
-    for _ in range(3):
-        pull(net, 0.1)
-    with pytest.raises(AllDeadError, match="100 % of its channels are dead after 4 steps"):
-        pull(net, 0.1)  # it looks at every second step
+    with pytest.raises(AllDeadError, match="100 % of its channels are dead after 1 steps"):
+        pull(net, 0.1)  # so short a training is looked at after every step
 
 
 def test_dead_is_measured_against_the_initial_gamma(traced):

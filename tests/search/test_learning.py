@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,9 +87,10 @@ def test_what_is_tried_and_what_to_try_are_those_of_the_training():
         train, classes, chance = LABELLED, "abcd", Chance(GUESSING, 400)
 
     config = Config(model="vgg11", dataset="digits", batch=32, optimizer="adamw")
-    plain, penalised = (Watch.of(config, Data, "x", 10, 0, penalised=which) for which in (False, True))
+    plain, penalised = (Watch.of(config, Data, "x", 10, 0, penalty=name) for name in ("none", "l1"))
     assert plain.tried == "adamw, learning rate 0.002, batch 32"
-    assert penalised.tried == "sgd, learning rate 0.05, batch 32"  # a supernet under a penalty is trained by SGD
+    assert penalised.tried == plain.tried
+    assert Watch.of(config, Data, "x", 10, 0, penalty="sss").tried == "sgd, learning rate 0.05, batch 32"
     assert ("--penalty none" in plain.remedy, "--penalty none" in penalised.remedy) == (False, True)
     assert plain.loss == pytest.approx(LOSS)
 
@@ -152,7 +154,7 @@ def test_a_supernet_whose_channels_all_die_is_trained_once_more_under_a_weaker_p
     code, _, err = cli(*arguments(run, trials=0, seeds=1, arms="pruned,uniform"))
     assert code == 0, err
     assert strengths[1] == pytest.approx(strengths[0] / 5)
-    assert "the penalty killed every channel of the supernet: it is trained again" in err
+    assert "the penalty was too strong for the supernet (99 % of its channels are dead after 11 steps). The sup" in err
     (row,) = [row for row in read_table(run / "ledger.csv", Expense) if row.phase == "supernet"]
     record = json.loads((run / "run.json").read_text())
     assert row.train_macs == record["supernet"]["train_macs"]  # both trainings were paid for
@@ -193,6 +195,30 @@ def test_once_something_learnt_no_other_training_ends_the_run(cli, tmp_path, mon
     assert json.loads((run / "run.json").read_text())["learnt"] is True
     monkeypatch.setattr(Watch, "see", lambda self, epoch: pytest.fail("it was watched again"))
     assert cli(*arguments(run, **{**asked, "seeds": 2}))[0] == 0
+
+
+@pytest.mark.parametrize("guesses", [1, 2])
+def test_a_supernet_that_guesses_at_its_end_is_trained_again_too(cli, tmp_path, monkeypatch, guesses):
+    """Some of its channels may live, and its training loss may have fallen."""
+    begun, real = [], Workplace.perform
+
+    def perform(self, training, on_epoch):
+        result = real(self, training, on_epoch)
+        if training.name != "supernet":
+            return result
+        begun.append((training.pressure.strength, result.epochs))
+        return replace(result, val_accuracy=0.1) if len(begun) <= guesses else result
+
+    monkeypatch.setattr(Workplace, "perform", perform)
+    run = tmp_path / "run"
+    code, _, err = cli(*arguments(run, trials=0, seeds=1, arms="pruned,uniform", supernet_epochs=67))
+    assert "(it ended at 10.0 % on validation, guessing gives 10.0 %). The supernet is trained again" in err
+    (first, epochs), (second, again) = begun
+    assert (first / second, epochs, again) == (pytest.approx(5), 67, 67)
+    assert code == guesses - 1, err
+    if guesses == 2:
+        assert "the supernet: it ended at 10.0 % on validation, guessing gives 10.0 %; use a weaker penalty" in err
+        assert not (run / "finals.csv").exists()
 
 
 def test_a_supernet_that_dies_twice_ends_the_run(cli, tmp_path):

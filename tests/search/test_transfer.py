@@ -142,7 +142,7 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     small = ["--preset", "smoke", "--train-size", 100, "--seeds", 1, "--arms", "transferred,uniform"]
     code, out, err = cli("transfer", "taper", *asked, "--evaluate", "--dry-run", *small)
     assert code == 0, err
-    assert "finals macs=0.2: transferred, 1 network, scratch-e, 84 epochs (252 steps)" in out
+    assert "finals macs=0.2: transferred, 1 network, scratch-e, 80 epochs (240 steps)" in out
     _, out, _ = cli("transfer", "taper", *asked, "--base-width", "0.5")
     assert "full width" not in out
     code, _, err = cli("transfer", "taper", *asked, "--source-budget", "macs=0.3")

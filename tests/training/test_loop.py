@@ -77,9 +77,9 @@ def test_the_same_seed_gives_the_same_bits_whatever_the_global_generator_does(se
 
 
 @pytest.mark.parametrize("stop", [1, 3])
-@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw", "both"])
 def test_an_interrupted_training_continues_as_it_would_have(setting, tmp_path, stop, optimizer):
-    plan = QUICK.using(optimizer)
+    plan = QUICK.using("adamw").penalised() if optimizer == "both" else QUICK.using(optimizer)
     whole = network()
     expected = list(fit(whole, setting, plan, seed=0))
     checkpoint = tmp_path / "c.safetensors"
