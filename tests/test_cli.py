@@ -212,6 +212,16 @@ def test_status_counts_what_is_done(searched, cli):
     assert got["latest"]["epoch"] == 8
 
 
+def test_status_names_no_best_network_while_the_best_one_guesses(searched, cli):
+    record = json.loads((searched / "run.json").read_text())
+    assert "  best under macs=0.4: " in cli("status", searched)[1]
+    record["data"]["guessing"] = 0.99
+    (searched / "run.json").write_text(json.dumps(record))
+    out = cli("status", searched)[1]
+    assert "  best under macs=0.4: nothing learnt yet (" in out
+    assert "guessing gives 99.0 %)" in out
+
+
 def test_status_knows_whether_a_command_works_on_the_run(searched, cli):
     record = json.loads((searched / "run.json").read_text())
     record["phases"]["finals"] = "running"
