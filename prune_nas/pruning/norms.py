@@ -8,11 +8,8 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from prune_nas.design.space import Space
-
-_MOMENTUM = 0.1  # PyTorch's default: the share of a step's own statistics in the running ones
 
 
 class Place(NamedTuple):
@@ -42,18 +39,6 @@ def places(space: Space, network: nn.Module) -> dict[str, list[Place]]:
                 found[slot].append(Place(layer.name, start, start + width, times))
             start += width
     return dict(found)
-
-
-def quicken(network: nn.Module) -> nn.Module:
-    """The network, its BatchNorm's running statistics no slower than PyTorch's default: about ten steps behind.
-
-    Under a penalty the statistics change as fast as gamma falls. A momentum of 0.01, as in torchvision's MobileNetV3,
-    leaves them a hundred steps behind, and the network guesses on validation images whatever it has learnt.
-    """
-    for layer in network.modules():
-        if isinstance(layer, _BatchNorm):
-            layer.momentum = max(layer.momentum or 0.0, _MOMENTUM)
-    return network
 
 
 def gamma(network: nn.Module, place: Place) -> Tensor:

@@ -16,11 +16,11 @@ from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude, penalties, sss
-from prune_nas.pruning.norms import quicken
 from prune_nas.pruning.penalties import AllDeadError, Pressure, Pull
 from prune_nas.pruning.scaling import SCALINGS, Scaling
 from prune_nas.search.setup import recipe_of
 from prune_nas.search.weights import load_weights, save_weights
+from prune_nas.training.batchnorm import quicken
 from prune_nas.training.data import ImageSet
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Penalty, Setting, accuracy, train
 from prune_nas.training.recipe import Recipe

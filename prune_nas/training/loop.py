@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.training.batchnorm import momentum_for, quicken
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
 from prune_nas.training.optimiser import optimisers_of, restore, set_rate, state_of
@@ -87,7 +88,7 @@ def fit(
     """Train `network` in place, yielding after every epoch.
 
     Args:
-        network: moved to the setting's device in channels_last.
+        network: moved to the setting's device in channels_last; BatchNorm's momentum is raised in a short training.
         setting: data, device and precision.
         recipe: schedule and optimiser.
         seed: decides batches and augmentation (not the initial weights: those are the builder's).
@@ -100,6 +101,7 @@ def fit(
         DivergedError: the loss became infinite or NaN.
     """
     device = setting.device
+    quicken(network, momentum_for(recipe.steps(len(setting.data.train))))
     updates = updates_of(place(network, device), setting, recipe)
     done: list[Epoch] = []
     if checkpoint is not None:

@@ -8,7 +8,7 @@ from prune_nas.design.parts import Segment
 from prune_nas.errors import UsageError
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning.importance import channel_scores
-from prune_nas.pruning.norms import levels_of, places, quicken
+from prune_nas.pruning.norms import levels_of, places
 from prune_nas.pruning.penalties import (
     AllDeadError,
     Pressure,
@@ -219,12 +219,6 @@ def test_of_channels_that_nothing_defends_the_share_goes_and_not_all(traced, sha
     assert (levels < 0.02).float().mean() <= (1 + share) / 2
     assert levels.quantile((1 + share) / 2 + 0.1) > 0.02
     assert pull.strength > 0  # what is told is lambda, whatever part of it pulls
-
-
-def test_running_statistics_follow_a_pull():
-    slow, quick, whole = (torch.nn.BatchNorm2d(2, momentum=value) for value in (0.01, 0.3, None))
-    quicken(torch.nn.Sequential(slow, torch.nn.Sequential(quick, whole), torch.nn.LayerNorm(2)))
-    assert [norm.momentum for norm in (slow, quick, whole)] == [0.1, 0.3, 0.1]
 
 
 def test_a_penalty_without_a_share_keeps_its_strength(traced):
