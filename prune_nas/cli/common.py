@@ -60,8 +60,8 @@ BaseWidth = Annotated[
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        help="sgd, adamw or auto [default: auto, which tries both for some steps; sgd with --recipe paper or --lr]. A "
-        "supernet under a penalty is trained by sgd."
+        help="sgd, adamw or auto [default: auto, which tries both for some steps; sgd with --recipe paper or --lr]. "
+        "Under a penalty sgd updates BatchNorm's parameters."
     ),
 ]
 Batch = Annotated[int | None, typer.Option(help="Images per optimiser step [default: by recipe 64; smoke 32].")]
@@ -80,7 +80,7 @@ Steps = Annotated[
     int | None,
     typer.Option(
         help="Least optimiser steps of the unpruned network: epochs are added where images are few [default: by preset "
-        "250, 1500, 4000; 0 where --epochs is given]."
+        "240, 1500, 4000; 0 where --epochs is given]."
     ),
 ]
 CacheImages = Annotated[
