@@ -17,12 +17,12 @@ from prune_nas.training.loop import steps as steps_of
 from prune_nas.training.precision import FORMATS
 from prune_nas.training.recipe import OPTIMIZERS, Recipe
 
-STEPS = 200
-"""Steps with each optimiser: small networks of 64x64 images need 100 to 200 to leave guessing."""
+STEPS = 300
+"""Steps with each optimiser: small networks of 64x64 images need 100 to 300 to leave guessing."""
 _COMPARED = 0.2  # of the steps, the last ones, whose losses are compared
 _CLEARLY = 3.0  # standard errors by which the losses must differ
 _LEAVING = 0.95  # of the loss of guessing: below it a network has begun to learn
-_LONGEST = 4  # times the steps, where no optimiser has begun to learn before
+_LONGEST = 2  # times the steps, where no optimiser has begun to learn before
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def probe(build: Callable[[], nn.Module], setting: Setting, recipe: Recipe, *, s
     """Train a network for a few steps with every optimiser, and compare the losses.
 
     Each optimiser goes through the recipe's whole schedule within these steps. Where no optimiser has begun to learn by
-    then, both start again with twice the steps, and once more with four times the steps.
+    then, both start again with twice the steps.
 
     The losses are paired, since step by step both optimisers see the same images. SGD is kept unless the other one's
     losses are lower by three standard errors of their difference.

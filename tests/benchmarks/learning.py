@@ -6,9 +6,10 @@
 
 Each way changes one part of the package's own recipe (`fast`, with SGD and the author's initial values):
 
-- `author`: nothing. `adamw`: the optimiser. `paper`: initial values as Network Slimming's code draws them in a built-in
-  network; other networks have none. `he`: He's normal values for every layer. `zeros`: crops reach into zeros, not into
-  the mirrored picture. `step`: the paper's schedule. `batch 128`: the batch.
+- `author`: nothing; built-in networks start from He's values. `adamw`: the optimiser. `paper`: initial values as
+  Network Slimming's code draws them, and `torch`: PyTorch's defaults, both in a built-in network. `he`: He's normal
+  values for every layer of another network. `zeros`: crops reach into zeros, not into the mirrored picture. `step`: the
+  paper's schedule.
 - `plain sgd`, `plain adamw`: `tests/benchmarks/plain.py` in the network as its constructor made it, or for a built-in
   network in He's values, on the same pixels, for as many epochs, at the same learning rate and batch.
 
@@ -42,7 +43,7 @@ from prune_nas.training.probe import STEPS, probe
 from prune_nas.training.recipe import Recipe, recipe
 from tests.benchmarks import plain, rows
 
-WAYS = ("author", "adamw", "paper", "he", "zeros", "step", "batch 128", "plain sgd", "plain adamw")
+WAYS = ("author", "adamw", "paper", "torch", "he", "zeros", "step", "plain sgd", "plain adamw")
 
 
 class Bench:
@@ -65,11 +66,11 @@ class Bench:
 
     def fits(self, way: str) -> bool:
         """Whether there is such a training of this network."""
-        return way != "paper" or self.built_in
+        return {"paper": self.built_in, "torch": self.built_in, "he": not self.built_in}.get(way, True)
 
     def chosen(self) -> str:
         """The optimiser that `--optimizer auto` takes, tried for as many steps as `search` tries it."""
-        steps = min(max(self.recipe.steps(self.images) // 10, FEWEST), STEPS)
+        steps = min(max(self.recipe.steps(self.images) // 5, FEWEST), STEPS)
         return probe(lambda: self._build(0), self.setting, self.recipe, seed=0, steps=steps).optimizer
 
     def ours(self, way: str, seed: int) -> float:
@@ -78,9 +79,11 @@ class Bench:
 
         def build() -> nn.Module:
             network = traced.build(traced.space.base, seed=seed)
+            torch.manual_seed(seed)
             if way == "he":
-                torch.manual_seed(seed)
                 plain.he(network)
+            if way == "torch":
+                defaults(network)
             return network
 
         network, _ = train(build, self.setting, self._recipe(way), seed=seed)
@@ -107,7 +110,6 @@ class Bench:
             "adamw": ours.using("adamw"),
             "zeros": replace(ours, reflect=False),
             "step": replace(ours, policy="step"),
-            "batch 128": replace(ours, batch=128),
         }.get(way, ours)
 
     def _made(self, seed: int) -> nn.Module:
@@ -116,6 +118,13 @@ class Bench:
 
     def _build(self, seed: int) -> nn.Module:
         return self.traced.build(self.traced.space.base, seed=seed)
+
+
+def defaults(network: nn.Module) -> None:
+    """PyTorch's initial values of convolutions and linear layers."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.reset_parameters()
 
 
 def _in_memory(images: ImageSet) -> Images:

@@ -9,6 +9,7 @@ from torch import nn
 
 from prune_nas.errors import UsageError
 from prune_nas.nets.models.densenet import densenet40
+from prune_nas.nets.models.he import he
 from prune_nas.nets.models.mobilenet import mobilenetv2
 from prune_nas.nets.models.preresnet import preresnet164
 from prune_nas.nets.models.resnet import resnet20, resnet32, resnet56, resnet110
@@ -21,6 +22,8 @@ __all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create", "maker", "no_
 
 def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
     """The built-in network called `name`, with `classes` outputs, every layer `base_width` times as wide as published.
+
+    Its weights are He's (`he`).
 
     Raises:
         UsageError: there is no such network, or `base_width` is not positive.
@@ -37,7 +40,11 @@ def maker(name: str, classes: int, base_width: float = 1.0) -> Callable[[], nn.M
     if name not in MODELS:
         raise no_model(name)
     check_base_width(base_width)
-    return partial(MODELS[name], classes=classes, base_width=base_width)
+    return partial(_made, name, classes, base_width)
+
+
+def _made(name: str, classes: int, base_width: float) -> nn.Module:
+    return he(MODELS[name](classes=classes, base_width=base_width))
 
 
 def no_model(name: str) -> UsageError:
