@@ -50,13 +50,19 @@ def main(runs: Path, data: Path) -> None:
     made = {name: [trained(runs, data, changes) for changes in group] for name, group in GROUPS.items()}
     everything = list(dict.fromkeys(path for paths in made.values() for path in paths))
     record = read_json(everything[0] / "run.json")
-    print(f"""# How far supernets agree on the shape
+    print(f"""# How far supernets agree on the widths
 
-Quarter-width VGG-16, laptop preset (10,000 training images), one supernet a variation; nothing else was trained. The
-plain one has seed 0, lambda {SCALED:.3g} (by schedule), 20 epochs on CIFAR-10; every group varies one of them.
-Agreement is of the pruned widths under the same budget: rank correlation is the mean of Spearman's over all pairs,
-spread the root mean square over slots of the standard deviation of a slot's share, non-uniformity the deviation of
-the keep ratios over their mean.
+VGG-16 x 0.25, preset laptop, 10,000 training images. One supernet per variation, and nothing else, was trained. The
+first supernet has seed 0, lambda {SCALED:.3g} (by schedule) and 20 epochs on CIFAR-10. Every group varies one of
+them.
+
+The numbers compare the pruned widths under the same budget:
+
+| column | meaning |
+|---|---|
+| rank correlation | mean of Spearman's correlation over all pairs |
+| spread | root mean square, over slots, of the standard deviation of the slot's share |
+| non-uniformity | standard deviation of the keep ratios / their mean |
 
 - command: `python -m tests.benchmarks.stability RUNS DATA`, commit {record["commit"]}
 - versions: {", ".join(f"{name} {version}" for name, version in record["versions"].items())}
@@ -72,7 +78,7 @@ the keep ratios over their mean.
         print(stability(list(patterns.values())).sentence() + ".\n")  # noqa: T201
         means = {path: " ".join(f"{100 * m:.0f}" for m in stage_means(pattern)) for path, pattern in patterns.items()}
         listed = (f"- {name}, variation {i + 1}: {means[p]}" for name, ps in made.items() for i, p in enumerate(ps))
-        print("Kept of each stage, %:\n\n" + "\n".join(listed) + "\n")  # noqa: T201
+        print("Kept of each stage, %, by variation:\n\n" + "\n".join(listed) + "\n")  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -169,12 +169,17 @@ def write(rows: list[dict[str, object]]) -> None:
 
 _ABOUT = """# Every network that was tried
 
-Written by `make test-full` (tests/nets/test_every_network.py). For each network of torchvision and each built-in one:
-macs equal torch's `FlopCounterMode` / 2 and params the sum of `numel` at the base; networks at 25 %, 50 % and random
-widths are built, run forward and backward; the last is exported as a Python file that imports torch alone, loaded
-again, and gives the same outputs to 1e-4 (`python`). Shuffled slots are free in their width alone (their channels have
-no identity). `torch-pruning` says how the groups of torch-pruning 1.6, told nothing but the network, differ from the
-slots. It fails where an error is named (in a process of 8 GiB and 120 seconds). Its groups that are frozen here would
-be cut wrongly or are not distinct: the streams of CIFAR ResNets meet zero-padded shortcuts of constant width, and
-those of transformers meet reshapes with sizes that are written out.
+`make test-full` writes this table (`tests/nets/test_every_network.py`). For each network of torchvision and each
+built-in network:
+
+- macs equal torch's `FlopCounterMode` / 2, and params equal the sum of `numel`.
+- The network is built at 25 %, 50 % and random widths, and runs forward and backward.
+- The last of these networks is exported as a Python file that imports torch alone. The file is loaded again and gives
+  the same outputs to 1e-4 (column `python`).
+
+Shuffled slots are free in their width alone, because their channels have no identity. The column `torch-pruning`
+compares the groups of torch-pruning 1.6 with the slots. The tool is told the network and nothing else, in a process
+of 8 GiB and 120 seconds. Some groups that it prunes are frozen here, because pruning them would cut the network
+wrongly. Streams of CIFAR ResNets meet zero-padded shortcuts of constant width. Streams of transformers meet reshapes
+with fixed sizes.
 """
