@@ -14,7 +14,7 @@ from prune_nas.errors import UsageError, unknown
 
 app = typer.Typer(
     name="prune-nas",
-    help="Find channel widths by pruning, turn them into design rules, and prove them by training from scratch.",
+    help="Make an image classifier smaller: choose the width of every layer, and train it from scratch.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -33,83 +33,166 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def about(
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Find channel widths by pruning, turn them into design rules, and prove them by training from scratch."""
+    """Make an image classifier smaller: choose the width of every layer, and train it from scratch."""
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help="A network; `prune-nas models` lists them.")]
-Dataset = Annotated[str, typer.Option("--dataset", "-d", help="A data set; `prune-nas datasets` lists them.")]
-DataDir = Annotated[Path | None, typer.Option(help="Where data sets are looked for and kept.")]
+_MODEL = typer.Option(
+    "--model",
+    "-m",
+    metavar="MODEL",
+    help="Network: a name of `prune-nas models`, torchvision:NAME, timm:NAME, path/file.py:NAME or "
+    "package.module:NAME.",
+)
+_DATASET = typer.Option(
+    "--dataset",
+    "-d",
+    metavar="DATA",
+    help="Images: cifar10, cifar100, digits, folder:DIR, hf:NAME, path/file.py:NAME or package.module:NAME.",
+)
+Model = Annotated[str, _MODEL]
+OptionalModel = Annotated[str | None, _MODEL]
+Dataset = Annotated[str, _DATASET]
+OptionalDataset = Annotated[str | None, _DATASET]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Size of the job: smoke, laptop, standard or paper [default: standard with CUDA, else laptop].",
+    ),
+]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="TOML file with any of these settings.")]
+Run = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Run directory [default: a new one below artifacts/runs, named by the settings]."),
+]
+Seed = Annotated[int | None, typer.Option(metavar="N", help="Random seed of split, weights and search [default: 0].")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Final trainings per network, each with another seed [default: 3, paper 5]."),
+]
+Schedules = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Final trainings: scratch-e (the same epochs), scratch-b (the same compute), with commas [default: "
+        "scratch-e, paper both].",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME", help="Number format: fp32, bf16, fp16 or auto [default: auto, the fastest on this machine]."
+    ),
+]
+Space = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="TOML file with bounds on widths. `prune-nas guide networks` explains it."),
+]
+TrainSize = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Most training images, the same share of each class [default: by preset 1000, 10000, all]."
+    ),
+]
+ValSize = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Most validation images, cut from the training set [default: by preset]."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="List the trainings, estimate the time, train nothing.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of the data sets [default: $PRUNE_NAS_DATA, else the user's cache]."),
+]
 ImageSize = Annotated[
     str | None,
     typer.Option(
-        help="Pixels that every image is brought to: 64, or height x width such as 64x48 [default: 32 for built-in "
-        "networks and for digits; the published size for torchvision's and timm's; your own code with a folder of "
-        "pictures needs it]."
+        metavar="SIZE",
+        help="Size in pixels of all images: 64, or height x width such as 64x48 [default: 32 for built-in networks and "
+        "for digits, the published size for torchvision and timm]. Your code with your pictures needs it.",
     ),
 ]
 BaseWidth = Annotated[
     float | None,
     typer.Option(
-        help="Factor on all widths before the search; 1 is the network as it is [default: 1; a built-in network under "
-        "smoke 0.25, under laptop 0.5]."
+        metavar="FACTOR",
+        help="Multiply all widths before the search. 1 keeps them [default: 1, for a built-in network "
+        "smoke 0.25, laptop 0.5].",
     ),
 ]
 Optimizer = Annotated[
     str | None,
     typer.Option(
-        help="sgd, adamw or auto [default: auto, which tries both for some steps; sgd with --recipe paper or --lr]. "
-        "Under a penalty sgd updates BatchNorm's parameters."
+        metavar="NAME",
+        help="sgd, adamw or auto [default: auto, which tries both for some steps, but sgd with --recipe paper or "
+        "--lr]. Under a penalty sgd updates BatchNorm's parameters.",
     ),
 ]
-Batch = Annotated[int | None, typer.Option(help="Images per optimiser step [default: by recipe 64; smoke 32].")]
+Batch = Annotated[
+    int | None, typer.Option(metavar="N", help="Batch size: images per optimiser step [default: 64, smoke 32].")
+]
 Lr = Annotated[
     float | None,
-    typer.Option(help="Highest learning rate [default: sgd 0.1 at batch 64 and less for less, adamw 0.002]."),
+    typer.Option(
+        metavar="RATE", help="Highest learning rate [default: sgd 0.1, less for batches below 64, adamw 0.002]."
+    ),
 ]
 Epochs = Annotated[
     int | None,
     typer.Option(
-        help="Epochs of the unpruned network, and of every scratch-e training [default: by preset 8, 12, 40, 160, or "
-        "more until --steps are reached]."
+        metavar="N",
+        help="Epochs of the unpruned network and of every scratch-e training [default: by preset 8, 12, 40, 160, or "
+        "more until --steps are reached].",
     ),
 ]
 Steps = Annotated[
     int | None,
     typer.Option(
-        help="Least optimiser steps of the unpruned network: epochs are added where images are few [default: by preset "
-        "240, 1500, 4000; 0 where --epochs is given]."
+        metavar="N",
+        help="Least optimiser steps of the unpruned network. A small folder gets more epochs [default: by preset 240, "
+        "1500, 4000, and 0 with --epochs].",
     ),
 ]
 CacheImages = Annotated[
     bool | None,
-    typer.Option("--cache-images", help="Decode a folder that is too large for memory once, not in every epoch."),
+    typer.Option("--cache-images", help="Decode a folder that is too large for memory once, into the cache."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-RunDir = Annotated[Path, typer.Argument(help="A run directory.")]
-Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
-Devices = Annotated[str | None, typer.Option(help="Several devices, with commas: cuda:0,cuda:1.")]
-TrialsPerDevice = Annotated[int | None, typer.Option(help="Trainings beside each other on each device.")]
+RunDir = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
+Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps or auto [default: auto].")]
+Devices = Annotated[
+    str | None, typer.Option(metavar="NAMES", help="Several devices, with commas, such as cuda:0,cuda:1.")
+]
+TrialsPerDevice = Annotated[
+    int | None, typer.Option(metavar="N", help="Trainings at the same time per device [default: 1].")
+]
 Workers = Annotated[
     str | None,
     typer.Option(
-        help="Trainings beside each other, a number [default: auto, one a CPU core up to eight, or one a device]; "
-        "with --storage 0 leaves all to other machines."
+        metavar="N",
+        help="Trainings at the same time [default: one per GPU, else one per CPU core, at most 8]. With --storage, 0 "
+        "trains nothing here.",
     ),
 ]
-Threads = Annotated[int | None, typer.Option(help="CPU threads of all workers together.")]
+Threads = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads of all workers together [default: all cores].")
+]
 Storage = Annotated[
     str | None,
     typer.Option(
-        help="postgresql://user:password@host/database: share the trainings out to `prune-nas worker` anywhere; better "
-        "in the environment, as PRUNE_NAS_STORAGE."
+        metavar="URL",
+        help="Database that shares the trainings with `prune-nas worker`: postgresql://user:password@host/database. "
+        "Better set PRUNE_NAS_STORAGE in the environment.",
     ),
 ]
-Study = Annotated[str | None, typer.Option(help="The run's name in the storage [default: the run directory's].")]
+Study = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Name of the run in --storage [default: the name of the run directory]."),
+]
 Figures = Annotated[
-    bool, typer.Option("--figures/--no-figures", help="Draw them at the end; `plot` and `report` can later.")
+    bool, typer.Option("--figures/--no-figures", help="Draw figures at the end. `plot` and `report` draw them later.")
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress.")]
 

@@ -10,22 +10,31 @@ from prune_nas.cli.common import (
     BaseWidth,
     Batch,
     CacheImages,
+    Config,
     DataDir,
     Dataset,
     Device,
     Devices,
+    DryRun,
     Epochs,
     Figures,
     ImageSize,
     Json,
     Model,
     Optimizer,
+    Precision,
+    Preset,
     Quiet,
+    Run,
+    Seed,
+    Space,
     Steps,
     Storage,
     Study,
     Threads,
+    TrainSize,
     TrialsPerDevice,
+    ValSize,
     Workers,
     app,
     print_json,
@@ -42,53 +51,82 @@ def compare(
     methods: Annotated[
         str | None,
         typer.Option(
-            help=f"l1-norm, thinet, regression, slimming, sss, sss-blocks, magnitude, with commas [default: {METHODS}]."
+            metavar="NAME",
+            help="l1-norm, thinet, regression, slimming, sss, sss-blocks, magnitude, with commas "
+            f"[default: {METHODS}].",
         ),
     ] = None,
     ratios: Annotated[
         str | None,
-        typer.Option(help="Shares that go, with commas, or letters such as A of l1-norm [default: 0.5]."),
+        typer.Option(
+            metavar="SHARES", help="Shares to remove, with commas, or letters such as A of l1-norm [default: 0.5]."
+        ),
     ] = None,
     cases: Annotated[
-        str | None, typer.Option(help="In place of both: l1-norm=A,slimming=0.7 and the like, with commas.")
+        str | None,
+        typer.Option(
+            metavar="CASES", help="Single cases instead of --methods and --ratios, such as l1-norm=A,slimming=0.7."
+        ),
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Networks that are trained, pruned and trained again.")] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Seeds: each trains, prunes and retrains a network [default: 3, paper 5]."),
+    ] = None,
     schedules: Annotated[
-        str | None, typer.Option(help="fine-tune, rewind, scratch-e, scratch-b, with commas [default: all].")
+        str | None,
+        typer.Option(metavar="NAME", help="fine-tune, rewind, scratch-e, scratch-b, with commas [default: all]."),
     ] = None,
     arms: Annotated[
-        str | None, typer.Option(help="pruned, guided, uniform, taper, random, base [default: all but guided].")
+        str | None,
+        typer.Option(metavar="NAME", help="pruned, guided, uniform, taper, random, base [default: all but guided]."),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
-    recipe: Annotated[str | None, typer.Option(help="fast; or paper: everything as published, on all images.")] = None,
+    preset: Preset = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fast, or paper: as published, on all images [default: fast].")
+    ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
     optimizer: Optimizer = None,
     fine_tune_epochs: Annotated[
-        int | None, typer.Option(help="Epochs of fine-tuning [default: a quarter, as 40 of 160].")
+        int | None, typer.Option(metavar="N", help="Epochs of fine-tuning [default: a quarter of --epochs].")
     ] = None,
     scratch_b_cap: Annotated[
-        float | None, typer.Option(help="scratch-b lasts at most so many times the epochs; 2 as on ImageNet.")
+        float | None,
+        typer.Option(
+            metavar="FACTOR",
+            help="Most epochs of scratch-b / epochs. The paper takes 2 on ImageNet [default: no limit].",
+        ),
     ] = None,
     scratch_b_tuning: Annotated[
         bool | None, typer.Option("--scratch-b-tuning", help="Add the epochs of fine-tuning to scratch-b.")
     ] = None,
-    strength: Annotated[float | None, typer.Option(help="Lambda of L1 on gamma [default: by schedule].")] = None,
-    sss_strength: Annotated[
-        float | None, typer.Option(help="Lambda on the scaling factors of sss [default: by schedule].")
+    strength: Annotated[
+        float | None,
+        typer.Option(metavar="LAMBDA", help="Fixed strength of L1 on gamma [default: follows from its effect]."),
     ] = None,
-    randoms: Annotated[int | None, typer.Option(help="Random shapes a case and seed.")] = None,
+    sss_strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LAMBDA", help="Strength of the penalty on the scaling factors of sss [default: by schedule]."
+        ),
+    ] = None,
+    randoms: Annotated[
+        int | None, typer.Option(metavar="N", help="Random networks per case and seed, as rivals.")
+    ] = None,
     base_width: BaseWidth = None,
-    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
-    val_size: Annotated[int | None, typer.Option(help="At most this many validation images.")] = None,
+    space: Space = None,
+    train_size: TrainSize = None,
+    val_size: ValSize = None,
     image_size: ImageSize = None,
     batch: Batch = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate; fine-tuning takes a hundredth.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Highest learning rate. Fine-tuning takes a hundredth [default: 0.1]."),
+    ] = None,
+    precision: Precision = None,
+    run: Run = None,
+    config: Config = None,
+    seed: Seed = None,
     device: Device = None,
     devices: Devices = None,
     trials_per_device: TrialsPerDevice = None,
@@ -99,14 +137,17 @@ def compare(
     data_dir: DataDir = None,
     cache_images: CacheImages = None,
     figures: Figures = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
+    dry_run: DryRun = False,
     gpu_macs: Annotated[
-        float | None, typer.Option(min=1.0, help="Macs a second of your GPU, for the estimate of --dry-run.")
+        float | None,
+        typer.Option(
+            min=1.0, metavar="N", help="Macs per second of your GPU, for the estimate of --dry-run [default: 2e12]."
+        ),
     ] = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Prune by several methods, train what is left under the paper's schedules, and print the paper's table."""
+    """Compare pruning methods, and print the paper's table."""
     own = ("methods", "ratios", "run", "config", "figures", "dry_run", "gpu_macs", "quiet", "json_")
     flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
 

@@ -26,34 +26,54 @@ from prune_nas.errors import UsageError
 def inspect(
     model: Model,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Data set: gives the number of classes and the image size.")
+        str | None,
+        typer.Option(
+            "--dataset", "-d", metavar="DATA", help="Data set that gives the number of classes and the image size."
+        ),
     ] = None,
     image_size: ImageSize = None,
     input_: Annotated[
         str | None,
         typer.Option(
-            "--input", help="Shape of an input, channels x height x width, such as 3x64x64; several with commas."
+            "--input",
+            metavar="SHAPE",
+            help="Shape of the input: channels x height x width, such as 3x64x64. Several inputs: with commas.",
         ),
     ] = None,
     classes: Annotated[
-        int | None, typer.Option(help="Number of classes [default: the data set's, else the network's own].")
+        int | None,
+        typer.Option(
+            metavar="N", help="Number of classes [default: those of the data set, else those of the network]."
+        ),
     ] = None,
     budgets: Annotated[
-        list[str] | None, typer.Option("--budget", "-b", help="Show uniform widths at this budget.")
+        list[str] | None,
+        typer.Option("--budget", "-b", metavar="NAMES", help="Show uniform scaling under this budget."),
     ] = None,
     base_width: BaseWidth = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Count a built-in network at this preset's width: smoke, laptop, standard, paper."),
+        typer.Option(
+            metavar="NAME", help="Count a built-in network at this preset's width: smoke, laptop, standard, paper."
+        ),
     ] = None,
     space_file: Annotated[
-        Path | None, typer.Option("--space", help="A TOML file of floors, ties and the like.")
+        Path | None,
+        typer.Option(
+            "--space", metavar="PATH", help="TOML file with bounds on widths. `prune-nas guide networks` explains it."
+        ),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="Draw the space into this .svg, .png or .pdf file.")] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Draw which layers share a width into this .svg, .png or .pdf file."),
+    ] = None,
     data_dir: DataDir = None,
     json_: Json = False,
 ) -> None:
-    """Show a network's slots, stages and cost, and uniform widths at a budget; trains nothing, may measure latency."""
+    """Show layers, stages and cost of a network.
+
+    Nothing is trained. With a latency budget the network is timed.
+    """
     from prune_nas.config import width_of
     from prune_nas.design.budget import Budget
     from prune_nas.design.projection import uniform_widths
@@ -132,17 +152,29 @@ def _shapes(
     return [(3, *size)], about and about.classes
 
 
-@app.command(epilog="Example: prune-nas export artifacts/runs/my-run/best.json --format state,python")
+@app.command(epilog="Example: prune-nas export artifacts/runs/my-run/deploy.json --format python,onnx")
 def export(
-    spec: Annotated[Path, typer.Argument(help="A spec with weights beside it, such as a run's best.json.")],
-    format_: Annotated[str, typer.Option("--format", "-f", help="state, python, onnx, pt2, with commas.")] = "python",
-    out: Annotated[Path | None, typer.Option(help="Folder [default: <spec>-exported beside the spec].")] = None,
+    spec: Annotated[
+        Path, typer.Argument(metavar="SPEC", help="Spec with weights beside it, such as the deploy.json of a run.")
+    ],
+    format_: Annotated[
+        str, typer.Option("--format", "-f", metavar="NAME", help="state, python, onnx, pt2, with commas.")
+    ] = "python",
+    out: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Folder [default: <spec>-exported beside the spec].")
+    ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Your network as path/file.py:NAME, if the spec names Python code."
+        ),
     ] = None,
     json_: Json = False,
 ) -> None:
-    """Write a found network for other programs, each file checked against the network's own outputs."""
+    """Write a network for other programs.
+
+    Each file is loaded again, and its outputs are compared with the network's.
+    """
     from prune_nas.nets.export.write import export as write
     from prune_nas.nets.export.write import preprocessing_of
     from prune_nas.nets.specs import read_spec
@@ -160,7 +192,7 @@ def export(
 
 @app.command(epilog="Example: prune-nas models")
 def models(json_: Json = False) -> None:
-    """List the built-in networks."""
+    """List the networks: built-in, torchvision, timm, your code."""
     from prune_nas.nets.models import DESCRIPTIONS
 
     print_listing(DESCRIPTIONS, json_=json_)

@@ -19,18 +19,25 @@ def plot(
         typer.Option(
             "--kind",
             "-k",
-            help="accuracy, widths, gamma, rule, study, parallel, curves, ledger; of a comparison methods, kernels, "
-            "stability; with commas [default: all].",
+            metavar="NAMES",
+            help="Kinds of figures, with commas: accuracy, widths, gamma, rule, study, parallel, curves, ledger. For "
+            "`compare`: methods, kernels, stability [default: all that the run has].",
         ),
     ] = None,
-    format_: Annotated[list[str] | None, typer.Option("--format", "-f", help="svg, png or pdf, with commas.")] = None,
-    theme: Annotated[str, typer.Option(help="light or dark; an SVG turns dark by itself on a dark page.")] = "light",
-    compare: Annotated[
-        list[Path] | None, typer.Option(help="Another run, drawn over this one; may be repeated.")
+    format_: Annotated[
+        list[str] | None,
+        typer.Option("--format", "-f", metavar="NAMES", help="svg, png or pdf, with commas [default: svg,png]."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder [default: RUN/figures].")] = None,
+    theme: Annotated[
+        str, typer.Option(metavar="NAME", help="light or dark. An SVG turns dark by itself on a dark page.")
+    ] = "light",
+    compare: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="Another run to draw together with this run. Repeat the option for more."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="PATH", help="Folder [default: RUN/figures].")] = None,
 ) -> None:
-    """Draw a run's figures from its tables, each with its data as CSV beside it."""
+    """Draw the figures of a run, and write their data as CSV."""
     from prune_nas.report.figures import draw
     from prune_nas.report.run_data import RunData
 
@@ -53,10 +60,10 @@ def _parts(given: list[str] | None) -> tuple[str, ...]:
 @app.command(epilog="Example: prune-nas report artifacts/runs/my-run")
 def report(
     run: RunDir,
-    details: Annotated[bool, typer.Option("--details", help="Print every comparison, too.")] = False,
+    details: Annotated[bool, typer.Option("--details", help="Also print every comparison.")] = False,
     json_: Json = False,
 ) -> None:
-    """Write a run's report.html anew and print its answers and results."""
+    """Write report.html, and print the answer and the results."""
     from prune_nas.report.html import write_report
 
     report_run(run, write_report, json_=json_, details=details)
@@ -65,11 +72,14 @@ def report(
 @app.command(epilog="Example: prune-nas status artifacts/runs/my-run --watch")
 def status(
     run: RunDir,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="Say it anew until the run ends or Ctrl-C.")] = False,
-    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1)] = 5.0,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Repeat until the run ends. Ctrl-C stops it.")] = False,
+    every: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds between two readings.", min=0.1)] = 5.0,
     json_: Json = False,
 ) -> None:
-    """Say how far a run has come, from another shell too; with --watch --json a line a change."""
+    """Say how far a run is, also while it works.
+
+    With --watch --json, a JSON line is printed whenever something changes.
+    """
     import time
 
     from prune_nas.report import status as told
@@ -91,8 +101,12 @@ def status(
 
 
 @app.command(epilog="Example: prune-nas schemas status")
-def schemas(name: Annotated[str | None, typer.Argument(help="One of them [default: all].")] = None) -> None:
-    """Print the JSON schemas of what commands print with --json."""
+def schemas(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Name of a schema, such as status [default: all].")
+    ] = None,
+) -> None:
+    """Print the JSON schemas of --json."""
     from importlib.resources import files
 
     text = files("prune_nas.cli").joinpath("schemas.json").read_text(encoding="utf-8")
@@ -115,7 +129,7 @@ def datasets(json_: Json = False) -> None:
 
 @app.command(epilog="Example: prune-nas doctor")
 def doctor(json_: Json = False) -> None:
-    """Say what this machine can do: devices, precision, data."""
+    """Check this machine: devices, number formats, packages, data."""
     from prune_nas.search.doctor import examine
 
     findings = examine()

@@ -10,22 +10,35 @@ from prune_nas.cli.common import (
     BaseWidth,
     Batch,
     CacheImages,
+    Config,
     DataDir,
     Dataset,
     Device,
     Devices,
+    DryRun,
     Epochs,
     Figures,
     ImageSize,
     Json,
     Lr,
     Optimizer,
+    OptionalDataset,
+    OptionalModel,
+    Precision,
+    Preset,
     Quiet,
+    Run,
+    Schedules,
+    Seed,
+    Seeds,
+    Space,
     Steps,
     Storage,
     Study,
     Threads,
+    TrainSize,
     TrialsPerDevice,
+    ValSize,
     Workers,
     app,
     print_json,
@@ -35,15 +48,21 @@ from prune_nas.cli.common import (
 
 @app.command(epilog="Example: prune-nas search --model vgg16 --dataset digits --preset smoke")
 def search(
-    model: Annotated[str | None, typer.Option("--model", "-m", help="A network; see `prune-nas models`.")] = None,
-    dataset: Annotated[str | None, typer.Option("--dataset", "-d", help="See `prune-nas datasets`.")] = None,
+    model: OptionalModel = None,
+    dataset: OptionalDataset = None,
     budget: Annotated[
         list[str] | None,
-        typer.Option("--budget", "-b", help="macs=0.4, latency=3ms, or macs=0.2,params=0.05; may be repeated."),
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="BUDGET",
+            help="Limit: macs=0.4, params=1M, latency=3ms, or several at once, such as macs=0.2,params=0.05. Repeat "
+            "the option for further budgets [default: macs=0.4].",
+        ),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run directory [default: artifacts/runs/...].")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file of the same settings.")] = None,
+    preset: Preset = None,
+    run: Run = None,
+    config: Config = None,
     data_dir: DataDir = None,
     cache_images: CacheImages = None,
     device: Device = None,
@@ -53,81 +72,147 @@ def search(
     threads: Threads = None,
     storage: Storage = None,
     study: Study = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    precision: Precision = None,
+    seed: Seed = None,
     base_width: BaseWidth = None,
-    supernet_width: Annotated[float | None, typer.Option(help="Widens the supernet beyond the base.")] = None,
-    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
+    supernet_width: Annotated[
+        float | None,
+        typer.Option(metavar="FACTOR", help="Widths of the supernet / widths of the network [default: 1]."),
+    ] = None,
+    space: Space = None,
     image_size: ImageSize = None,
-    train_size: Annotated[
-        int | None, typer.Option(help="At most this many training images, a stratified subset.")
+    train_size: TrainSize = None,
+    val_size: ValSize = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="fast (one cycle) or paper (as published) [default: fast, but paper with that preset]."
+        ),
     ] = None,
-    val_size: Annotated[
-        int | None, typer.Option(help="At most this many validation images, cut from the training set.")
-    ] = None,
-    recipe: Annotated[str | None, typer.Option(help="fast or paper.")] = None,
     optimizer: Optimizer = None,
     batch: Batch = None,
     lr: Lr = None,
     prior: Annotated[
-        str | None, typer.Option(help="Start from this rule (as `transfer` takes it), without a supernet.")
+        str | None,
+        typer.Option(
+            metavar="SOURCE",
+            help="Start from this rule, without a supernet: a run, a rule file, a published rule, or taper.",
+        ),
     ] = None,
     prior_budget: Annotated[
         str | None,
         typer.Option(
-            help="Which of the prior's budgets lends its widths "
-            "[default: a run is pruned anew under each of the search's; else its first]."
+            metavar="BUDGET",
+            help="Use the rule of this budget of --prior [default: a run is pruned again for each --budget, a rule "
+            "file gives its first].",
         ),
     ] = None,
-    prior_model: Annotated[str | None, typer.Option(help="The network whose slots a .csv prior names.")] = None,
-    rule: Annotated[str | None, typer.Option(help="Kind of rule that is fitted where the prior is widths.")] = None,
+    prior_model: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Network of the widths in a .csv given as --prior.")
+    ] = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KIND",
+            help="Rule that is fitted to widths of --prior: stage-mean, depth-curve or quantised-linear [default: "
+            "stage-mean].",
+        ),
+    ] = None,
     allow_untrained: Annotated[
         bool | None,
-        typer.Option("--allow-untrained", help="Use a prior even if its source's supernet did not learn."),
+        typer.Option("--allow-untrained", help="Use a rule even if the supernet of its source did not learn."),
     ] = None,
     penalty: Annotated[
         str | None,
         typer.Option(
-            help="Penalty on the supernet's BatchNorm scales: l1, l1-macs, l1-params, l1-cost or none [default: l1; "
-            "none for a network without BatchNorm]."
+            metavar="NAME",
+            help="Penalty on the supernet: l1, l1-macs, l1-params, l1-cost or none [default: l1, but none without "
+            "BatchNorm].",
         ),
     ] = None,
     strength: Annotated[
         float | None,
-        typer.Option(help="Lambda of the penalty [default: follows from how many channels it brings near zero]."),
+        typer.Option(metavar="LAMBDA", help="Fixed strength of the penalty [default: follows from its effect]."),
     ] = None,
-    selection: Annotated[str | None, typer.Option(help="per-cost or threshold.")] = None,
-    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the supernet [default: by preset].")] = None,
+    selection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How scores become widths: per-cost or threshold [default: per-cost]."),
+    ] = None,
+    supernet_epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs of the supernet [default: by preset 6, 6, 20, 80].")
+    ] = None,
     supernet_steps: Annotated[
-        int | None, typer.Option(help="Least steps of the supernet: epochs are added where images are few.")
+        int | None,
+        typer.Option(metavar="N", help="Least optimiser steps of the supernet [default: by preset 200, 800, 2000]."),
     ] = None,
-    trials: Annotated[int | None, typer.Option(help="Candidates trained by the study, per budget.")] = None,
-    trial_epochs: Annotated[int | None, typer.Option(help="Epochs of a trial [default: by preset].")] = None,
-    trial_steps: Annotated[int | None, typer.Option(help="Least steps of a trial.")] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Most short trainings per budget [default: by preset 6, 12, 24, 24]. 0 leaves the study out.",
+        ),
+    ] = None,
+    trial_epochs: Annotated[
+        int | None, typer.Option(metavar="N", help="Epochs of a trial [default: by preset 2, 4, 8, 32].")
+    ] = None,
+    trial_steps: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Least optimiser steps of a trial [default: by preset 60, 400, 800]."),
+    ] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="Best trials (and uniform) that the study trains again for --epochs.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Most trials that are trained again in full, beside uniform scaling [default: 3, smoke 2].",
+        ),
     ] = None,
-    finalist_seeds: Annotated[int | None, typer.Option(help="Seeds that the finalists are trained with.")] = None,
+    finalist_seeds: Annotated[
+        int | None, typer.Option(metavar="N", help="Most seeds per finalist [default: 2].")
+    ] = None,
     search_cost: Annotated[
         float | None,
-        typer.Option(help="Most that the supernet and a budget's study may cost, in trainings of the base."),
+        typer.Option(
+            metavar="N",
+            help="Most compute of supernet and study per budget, in trainings of the unpruned network [default: 2].",
+        ),
     ] = None,
-    latency_batch: Annotated[int | None, typer.Option(help="Images a forward pass when latency is measured.")] = None,
-    latency_threads: Annotated[int | None, typer.Option(help="CPU threads when latency is measured.")] = None,
-    timeout: Annotated[float | None, typer.Option(help="Seconds after which a study begins no more trials.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="tpe, gp or random.")] = None,
+    latency_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Batch size when latency is measured [default: 1].")
+    ] = None,
+    latency_threads: Annotated[
+        int | None, typer.Option(metavar="N", help="CPU threads when latency is measured [default: all].")
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Begin no trial after this time, per budget [default: none]."),
+    ] = None,
+    sampler: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Optuna sampler: tpe, gp or random [default: tpe].")
+    ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
-    randoms: Annotated[int | None, typer.Option(help="Random shapes a budget.")] = None,
-    schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
-    arms: Annotated[str | None, typer.Option(help="Arms of the finals, with commas [default: all].")] = None,
+    seeds: Seeds = None,
+    randoms: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Random networks per budget, as rivals [default: 3, smoke and laptop 2]."),
+    ] = None,
+    schedules: Schedules = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Networks of the final comparison, with commas [default: all]. `prune-nas guide search` lists them.",
+        ),
+    ] = None,
     figures: Figures = True,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be trained, how long, and stop.")] = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Search widths under a budget and compare them with every fair rival; the same command again resumes."""
+    """Search widths under a budget and test them.
+
+    The same command resumes a run that was stopped.
+    """
     own = ("run", "config", "figures", "dry_run", "quiet", "json_")
     flags = {name: value for name, value in locals().items() if name not in own and name != "own"}
     if not dry_run:
@@ -163,35 +248,45 @@ def perform(
 
 @app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")
 def train(
-    spec: Annotated[Path, typer.Argument(help="A spec such as a run's best.json.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec, such as the deploy.json of a run.")],
     dataset: Dataset,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Where the network comes from, if the spec names Python code.")
+        str | None,
+        typer.Option(
+            "--model", "-m", metavar="MODEL", help="Your network as path/file.py:NAME, if the spec names Python code."
+        ),
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Epochs of the unpruned network, and of scratch-e [default: as in the spec, else 20]."),
+        typer.Option(
+            metavar="N", help="Epochs of the unpruned network, and of scratch-e [default: as in the spec, else 20]."
+        ),
     ] = None,
-    recipe: Annotated[str | None, typer.Option(help="fast or paper [default: as in the spec, else fast].")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(metavar="NAME", help="fast or paper [default: as in the spec, else fast].")
+    ] = None,
     optimizer: Optimizer = None,
     batch: Batch = None,
     lr: Lr = None,
     threads: Threads = None,
     schedule: Annotated[
-        str | None, typer.Option(help="scratch-e or scratch-b [default: as the spec was trained].")
+        str | None, typer.Option(metavar="NAME", help="scratch-e or scratch-b [default: as the spec was trained].")
     ] = None,
-    seeds: Annotated[int, typer.Option(help="Trainings, each with its own seed.")] = 1,
-    seed: Annotated[int, typer.Option(help="The first seed.")] = 0,
-    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
-    val_size: Annotated[int | None, typer.Option(help="Validation images.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    precision: Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Where the weights go.")] = Path("artifacts/runs/train"),
+    seeds: Annotated[int, typer.Option(metavar="N", help="Number of trainings, each with another seed.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="First seed.")] = 0,
+    train_size: TrainSize = None,
+    val_size: ValSize = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps or auto.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="Number format: fp32, bf16, fp16 or auto.")] = "auto",
+    out: Annotated[Path, typer.Option(metavar="PATH", help="Folder of the weights.")] = Path("artifacts/runs/train"),
     data_dir: DataDir = None,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Train one spec from scratch; prints validation and test accuracy and saves the weights."""
+    """Train a network of a spec from scratch.
+
+    Prints validation and test accuracy, and saves the weights.
+    """
     import torch
 
     from prune_nas.search.progress import View

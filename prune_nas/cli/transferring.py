@@ -9,6 +9,7 @@ from prune_nas.cli.common import (
     BaseWidth,
     Batch,
     CacheImages,
+    Config,
     DataDir,
     Dataset,
     Device,
@@ -20,11 +21,19 @@ from prune_nas.cli.common import (
     Lr,
     Model,
     Optimizer,
+    Precision,
+    Preset,
     Quiet,
+    Run,
+    Schedules,
+    Seed,
+    Seeds,
+    Space,
     Steps,
     Storage,
     Study,
     Threads,
+    TrainSize,
     TrialsPerDevice,
     Workers,
     app,
@@ -37,24 +46,29 @@ from prune_nas.errors import UsageError
 Source = Annotated[
     str,
     typer.Argument(
-        help="A run, a rule file, a published rule's name, a .csv of widths, or taper or uniform.", show_default=False
+        metavar="SOURCE",
+        help="Where the rule comes from: a run directory, a rule file (.json), a table of widths (.csv), a published "
+        "rule (`prune-nas rules`), taper or uniform.",
+        show_default=False,
     ),
 ]
 Kind = Annotated[
     str | None,
-    typer.Option("--rule", help="stage-mean (default), depth-curve or quantised-linear, where the source is widths."),
+    typer.Option(
+        "--rule",
+        metavar="NAME",
+        help="Rule that is fitted to widths: stage-mean, depth-curve or quantised-linear [default: stage-mean].",
+    ),
 ]
 SourceBudget = Annotated[
     str | None,
-    typer.Option(help="Under which the source is pruned, whatever the target's budgets [default: as the target is]."),
+    typer.Option(metavar="NAME", help="Prune the source under this budget [default: under each --budget]."),
 ]
 Untrained = Annotated[
     bool,
-    typer.Option(
-        "--allow-untrained", help="Use a rule even if its source's supernet did not learn, so that it is noise."
-    ),
+    typer.Option("--allow-untrained", help="Use a rule even if the supernet of its source did not learn."),
 ]
-SourceModel = Annotated[str | None, typer.Option(help="The network whose slots a .csv names.")]
+SourceModel = Annotated[str | None, typer.Option(metavar="NAME", help="Network of the widths in a .csv.")]
 
 _OF_TRAINING = (
     *("train_size", "precision", "strength", "supernet_epochs", "epochs", "seeds", "schedules", "arms", "seed"),
@@ -68,9 +82,17 @@ def transfer(
     source: Source,
     model: Model,
     dataset: Dataset,
-    budget: Annotated[list[str] | None, typer.Option("--budget", "-b", help="As in search; may be repeated.")] = None,
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--budget",
+            "-b",
+            metavar="BUDGET",
+            help="Limit, as in `search`. Repeat the option for further budgets [default: macs=0.4].",
+        ),
+    ] = None,
     evaluate: Annotated[
-        bool, typer.Option("--evaluate", help="Train the arms and compare them; without it nothing is trained.")
+        bool, typer.Option("--evaluate", help="Train the widths and their rivals, and compare them.")
     ] = False,
     rule: Kind = None,
     source_budget: SourceBudget = None,
@@ -78,33 +100,54 @@ def transfer(
     allow_untrained: Untrained = False,
     figure: Annotated[
         Path | None,
-        typer.Option(help="Without --evaluate: draw pattern, rule and widths into this file."),
+        typer.Option(
+            metavar="FILE", help="Without --evaluate: draw pattern, rule and widths into this .svg, .png or .pdf."
+        ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Without --evaluate: write the widths into this .csv.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Without --evaluate: write the widths into this .csv.")
+    ] = None,
     base_width: BaseWidth = None,
-    space: Annotated[Path | None, typer.Option(help="A TOML file of floors, ties and the like; see README.")] = None,
+    space: Space = None,
     image_size: ImageSize = None,
-    selection: Annotated[str | None, typer.Option(help="How channels are chosen: per-cost or threshold.")] = None,
-    preset: Annotated[str | None, typer.Option(help="smoke, laptop, standard, paper or auto.")] = None,
-    run: Annotated[Path | None, typer.Option(help="Run directory of --evaluate [default: artifacts/runs/...].")] = None,
-    config: Annotated[Path | None, typer.Option(help="A TOML file with any setting of search.")] = None,
-    train_size: Annotated[int | None, typer.Option(help="Train on a stratified subset.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")] = None,
-    strength: Annotated[
-        float | None, typer.Option(help="Lambda of the target's own supernet, for guided, pruned.")
+    selection: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How scores become widths: per-cost or threshold [default: per-cost]."),
     ] = None,
-    supernet_epochs: Annotated[int | None, typer.Option(help="Epochs of the target's own supernet.")] = None,
+    preset: Preset = None,
+    run: Run = None,
+    config: Config = None,
+    train_size: TrainSize = None,
+    precision: Precision = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            metavar="LAMBDA",
+            help="Fixed strength of the penalty on this network's supernet, for the arms guided and pruned.",
+        ),
+    ] = None,
+    supernet_epochs: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Epochs of this network's supernet, for the arms guided and pruned [default: by preset]."
+        ),
+    ] = None,
     epochs: Epochs = None,
     steps: Steps = None,
     optimizer: Optimizer = None,
     batch: Batch = None,
     lr: Lr = None,
-    seeds: Annotated[int | None, typer.Option(help="Seeds of the finals.")] = None,
-    schedules: Annotated[str | None, typer.Option(help="scratch-e, scratch-b, with commas.")] = None,
+    seeds: Seeds = None,
+    schedules: Schedules = None,
     arms: Annotated[
-        str | None, typer.Option(help="Arms that are trained; without guided and pruned the target needs no supernet.")
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="Networks of the final comparison, with commas [default: all]. Without guided and pruned no "
+            "supernet is trained.",
+        ),
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Decides everything that is random.")] = None,
+    seed: Seed = None,
     device: Device = None,
     devices: Devices = None,
     trials_per_device: TrialsPerDevice = None,
@@ -116,12 +159,15 @@ def transfer(
     cache_images: CacheImages = None,
     figures: Figures = True,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="With --evaluate: say what would be trained, how long, and stop.")
+        bool, typer.Option("--dry-run", help="With --evaluate: list the trainings, estimate the time, train nothing.")
     ] = False,
     quiet: Quiet = False,
     json_: Json = False,
 ) -> None:
-    """Apply what was found on one network to another, under any budget; with --evaluate, prove it."""
+    """Apply a rule to another network.
+
+    With --evaluate the widths are trained and compared with rivals.
+    """
     flags = {
         "model": model,
         "dataset": dataset,
@@ -298,7 +344,7 @@ def _draw(found: Any, source: str, path: Path, *, quiet: bool) -> None:
     )
 
 
-rules = typer.Typer(help="List and explain the published rules; fit new ones.", rich_markup_mode=None)
+rules = typer.Typer(help="List the published rules, or fit a rule.", rich_markup_mode=None)
 app.add_typer(rules, name="rules")
 
 
@@ -338,11 +384,14 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
 
 @rules.command(epilog="Example: prune-nas rules fit artifacts/runs/a artifacts/runs/b -o my-rule.json")
 def fit(
-    runs: Annotated[list[str], typer.Argument(help="Runs or .csv tables of widths of one kind of network.")],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The rule file to write.")],
+    runs: Annotated[
+        list[str], typer.Argument(metavar="RUN...", help="Runs or .csv tables of widths of one kind of network.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PATH", help="The rule file to write.")],
     kind: Kind = None,
     source_budget: Annotated[
-        str | None, typer.Option(help="Under which every run is pruned [default: each run's first budget].")
+        str | None,
+        typer.Option(metavar="BUDGET", help="Under which every run is pruned [default: each run's first budget]."),
     ] = None,
     source_model: SourceModel = None,
     allow_untrained: Untrained = False,

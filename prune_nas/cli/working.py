@@ -14,35 +14,49 @@ from prune_nas.cli.common import DataDir, Quiet, app
 
 @app.command(epilog="Example: prune-nas worker --storage postgresql://me@db/nas --study vgg16-cifar10")
 def worker(
-    study: Annotated[str, typer.Option(help="The run's name, as its command printed it.")],
+    study: Annotated[str, typer.Option(metavar="NAME", help="Name of the run, as its command printed it.")],
     storage: Annotated[
         str | None,
         typer.Option(
             envvar="PRUNE_NAS_STORAGE",
             show_envvar=True,
-            help="postgresql://user:password@host/database; in the environment it stays out of sight.",
+            metavar="URL",
+            help="postgresql://user:password@host/database. Better set PRUNE_NAS_STORAGE in the environment.",
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Allows a network that is Python code, and says where it is.")
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            metavar="MODEL",
+            help="Your network as path/file.py:NAME, if the run's network is Python code.",
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("--dataset", "-d", help="Where a folder: data set lies on this machine.")
+        str | None,
+        typer.Option(
+            "--dataset", "-d", metavar="DATA", help="folder:DIR, if the folder has another place on this machine."
+        ),
     ] = None,
     data_dir: DataDir = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps.")] = "auto",
+    threads: Annotated[int | None, typer.Option(metavar="N", help="CPU threads.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--dir", help="Where checkpoints are kept [default: the cache folder].")
+        Path | None,
+        typer.Option("--dir", metavar="PATH", help="Folder of the checkpoints [default: the cache folder]."),
     ] = None,
-    wait: Annotated[float, typer.Option(help="Seconds to wait for the run to be there.")] = 600.0,
-    trainings: Annotated[int | None, typer.Option(help="Leave after so many.")] = None,
+    wait: Annotated[float, typer.Option(metavar="SECONDS", help="Seconds to wait until the run exists.")] = 600.0,
+    trainings: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Leave after this number of trainings [default: at the end of the run]."),
+    ] = None,
     leash: Annotated[bool, typer.Option("--leash", hidden=True)] = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train for a running search, comparison or transfer from another process or machine, until it has ended.
+    """Train for a run of another process or machine.
 
-    Ctrl-C or SIGTERM gives the training in hand back to the others.
+    It ends when the run has ended.
     """
     import platformdirs
 
