@@ -1,4 +1,4 @@
-"""Every code block of the README and the results: Python is run; commands are parsed, and run if they train nothing."""
+"""Every code block of README, guide and results: Python is run; commands are parsed, and run if they train nothing."""
 
 import re
 import shlex
@@ -9,10 +9,12 @@ import pytest
 import typer
 
 from prune_nas.cli import app
+from prune_nas.cli.guiding import TOPICS
 from tests.search.tiny import arguments
 
-README = "\n".join(Path(name).read_text() for name in ("README.md", "artifacts/results/README.md"))
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+GUIDE = [Path("prune_nas/guide") / f"{topic}.md" for topic in TOPICS]
+TEXTS = [path.read_text() for path in (Path("README.md"), *GUIDE, Path("artifacts/results/README.md"))]
+BLOCKS = [block for text in TEXTS for block in re.findall(r"^```(\w+)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)]
 PYTHON = [text for language, text in BLOCKS if language == "python"]
 COMMANDS = [
     words
@@ -23,13 +25,13 @@ COMMANDS = [
     for words in [shlex.split(part, comments=True)]
     if "prune-nas" in words
 ]
-READS = ("schemas", "status", "plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
+READS = ("guide", "schemas", "status", "plot", "report", "models", "datasets", "doctor", "export", "inspect", "rules")
 
 
 def test_every_block_is_of_a_kind_that_is_tested():
     assert {language for language, _ in BLOCKS} == {"sh", "python", "yaml", "bibtex", "text"}
-    assert len(COMMANDS) > 25
-    assert len(PYTHON) == 2
+    assert len(COMMANDS) > 50
+    assert len(PYTHON) == 3
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import typer
 
-from prune_nas.cli import comparing, networks, reading, searching, transferring, working
+from prune_nas.cli import comparing, guiding, networks, reading, searching, transferring, working
 from prune_nas.cli.common import app
 from prune_nas.errors import PruneNasError
 
@@ -22,7 +22,20 @@ _EACH = "every budget takes a -b of its own: -b macs=0.2 -b params=0.1; or both 
 _RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
 
 
-_ORDER = ("search", "inspect", "transfer", "rules", "compare", "train", "export", "plot", "report", "status", "worker")
+_ORDER = (
+    "search",
+    "inspect",
+    "transfer",
+    "rules",
+    "compare",
+    "train",
+    "export",
+    "plot",
+    "report",
+    "status",
+    "worker",
+    "guide",
+)
 app.registered_commands.sort(
     key=lambda one: (
         (*_ORDER, "z").index(getattr(one.callback, "__name__", "z"))
@@ -85,4 +98,4 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-__all__ = ["app", "comparing", "main", "networks", "reading", "run", "searching", "transferring", "working"]
+__all__ = ["app", "comparing", "guiding", "main", "networks", "reading", "run", "searching", "transferring", "working"]
