@@ -274,7 +274,7 @@ def test_two_budgets_behind_one_flag_are_told_how(cli):
     code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "-b", "macs=0.2", "params=0.1")
     assert code == 2
     assert "-b macs=0.2,params=0.1" in err
-    assert "takes a -b of its own" not in cli("search", "-m", "vgg11", "-b", "macs=0.2", "--nonsense")[2]
+    assert "Give every budget its -b" not in cli("search", "-m", "vgg11", "-b", "macs=0.2", "--nonsense")[2]
 
 
 def test_the_version(cli):
@@ -307,7 +307,7 @@ def test_kinds_take_commas_and_must_fit_the_run(searched, cli, tmp_path):
 def test_what_is_written_onto_a_file_is_refused(searched, cli, tmp_path):
     (tmp_path / "file").write_text("")
     code, _, err = cli("export", searched / "best.json", "--out", tmp_path / "file")
-    assert (code, "name another place" in err, "free some space" in err) == (2, True, False)
+    assert (code, "Name another place" in err, "Free some space" in err) == (2, True, False)
 
 
 def test_a_transfer_keeps_to_a_file_of_settings(cli, tmp_path):

@@ -18,8 +18,8 @@ from prune_nas.errors import PruneNasError
 
 INTERRUPTED = 130
 _BUDGET = re.compile(r"(macs|params|latency|weights)=")
-_EACH = "every budget takes a -b of its own: -b macs=0.2 -b params=0.1; or both at once: -b macs=0.2,params=0.1"
-_RESUMABLE = "interrupted; a search goes on from here when its command is repeated"
+_EACH = "Give every budget its -b: -b macs=0.2 -b params=0.1. For both bounds at once: -b macs=0.2,params=0.1"
+_RESUMABLE = "Interrupted. Repeat the command to continue: finished trainings stay finished."
 
 
 _ORDER = (
@@ -73,17 +73,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has left, as `head` does
         return 1
     except (FileExistsError, NotADirectoryError, IsADirectoryError) as error:
-        return _fail(f"{error.filename}: {error.strerror}; name another place", 2)
+        return _fail(f"{error.filename}: {error.strerror}. Name another place.", 2)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{error.strerror or error}; free some space or name another place, then repeat", 1)
+        return _fail(
+            f"{where}{error.strerror or error}. Free some space or name another place, then repeat the command.", 1
+        )
     except Exception as error:
         if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's on a CPU
-            return _fail(
-                "the memory does not suffice for that; take a smaller --base-width, --batch or --image-size", 1
-            )
+            return _fail("The memory is full. Take a smaller --base-width, --batch or --image-size.", 1)
         traceback.print_exc()
-        return _fail("this is a fault in prune-nas; please report it with the lines above", 1)
+        return _fail("This is a fault in prune-nas. Please report it with the lines above.", 1)
     return 0
 
 

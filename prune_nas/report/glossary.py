@@ -1,50 +1,50 @@
-"""What the words of a report mean, for a reader who has not read the README."""
+"""What the words of a report mean, for a reader who has not read the guide."""
 
 ARMS = {
-    "base": "the network that was named, trained as it is",
-    "found": "the best candidate of the study, by validation accuracy",
-    "pruned": "the widths straight from the sparse supernet's scores, trained from scratch",
-    "guided": "the design rule fitted to the pruned widths: one keep ratio a stage",
-    "transferred": "widths from the design rule of another network",
-    "uniform": "one keep ratio for every slot: the largest such network under the budget",
-    "uniform@macs": "one keep ratio for every slot, with the macs of the found network",
-    "uniform@params": "one keep ratio for every slot, with the parameters of the found network",
-    "uniform@latency": "one keep ratio for every slot, with the latency of the found network by the fitted formula",
-    "taper": "keep ratios that shrink from stage to stage by a constant factor; needs no supernet",
-    "random": "random shapes under the same budget; where there are several, the median a seed",
-    "random (best)": "of the random shapes, the one with the best mean validation accuracy",
+    "base": "the unpruned network, trained as it is",
+    "found": "the best network of the study, by validation accuracy",
+    "pruned": "the widths that the supernet's scores gave, trained from scratch",
+    "guided": "the mean share of each stage, applied: the paper's guided pruning",
+    "transferred": "the widths of another network's rule",
+    "uniform": "all layers keep the same share, as large as the budget allows",
+    "uniform@macs": "all layers keep the same share, with the macs of the found network",
+    "uniform@params": "all layers keep the same share, with the params of the found network",
+    "uniform@latency": "all layers keep the same share, with the latency of the found network, by the formula",
+    "taper": "the share falls by a constant factor from stage to stage. It needs no supernet",
+    "random": "networks of random widths within the budget. For each seed the table shows their median",
+    "random (best)": "the random network with the best mean validation accuracy",
     "inherited": "the pruned network with the supernet's weights kept, trained on",
 }
 ARMS_OF_CASES = ARMS | {
     "pruned": "what a method left of a trained network",
     "uniform": "the same number of weights, spread evenly at random",
-    "uniform@macs": "one keep ratio for every slot, with the macs of the pruned network",
-    "uniform@params": "one keep ratio for every slot, with the parameters of the pruned network",
-    "taper": "keep ratios that shrink by a constant factor a stage, with the pruned network's macs and params",
-    "random": "random shapes with the pruned network's macs and params; where there are several, the median a seed",
+    "uniform@macs": "all layers keep the same share, with the macs of the pruned network",
+    "uniform@params": "all layers keep the same share, with the params of the pruned network",
+    "taper": "the share falls by a constant factor from stage to stage, with the macs and params of the pruned network",
+    "random": "networks of random widths with the macs and params of the pruned network. For each seed, their median",
 }
 """The arms of a comparison of pruning methods."""
 
 ARMS_OF_MASKS = {
     "base": ARMS["base"],
-    "pruned": "the places of the largest weights of the trained network, trained from scratch",
-    "guided": "places drawn by the network's own rule: a share for each place of a kernel, a stage at a time",
-    "transferred": "places drawn by another network's rule",
+    "pruned": "the largest weights of the trained network, trained again from scratch",
+    "guided": "weights drawn by this network's rule: for each stage, a share per place of the kernel",
+    "transferred": "weights drawn by another network's rule",
     "uniform": "the same number of weights, spread evenly at random",
-    "inherited": "the largest weights kept as they were trained, and trained on",
+    "inherited": "the largest weights, kept and trained on",
 }
 """The arms where single weights are masked."""
 
 SCHEDULES = {
-    "scratch-e": "from scratch, for as many epochs as the base",
-    "scratch-b": "from scratch, for as much training compute as the base: a smaller network gets more epochs",
+    "scratch-e": "from scratch, for the epochs of the unpruned network",
+    "scratch-b": "from scratch, with the compute of the unpruned network: a smaller network trains for more epochs",
     "fine-tune": "weights kept, a short training at a low learning rate",
-    "rewind": "weights kept, with the schedule of scratch-e from its start",
+    "rewind": "weights kept, then the whole schedule of scratch-e",
 }
 TERMS = {
-    "macs": "multiply-accumulates of convolutions and linear layers for one input",
-    "probe": "some steps with each optimizer on the unpruned network, to choose the better one",
-    "params": "numbers that training sets, biases and norms included",
-    "train macs": "macs of one training, forward and backward, over all epochs",
+    "macs": "multiply-accumulates of convolutions and linear layers for one image",
+    "probe": "some steps with each optimizer on the unpruned network, to choose the better optimizer",
+    "params": "number of trainable parameters, with biases and norms",
+    "train macs": "macs of a training, forward and backward, over all epochs",
     "±": "sample standard deviation of the test accuracy over n seeds",
 }

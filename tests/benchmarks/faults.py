@@ -59,7 +59,7 @@ def said(*words: str) -> tuple[int, str]:
 
 def verdict(code: int, err: str, run: Path, before: object) -> str:
     """What happened, in words; WRONG first where it must not."""
-    if "this is a fault in prune-nas" in err or "Traceback" in err:
+    if "This is a fault in prune-nas" in err or "Traceback" in err:
         return "WRONG: traceback: " + err.strip().splitlines()[-2][:150]
     if code:
         last = [line for line in err.strip().splitlines() if line.startswith("prune-nas:")]
@@ -103,7 +103,7 @@ def rows(run: Path, space: Path, only: Sequence[str] = ()) -> Iterator[tuple[str
 def refused(words: Sequence[str], folder: Path) -> str:
     """What a command with bad input did."""
     code, err = said(*words)
-    if "this is a fault in prune-nas" in err or "Traceback" in err:
+    if "This is a fault in prune-nas" in err or "Traceback" in err:
         return "WRONG: traceback: " + err.strip().splitlines()[-2][:150]
     if TELLTALE in err:
         return "WRONG: a password in its message"

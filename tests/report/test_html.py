@@ -176,4 +176,4 @@ def test_masks_are_no_widths(tmp_path, write_fake_run):
     assert "Single weights are masked" in text
     assert "the supernet has not finished" not in text
     assert "the same number of weights, spread evenly at random" in text
-    assert "one keep ratio for every slot" not in text
+    assert "all layers keep the same share" not in text

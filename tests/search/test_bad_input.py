@@ -200,7 +200,7 @@ def test_interrupting_leaves_with_130_and_a_word_on_what_to_do(tmp_path, cli, mo
     monkeypatch.setattr(loop, "_epoch", interrupt)
     code, _, err = cli(*arguments(tmp_path / "run"))
     assert code == 130
-    assert "goes on from here" in err
+    assert "Repeat the command to continue" in err
 
 
 @pytest.mark.parametrize(
