@@ -235,7 +235,7 @@ def study(
     """
     network, space, schedule = network.starting_as(recipe), network.space, recipe_named(recipe, epochs)
     if trials < 1:
-        raise UsageError(f"a study trains at least one candidate; got trials={trials}")
+        raise UsageError(f"a study trains at least one candidate. Got trials={trials}")
     if sampler not in studies.SAMPLERS:
         raise unknown("sampler", sampler, studies.SAMPLERS)
     limits = _budget(budget).limits(space)
@@ -382,10 +382,10 @@ def plan_search(
         UsageError, MissingError, BudgetError: where the request cannot be met, or single weights are budgeted.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a dry run is one process; leave torchrun out")
+        raise UsageError("a dry run is one process. Leave torchrun out")
     resolved, path = _resolved(run, config, settings)
     if resolved.prunes_weights:
-        raise UsageError(f"a dry run is about widths; under {resolved.budget[0]} leave --dry-run out")
+        raise UsageError(f"a dry run is about widths. Under {resolved.budget[0]} leave --dry-run out")
     return dry_run(resolved, path, View(quiet=quiet))
 
 
@@ -415,8 +415,8 @@ def _setting(network: Traced, data: Data, device: str, precision: str, schedule:
     space = network.space
     if tuple(space.input_shape) != tuple(data.input_shape) or space.classes != len(data.classes):
         raise UsageError(
-            f"{space.model} was traced for {space.input_shape} images in {space.classes} classes; {data.name} has "
-            f"{data.input_shape} in {len(data.classes)}: trace it with input_shape=data.input_shape and "
+            f"{space.model} was traced for {space.input_shape} images in {space.classes} classes, and {data.name} has "
+            f"{data.input_shape} in {len(data.classes)}. Trace it with input_shape=data.input_shape and "
             "classes=len(data.classes)"
         )
     return setting_for(data, network, space.base, choose_device(device), precision, schedule.batch)

@@ -123,7 +123,7 @@ class Config(BaseModel):
     def _canonical(cls, texts: tuple[str, ...]) -> tuple[str, ...]:
         budgets = [str(Budget.parse(text)) for text in texts]
         if len(set(budgets)) < len(budgets):
-            raise UsageError(f"--budget must name each budget once; got {list(texts)}")
+            raise UsageError(f"--budget must name each budget once. Got {list(texts)}")
         return tuple(budgets)
 
     @field_validator("cases")
@@ -147,7 +147,7 @@ class Config(BaseModel):
             raise UsageError("a run needs either budgets to search under or pruning methods to compare")
         if self.cases and (strange := [arm for arm in self.arms if arm not in (*ARMS_OF_CASES, "guided")]):
             raise UsageError(
-                f"a comparison's arms are {', '.join(ARMS_OF_CASES)} and guided; leave out {', '.join(strange)}"
+                f"a comparison's arms are {', '.join(ARMS_OF_CASES)} and guided. Leave out {', '.join(strange)}"
             )
         return self
 
@@ -156,27 +156,27 @@ class Config(BaseModel):
         if not prune_weights(self.budgets):
             return self
         if self.supernet_width != 1:
-            raise UsageError("budgets of single weights take the network as it is; leave --supernet-width out")
+            raise UsageError("budgets of single weights take the network as it is. Leave --supernet-width out")
         if self.trials:
-            raise UsageError("a budget of single weights leaves no widths to search; add --trials 0")
+            raise UsageError("a budget of single weights leaves no widths to search. Add --trials 0")
         for name in ("rule", "prior_model"):
             if getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} is about widths; leave it out under {self.budget[0]}")
+                raise UsageError(f"--{name.replace('_', '-')} is about widths. Leave it out under {self.budget[0]}")
         if not set(self.arms) & set(ARMS_OF_WEIGHTS):
-            raise UsageError(f"under {self.budget[0]} the arms are {', '.join(ARMS_OF_WEIGHTS)}; got {self.arms}")
+            raise UsageError(f"under {self.budget[0]} the arms are {', '.join(ARMS_OF_WEIGHTS)}. Got {self.arms}")
         return self
 
     @model_validator(mode="after")
     def _of_a_prior(self) -> Self:
         for name in ("prior_budget", "prior_model", "rule"):
             if self.prior is None and getattr(self, name) is not None:
-                raise UsageError(f"--{name.replace('_', '-')} says something of a prior; name one with --prior")
+                raise UsageError(f"--{name.replace('_', '-')} says something of a prior. Name one with --prior")
         return self
 
     @model_validator(mode="after")
     def _somebody_trains(self) -> Self:
         if self.devices and self.device not in ("auto", self.devices[0]):
-            raise UsageError(f"--devices says where to train; leave --device {self.device} out")
+            raise UsageError(f"--devices says where to train. Leave --device {self.device} out")
         return self
 
     @field_validator("workers", mode="before")
@@ -338,7 +338,7 @@ def resolve(
             asked.setdefault("preset", "paper")
     elif asked.get("cases"):
         raise UsageError(
-            "cases are what `compare` compares; for this command leave them out of "
+            "cases are what `compare` compares. For this command leave them out of "
             f"{file if 'cases' in _from_file(file) else f'{ENVIRONMENT}CASES'}"
         )
     if asked.get("lr") is not None and asked.get("optimizer") == "auto":
@@ -387,7 +387,7 @@ def given(
 def _problem(error: Mapping[str, Any]) -> str:
     """What pydantic says, and where names are listed that the command line cannot do without."""
     name = str(error["loc"][0]) if error["loc"] else ""
-    listed = f"; `prune-nas {name}s` lists them" if error["type"] == "missing" and name in ("model", "dataset") else ""
+    listed = f". `prune-nas {name}s` lists them" if error["type"] == "missing" and name in ("model", "dataset") else ""
     return f"{error['msg']}{listed}"
 
 

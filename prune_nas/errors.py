@@ -46,5 +46,5 @@ def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     listed = ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {listed}"
-    return UsageError(f"unknown {what} {name!r}; {hint}")
+    hint = f"Did you mean {' or '.join(near)}?" if near else f"Known: {listed}"
+    return UsageError(f"there is no {what} {name!r}. {hint}")

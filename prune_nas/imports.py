@@ -48,7 +48,7 @@ def _module(place: str, name: str) -> ModuleType:
         here = Path(f"{place.replace('.', '/')}.py")
         hint = f". There is a file: {here}:{name}" if here.is_file() else ""
         raise UsageError(
-            f"there is no Python package {place!r}; name an installed package.module:callable or "
+            f"there is no Python package {place!r}. Name an installed package.module:callable or "
             f"path/file.py:callable{hint}"
         ) from None
     except (Exception, SystemExit) as error:
@@ -57,7 +57,7 @@ def _module(place: str, name: str) -> ModuleType:
 
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise UsageError(f"there is no file {path}; name a Python file and the callable in it: path/file.py:callable")
+        raise UsageError(f"there is no file {path}. Name a Python file and the callable in it: path/file.py:callable")
     name = f"_prune_nas_user_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -87,10 +87,10 @@ def _attribute(
         if names and module.__file__:
             own = names(Path(module.__file__))
         near = difflib.get_close_matches(name, own, n=_MOST, cutoff=0.5) or own[:_MOST]
-        hint = f"; did you mean {' or '.join(f'{place}:{key}' for key in near)}?" if near else ""
+        hint = f". Did you mean {' or '.join(f'{place}:{key}' for key in near)}?" if near else ""
         raise UsageError(f"{place} has no callable {name!r}{hint}")
     if not callable(found):
-        raise UsageError(f"{place}:{name} must be a class or function that {does}; got {type(found).__name__}")
+        raise UsageError(f"{place}:{name} must be a class or function that {does}. Got {type(found).__name__}")
     made: Callable[..., Any] = found
     return made
 

@@ -194,7 +194,7 @@ def test_a_spec_with_a_misspelt_slot_names_the_nearest(searched, cli):
     (searched / "best.json").write_text(json.dumps(spec))
     code, _, err = cli("train", searched / "best.json", "--dataset", "digits")
     assert code == 2
-    assert "did you mean conv1_1" in err
+    assert "Did you mean conv1_1" in err
 
 
 def test_status_counts_what_is_done(searched, cli):
@@ -260,7 +260,7 @@ def test_plot_draws_one_kind_in_one_format(searched, cli, tmp_path):
     assert {p.name for p in (tmp_path / "f").iterdir()} == {"widths-1.pdf", "widths-1.csv"}
     code, _, err = cli("plot", searched, "--kind", "width")
     assert code == 2
-    assert "did you mean widths" in err
+    assert "Did you mean widths" in err
 
 
 @pytest.mark.parametrize("words", [["serch"], ["search", "--nope"], ["search", "--trials", "many"]])
@@ -292,7 +292,7 @@ def test_a_misspelt_setting_in_the_environment_is_refused(cli, monkeypatch):
     monkeypatch.setenv("PRUNE_NAS_SEDS", "5")
     code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "--preset", "smoke")
     assert code == 2
-    assert "did you mean PRUNE_NAS_SEEDS" in " ".join(err.split())
+    assert "Did you mean PRUNE_NAS_SEEDS" in " ".join(err.split())
 
 
 def test_kinds_take_commas_and_must_fit_the_run(searched, cli, tmp_path):
@@ -390,7 +390,7 @@ def test_precedence_is_flag_environment_file_preset(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("epoch = 5", "did you mean epochs"), ("epochs = ", "not TOML"), ("epochs = 'x'", "--epochs")]
+    ("text", "message"), [("epoch = 5", "Did you mean epochs"), ("epochs = ", "not TOML"), ("epochs = 'x'", "--epochs")]
 )
 def test_a_bad_file_says_what_is_wrong(tmp_path, text, message):
     from prune_nas.config import resolve
@@ -495,7 +495,7 @@ def test_a_transfer_keeps_to_file_and_environment_without_evaluating_too(cli, tm
 def test_what_is_about_trainings_needs_evaluate(cli, flag):
     code, _, err = cli("transfer", "taper", "-m", "vgg11", "-d", "digits", *flag)
     assert code == 2
-    assert f"{flag[0]} is about trainings; add --evaluate, or leave it out" in err
+    assert f"{flag[0]} is about trainings. Add --evaluate, or leave it out" in err
 
 
 def test_settings_read_as_text_mean_what_flags_do(tmp_path):

@@ -32,7 +32,7 @@ def test_without_a_topic_the_topics_are_listed(cli):
 
 def test_an_unknown_topic_is_answered_with_the_nearest(cli):
     code, _, err = cli("guide", "network")
-    assert (code, "did you mean networks" in err) == (2, True)
+    assert (code, "Did you mean networks" in err) == (2, True)
 
 
 def test_topics_that_pages_and_code_name_exist():

@@ -74,7 +74,7 @@ def test_the_command_prints_them(cli, schemas):
     assert json.loads(out) == schemas["status"]
     code, _, err = cli("schemas", "stauts")
     assert code == 2
-    assert "did you mean status" in err
+    assert "Did you mean status" in err
 
 
 def test_a_schema_refuses_what_is_wrong(schemas, cli, searched):

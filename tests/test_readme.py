@@ -74,7 +74,7 @@ def test_commands_that_train_nothing_run(words, searched, cli, tmp_path, monkeyp
         shutil.copytree(searched, runs / name)
     given = [word.replace("artifacts/runs", str(runs)) for word in words[words.index("prune-nas") + 1 :]]
     if "--source-budget" in given:
-        pytest.skip("needs runs of single weights; tests/search/test_sparsity.py fits such a rule")
+        pytest.skip("needs runs of single weights. Tests/search/test_sparsity.py fits such a rule")
     monkeypatch.chdir(tmp_path)
     code, _, err = cli(*given)
     assert code == 0, err

@@ -239,7 +239,7 @@ def report_run(path: Path, write: Callable[[Any], Path], *, json_: bool, details
             console.print(f"{item['budget']}: {item['headline']}", markup=False)
             for sentence in item["sentences"]:
                 console.print(f"  {sentence}", markup=False)
-    more = "" if details else f"; every comparison: prune-nas report {path} --details"
+    more = "" if details else f". Every comparison: prune-nas report {path} --details"
     typer.echo(f"report: {page}{more}")
 
 
@@ -252,9 +252,9 @@ def read_shape(text: str) -> tuple[int, ...]:
     try:
         shape = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
-        raise UsageError(f"--input must be channels x height x width such as 3x32x32; got {text!r}") from None
+        raise UsageError(f"--input must be channels x height x width such as 3x32x32. Got {text!r}") from None
     if min(shape) < 1:
-        raise UsageError(f"--input must be positive; got {text!r}")
+        raise UsageError(f"--input must be positive. Got {text!r}")
     return shape
 
 

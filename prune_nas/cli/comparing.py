@@ -154,7 +154,7 @@ def compare(
     from prune_nas.config import DEFAULT_CASES, resolve
 
     if cases is not None and (methods or ratios):
-        raise UsageError("--cases names methods and ratios; leave --methods and --ratios out")
+        raise UsageError("--cases names methods and ratios. Leave --methods and --ratios out")
     for name in ("cases", "schedules", "arms", "devices"):
         flags[name] = tuple(flags[name].split(",")) if flags[name] is not None else None
     grid = _grid(methods or METHODS, ratios or RATIOS) if methods or ratios else DEFAULT_CASES

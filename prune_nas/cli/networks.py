@@ -81,7 +81,7 @@ def inspect(
     from prune_nas.nets.tracing import trace
 
     if len(budgets or ()) > 1:
-        raise UsageError(f"inspect shows one budget; both at once are one, too: -b {','.join(budgets or ())}")
+        raise UsageError(f"inspect shows a single budget. For both bounds at once: -b {','.join(budgets or ())}")
     budget = budgets[0] if budgets else None
     parsed = Budget.parse(budget) if budget else None
     shapes, known_classes = _shapes(model, dataset, image_size, input_, data_dir)
@@ -144,7 +144,7 @@ def _shapes(
     from prune_nas.training.data import outline
 
     if inputs and image_size:
-        raise UsageError("--input and --image-size both name a shape; leave one of them out")
+        raise UsageError("--input and --image-size both name a shape. Leave one of them out")
     about = outline(dataset, data_dir=data_dir) if dataset else None
     if inputs:
         return [read_shape(text) for text in inputs.split(",")], about and about.classes

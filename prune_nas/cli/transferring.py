@@ -211,7 +211,7 @@ def transfer(
         for name, file in (("figure", figure), ("out", out)):
             if file is not None:
                 raise UsageError(
-                    f"--{name} is written without --evaluate, which has a run directory for such files; leave one out"
+                    f"--{name} is written without --evaluate, which has a run directory for such files. Leave one out"
                 )
         if dry_run:
             announce_plan(flags, run=run, config=config, quiet=quiet, json_=json_)
@@ -242,13 +242,13 @@ def _widths(
     from prune_nas.search.transfer import transfer as work
 
     if training := [name for name in flags if name in _OF_TRAINING]:
-        raise UsageError(f"--{training[0].replace('_', '-')} is about trainings; add --evaluate, or leave it out")
+        raise UsageError(f"--{training[0].replace('_', '-')} is about trainings. Add --evaluate, or leave it out")
     settings = given(flags, file=file)
     weights = prune_weights(Budget.parse(str(text)) for text in settings.get("budget", ()))
     about = {"rule": settings.get("rule"), "source-model": settings.get("prior_model"), "out": out,
              "selection": flags.get("selection"), "space": settings.get("space")}  # fmt: skip
     if weights and (name := next((name for name, value in about.items() if value is not None), None)):
-        raise UsageError(f"--{name} is about widths; leave it out under a budget of weights")
+        raise UsageError(f"--{name} is about widths. Leave it out under a budget of weights")
     asked = resolve(flags, file=file)
     named = file is not None or bool(settings.keys() & {"base_width", "preset"})
     of_model: dict[str, Any] = {
@@ -379,7 +379,7 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
         if "did_not_help" in evidence:
             typer.echo(f"  where it did not help: {evidence['did_not_help']}")
     if not found:
-        typer.echo("no rule is published yet; make one: prune-nas rules fit RUN -o FILE.json")
+        typer.echo("No rule is published yet. Make a rule: prune-nas rules fit RUN -o FILE.json")
 
 
 @rules.command(epilog="Example: prune-nas rules fit artifacts/runs/a artifacts/runs/b -o my-rule.json")

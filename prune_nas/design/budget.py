@@ -18,7 +18,7 @@ KINDS = tuple(UNITS)
 _BOUND = re.compile(r"\s*(\w+)\s*=\s*([0-9.eE+-]+)\s*([a-zA-Z]*)\s*")
 _SHARE = re.compile(r"\s*(?:(\w+)\s*=\s*)?([0-9]+(?:\.[0-9]+)?)\s*(%?)\s*")  # a percentage, or a number without a kind
 _HINT = (
-    "write it as macs=0.4, params=1.5M, latency=3ms, macs=0.2,params=0.05 or, for single weights, weights=0.1 "
+    "Write it as macs=0.4, params=1.5M, latency=3ms, macs=0.2,params=0.05 or, for single weights, weights=0.1 "
     "(a number up to 1 without a unit is a fraction of the base)"
 )
 
@@ -63,10 +63,10 @@ class Budget:
         kinds = [bound.kind for bound in bounds]
         for kind in kinds:
             if kinds.count(kind) > 1:
-                raise UsageError(f"budget {text!r} bounds {kind} twice; keep one of the two")
+                raise UsageError(f"budget {text!r} bounds {kind} twice. Keep one of the two")
         if "weights" in kinds and len(kinds) > 1:
             raise UsageError(
-                f"budget {text!r}: weights=... prunes single weights of convolutions and stands alone; the other costs "
+                f"budget {text!r}: weights=... prunes single weights of convolutions and stands alone. The other costs "
                 "are those of widths"
             )
         return cls(tuple(sorted(bounds, key=lambda bound: KINDS.index(bound.kind))))
@@ -129,26 +129,28 @@ def prune_weights(budgets: Iterable[Budget]) -> bool:
 def _parse_bound(part: str, text: str) -> Bound:
     match = _BOUND.fullmatch(part)
     if not match:
-        raise UsageError(f"cannot read budget {text!r}; {_did_you_mean(_share(part))}{_HINT}")
+        raise UsageError(f"cannot read budget {text!r}. {_did_you_mean(_share(part))}{_HINT}")
     kind, number, unit = match.groups()
     if kind not in KINDS:
         near = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.5)
         meant = _did_you_mean(f"{near[0]}={number}{unit}" if near else "")
-        raise UsageError(f"unknown cost {kind!r} in budget {text!r}; {meant}known: {', '.join(KINDS)}")
+        raise UsageError(f"there is no cost {kind!r} (budget {text!r}). {meant}Known: {', '.join(KINDS)}")
     try:
         value = float(number)
     except ValueError:
-        raise UsageError(f"cannot read the number {number!r} in budget {text!r}; {_HINT}") from None
+        raise UsageError(f"cannot read the number {number!r} in budget {text!r}. {_HINT}") from None
     if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"budget {text!r}: {kind} must be a finite number above 0; got {number}{unit}")
+        raise UsageError(f"budget {text!r}: {kind} must be a finite number above 0. Got {number}{unit}")
     fraction = unit == "" and value <= 1
     if unit not in UNITS[kind] and not fraction:
         known = ", ".join(filter(None, UNITS[kind]))
         usual = "ms" if kind == "latency" and not unit else unit
         alike = next((one for one in UNITS[kind] if one and one.lower() == usual.lower()), "")
         meant = _did_you_mean(f"{kind}={number}{alike}" if alike else "")
-        what = f"unknown unit {unit!r}" if unit else "no unit"
-        raise UsageError(f"{what} in budget {text!r}; {meant}{kind} takes {known}, or a share of the base such as 0.5")
+        what = f"there is no unit {unit!r}" if unit else "the unit is missing"
+        raise UsageError(
+            f"{what} (budget {text!r}). {meant}Write {kind} in {known}, or as a share of the base such as 0.5"
+        )
     return Bound(kind, value, None if fraction else unit)
 
 
@@ -164,7 +166,7 @@ def _share(part: str) -> str:
 
 
 def _did_you_mean(text: str) -> str:
-    return f"did you mean {text}? " if text else ""
+    return f"Did you mean {text}? " if text else ""
 
 
 def amount(kind: str, value: float) -> str:

@@ -93,7 +93,7 @@ def conclusions(pairs: Iterable[Pair]) -> list[str]:
         seeds = sorted({pair.comparison.n for pair in own})
         said.append(
             f"{_spoken(*left)} against {_spoken(*right)}: ahead in {ahead} of {len(own)} cases, by {mean:+.1f} points "
-            f"on average (n = {f'{seeds[0]} to {seeds[-1]}' if len(seeds) > 1 else seeds[0]}); significantly better in "
+            f"on average (n = {f'{seeds[0]} to {seeds[-1]}' if len(seeds) > 1 else seeds[0]}). Significantly better in "
             f"{better}, worse in {worse}"
         )
     return said

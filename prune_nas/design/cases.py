@@ -34,7 +34,7 @@ class Case(NamedTuple):
         """
         method, sign, ratio = text.strip().partition("=")
         if not (method and sign and ratio):
-            raise UsageError(f"a case is written method=ratio, such as slimming=0.5; got {text!r}")
+            raise UsageError(f"a case is written method=ratio, such as slimming=0.5. Got {text!r}")
         try:
             return cls(method.strip(), f"{float(ratio):g}")
         except ValueError:
@@ -89,7 +89,7 @@ class Net:
                 unit=str(data["unit"]),
             )
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise PruneNasError(f"pruned.json is damaged ({error!r}); delete it to have it written anew") from error
+            raise PruneNasError(f"pruned.json is damaged ({error!r}). Delete it to have it written anew") from error
 
 
 def rivals(

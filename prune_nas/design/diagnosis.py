@@ -108,8 +108,8 @@ def _about_scores(supernet: Supernet, dead: float, tenth: float, middle: float, 
     if supernet.gamma is None:
         return ["the network has no BatchNorm: its channels are scored by the norms of their weights"]
     said = [
-        f"{100 * dead:.0f} % of the channels carry next to nothing (|gamma| below {_DEAD * supernet.gamma:.2g}; it "
-        f"started at {supernet.gamma:.2g}; 10th percentile {tenth:.2g}, median {middle:.2g})"
+        f"{100 * dead:.0f} % of the channels carry next to nothing (|gamma| below {_DEAD * supernet.gamma:.2g}, it "
+        f"started at {supernet.gamma:.2g}, 10th percentile {tenth:.2g}, median {middle:.2g})"
     ]
     if dead >= _ALL:
         said.append(f"nearly every channel is dead: take a weaker penalty{_half(supernet.strength)}")
@@ -122,7 +122,7 @@ def _about_scores(supernet: Supernet, dead: float, tenth: float, middle: float, 
 
 
 def _half(strength: float | None) -> str:
-    return "" if strength is None else f" (--strength {strength / 2:.1g}; it was {strength:.2g})"
+    return "" if strength is None else f" (--strength {strength / 2:.1g}, it was {strength:.2g})"
 
 
 @dataclass(frozen=True, slots=True)

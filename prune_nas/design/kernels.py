@@ -140,10 +140,10 @@ def kernel_mean_from_dict(data: Mapping[str, Any], source: str) -> KernelMean:
         UsageError: the schema or the kind is another, or the probabilities are missing or out of range.
     """
     if data.get("schema") != SCHEMA:
-        raise UsageError(f"{source} has schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        raise UsageError(f"{source} has schema {data.get('schema')!r}. This version reads schema {SCHEMA}")
     if data.get("kind") != "kernel-mean":
         raise UsageError(
-            f"{source} is a rule of widths ({data.get('kind')}); a budget of single weights takes one of the kind "
+            f"{source} is a rule of widths ({data.get('kind')}). A budget of single weights takes one of the kind "
             "kernel-mean"
         )
     try:
@@ -205,7 +205,7 @@ def average(rules: Sequence[KernelMean]) -> KernelMean:
         UsageError: no rule is given, or they differ in their number of stages.
     """
     if len({rule.stages for rule in rules}) != 1:
-        raise UsageError(f"rules that are averaged must agree in their stages; got {[rule.stages for rule in rules]}")
+        raise UsageError(f"rules that are averaged must agree in their stages. Got {[rule.stages for rule in rules]}")
     means = np.mean([rule.ratios for rule in rules], axis=0)
     return KernelMean(tuple(tuple(float(share) for share in nine) for nine in means))
 
@@ -226,7 +226,7 @@ def shares(rule: KernelMean, kernels: Sequence[Kernel], stages: int, weights: in
     """
     if weights < len(kernels):
         raise BudgetError(
-            f"{weights:,} weights are less than one for each of {len(kernels)} layers; raise the budget to at least "
+            f"{weights:,} weights are less than one for each of {len(kernels)} layers. Raise the budget to at least "
             f"weights={math.ceil(1e4 * len(kernels) / sum(kernel.weights for kernel in kernels)) / 1e4:g}"
         )
     plain = {k.layer: rule.keep(on_scale(rule.stages, k.stage, stages), k.shape) for k in kernels}

@@ -123,7 +123,7 @@ def advice(space: Space, arms: Mapping[str, Widths], measured: Mapping[str, Time
     if math.log(_least(measured[arm], measured["base"])) <= _SLOWER_THAN_MACS * math.log(macs):
         return (
             "Times vary too much here to say whether time fell as macs did "
-            f"({arm}: {_spoken(measured[arm])} ms, base: {_spoken(measured['base'])} ms; medians, and half a quartile "
+            f"({arm}: {_spoken(measured[arm])} ms, base: {_spoken(measured['base'])} ms, medians, and half a quartile "
             "range to either side). Measure again on an idle machine."
         )
     share, slow = f"{100 * macs:.0f} %", f"{100 * time:.0f} %"

@@ -94,7 +94,7 @@ class Stability:
         """What follows from the numbers."""
         about = f"non-uniformity {self.non_uniformity:.2f}"
         if self.noise is None:
-            about += "; one pattern, so its noise is unknown"
+            about += ", one pattern, so its noise is unknown"
         else:
             agree = "" if self.rank_correlation is None else f", rank correlation {self.rank_correlation:.2f}"
             about += f", spread {self.noise:.2f} over {self.patterns} patterns{agree}"
@@ -111,10 +111,10 @@ def stability(patterns: Sequence[Pattern]) -> Stability:
         UsageError: no pattern is given, or they are of different slots.
     """
     if not patterns:
-        raise UsageError("comparing patterns takes at least one; got none")
+        raise UsageError("comparing patterns takes at least one. Got none")
     slots = [tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns]
     if len(set(slots)) > 1:
-        raise UsageError(f"patterns must be of one network; {patterns[0].name} has other slots than the rest")
+        raise UsageError(f"patterns must be of one network, and {patterns[0].name} has other slots than the rest")
     shares = [_shares(pattern) for pattern in patterns]
     flat = any(max(share) == min(share) for share in shares)
     several = len(patterns) > 1

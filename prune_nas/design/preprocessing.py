@@ -34,7 +34,7 @@ class Preprocessing:
         return [
             "read the picture as RGB, 8 bits per channel (divide values of 16 bits by 257)",
             f"scale it until it covers {self.size} (height x width) and one side fits exactly, bilinear with "
-            "antialiasing (Pillow's Image.resize; for a square torchvision's Resize)",
+            "antialiasing (Pillow's Image.resize, or for a square torchvision's Resize)",
             f"cut out the centre, {self.size}",
             "divide by 255",
             f"subtract the mean ({mean}) and divide by the deviation ({std}), channel by channel",

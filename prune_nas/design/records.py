@@ -130,14 +130,14 @@ def read_table(path: Path, kind: type[Row], *, torn: bool = False) -> list[Row]:
             rows.append(kind(**{name: _cell(raw[name], hint) for name, hint in types.items()}))
         except (KeyError, TypeError, ValueError) as error:
             raise PruneNasError(
-                f"{path}, line {line}: not a row of {path.name} ({error}); "
-                "delete that line, or restore the file from a copy: what it recorded is done again"
+                f"{path}, line {line}: not a row of {path.name} ({error}). "
+                "Delete that line, or restore the file from a copy: what it recorded is done again"
             ) from error
     return rows
 
 
 def _damaged(path: Path, how: str) -> PruneNasError:
-    return PruneNasError(f"{path}: {how}; restore it from a copy, or delete it: what it recorded is done again")
+    return PruneNasError(f"{path}: {how}. Restore it from a copy, or delete it: what it recorded is done again")
 
 
 def _cell(text: str | None, hint: Any) -> Any:

@@ -138,9 +138,9 @@ def _check(space: Space, scores: Scores) -> None:
         vector = scores.get(slot.name)
         if vector is None or vector.shape != (slot.ceiling,):
             got = "none" if vector is None else f"shape {vector.shape}"
-            raise UsageError(f"scores of slot {slot.name!r} must have shape ({slot.ceiling},); got {got}")
+            raise UsageError(f"scores of slot {slot.name!r} must have shape ({slot.ceiling},). Got {got}")
         if not np.isfinite(vector).all():
-            raise UsageError(f"scores of slot {slot.name!r} must be finite; the supernet's training diverged")
+            raise UsageError(f"scores of slot {slot.name!r} must be finite. The supernet's training diverged")
 
 
 SELECTIONS: Mapping[str, Callable[[Space, Limits], list[dict[str, float]]]] = {

@@ -34,7 +34,7 @@ class Size(NamedTuple):
         else:
             sides = [value] if isinstance(value, int) else [int(side) for side in value]
         if len(sides) not in (1, 2):
-            raise UsageError(f"--image-size must be pixels such as 64, or height x width such as 64x48; got {value!r}")
+            raise UsageError(f"--image-size must be pixels such as 64, or height x width such as 64x48. Got {value!r}")
         if min(sides) < LEAST:
-            raise UsageError(f"the image size must be at least {LEAST} pixels; got {value!r}")
+            raise UsageError(f"the image size must be at least {LEAST} pixels. Got {value!r}")
         return cls(sides[0], sides[-1])

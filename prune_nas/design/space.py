@@ -266,13 +266,13 @@ class Space:
                 raise unknown(f"slot of {self.model}", name, self.by_name)
         for slot in self.slots:
             if slot.name not in widths:
-                raise UsageError(f"widths for {self.model} must name every slot; {slot.name!r} is missing")
+                raise UsageError(f"widths for {self.model} must name every slot, and {slot.name!r} is missing")
             if int(widths[slot.name]) != widths[slot.name] or widths[slot.name] < 0:
-                raise UsageError(f"width of slot {slot.name!r} must be a positive integer; got {widths[slot.name]!r}")
+                raise UsageError(f"width of slot {slot.name!r} must be a positive integer. Got {widths[slot.name]!r}")
         gone = {slot for branch in self.gone(widths) for slot in branch.slots}
         if empty := [slot.name for slot in self.slots if not widths[slot.name] and slot.name not in gone]:
             raise UsageError(
-                f"width of slot {empty[0]!r} must be a positive integer; got 0, which only all slots of a residual "
+                f"width of slot {empty[0]!r} must be a positive integer. Got 0, which only all slots of a residual "
                 "branch together may have"
             )
         return Widths({slot.name: widths[slot.name] for slot in self.slots})
@@ -288,9 +288,9 @@ class Space:
             UsageError: a factor is not positive, or `supernet` is below 1.
         """
         if base <= 0:
-            raise UsageError(f"--base-width must be above 0; got {base}")
+            raise UsageError(f"--base-width must be above 0. Got {base}")
         if supernet < 1:
-            raise UsageError(f"--supernet-width must be at least 1; got {supernet}")
+            raise UsageError(f"--supernet-width must be at least 1. Got {supernet}")
         if base == supernet == 1:
             return self
 

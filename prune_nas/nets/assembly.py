@@ -36,8 +36,8 @@ def assemble(reading: Reading, settings: SpaceSettings, name: str, input_shape: 
     slots = tuple(_slot(channels, root, places[slot], settings) for root, slot in names.items())
     if settings.stage_names and len(settings.stage_names) != len(found):
         raise UsageError(
-            f"stage_names of {name} must be {len(found)} names, one for each of {', '.join(found.values())}; "
-            f"got {len(settings.stage_names)}"
+            f"stage_names of {name} must be {len(found)} names, one for each of {', '.join(found.values())}. "
+            f"Got {len(settings.stage_names)}"
         )
     return Space(
         model=name,
@@ -69,7 +69,7 @@ def with_leftovers(space: Space, network: nn.Module, graph: Graph) -> Space:
         layers.append(_leftover(label, params=count))
         used = not path or any(f"{path}.".startswith(f"{one}.") or one.startswith(f"{path}.") for one in called)
         reason = f"{type(module).__name__} has no rule" if used else "the forward pass in eval mode does not use it"
-        frozen.append(Frozen(label, f"{reason}; its parameters keep their shapes and values"))
+        frozen.append(Frozen(label, f"{reason}. Its parameters keep their shapes and values"))
     macs = graph.macs - space.cost(space.base).macs
     if macs > 0:
         layers.append(_leftover("other operations", macs=macs))
@@ -85,7 +85,9 @@ def _tie_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:
                 raise unknown(f"slot of {name} in tie", slot, slots)
         widths = {channels.width(slots[slot]) for slot in group}
         if len(widths) > 1:
-            raise UsageError(f"slots that are tied must have one width in the base; {', '.join(group)} have {widths}")
+            raise UsageError(
+                f"slots that are tied must have one width in the base, and {', '.join(group)} have {widths}"
+            )
         for slot in group[1:]:
             channels.unify((Part(slots[group[0]], 1),), (Part(slots[slot], 1),), "the settings tie them")
 
@@ -114,7 +116,7 @@ def _slot(channels: Channels, root: int, position: Position, settings: SpaceSett
     if multiple % least or base % multiple or ceiling % multiple or ceiling < base:
         raise UsageError(
             f"settings of slot {sources[0]!r}: multiple must be a multiple of {least} that divides the base's width "
-            f"{base}, and ceiling a multiple of it from {base} up; got multiple {multiple}, ceiling {ceiling}"
+            f"{base}, and ceiling a multiple of it from {base} up. Got multiple {multiple}, ceiling {ceiling}"
         )
     return Slot(
         sources[0],

@@ -167,4 +167,4 @@ def _weight_shape(module: Module, sizes: Mapping[str, int]) -> tuple[int, ...]:
 
 def _demand_multiple(layer: Layer, channels: int, groups: int) -> None:
     if channels % groups:
-        raise UsageError(f"layer {layer.name!r} needs a multiple of its {groups} groups; got {channels} channels")
+        raise UsageError(f"layer {layer.name!r} needs a multiple of its {groups} groups. Got {channels} channels")

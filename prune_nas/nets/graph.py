@@ -64,7 +64,7 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
         names = [path for path, _ in network.named_modules() if any(map(keyword.iskeyword, path.split(".")))]
         raise UsageError(
             f"cannot trace {name}: torch.fx writes Python code, and {', '.join(names) or 'one of its modules'} is "
-            "named as a keyword is; rename it"
+            "named as a keyword is. Rename it"
         ) from error
     counter = _Macs()
     interpreter = _Shapes(module, counter)
@@ -74,8 +74,8 @@ def read(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) -> Gr
     except Exception as error:
         spoken = ", ".join("x".join(map(str, shape)) for shape in shapes)
         raise UsageError(
-            f"{name} does not run on an input of shape {spoken} without the batch: {first_line(error)}; "
-            "give the input shape that the network was made for"
+            f"{name} does not run on an input of shape {spoken} without the batch: {first_line(error)}. "
+            "Give the input shape that the network was made for"
         ) from error
     return Graph(tuple(graph.nodes), interpreter.macs, module)
 
@@ -93,7 +93,7 @@ def _defaults(network: nn.Module, name: str, given: int) -> dict[str, Any]:
     if len(demanded) > given or (len(takes) < given and not any(one.kind is one.VAR_POSITIONAL for one in signature)):
         raise UsageError(
             f"{name} takes {len(demanded) or 'no'} input{'s' if len(demanded) != 1 else ''} "
-            f"({', '.join(demanded) or 'none'}); got the shapes of {given}: give one shape for each"
+            f"({', '.join(demanded) or 'none'}). Got the shapes of {given}: give one shape for each"
         )
     return {one.name: one.default for one in takes[given:]}
 

@@ -35,7 +35,7 @@ def inherit(space: Space, source: nn.Module, target: nn.Module, kept: Mapping[st
     if mixed := [slot.name for slot in space.slots if slot.shuffled]:
         raise UsageError(
             f"{space.model} shuffles the channels of {', '.join(mixed[:3])}, so that no channel of a wider network "
-            "can be followed into a narrower one; leave out the inherited arm"
+            "can be followed into a narrower one. Leave out the inherited arm"
         )
     widths = space.check({slot: len(indices) for slot, indices in kept.items()})
     gone = {name for branch in space.gone(widths) for name in branch.layers}

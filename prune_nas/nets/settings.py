@@ -89,7 +89,7 @@ def parse_settings(data: Mapping[str, Any], source: str) -> SpaceSettings:
     _check_keys(data, SpaceSettings, source)
     slots, tables = {}, data.get("slots", {})
     if not isinstance(tables, Mapping):
-        raise UsageError(f"{source}: slots must be a table of tables; got {tables!r}")
+        raise UsageError(f"{source}: slots must be a table of tables. Got {tables!r}")
     for name, table in tables.items():
         label = f'{source}, [slots."{name}"]'
         _check_keys(table, SlotSettings, label)
@@ -98,14 +98,14 @@ def parse_settings(data: Mapping[str, Any], source: str) -> SpaceSettings:
     for key in ("freeze", "stage_names"):
         value = data.get(key, [])
         if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-            raise UsageError(f"{source}: {key} must be a list of names; got {value!r}")
+            raise UsageError(f"{source}: {key} must be a list of names. Got {value!r}")
         names[key] = tuple(value)
     tie = data.get("tie", [])
     if not isinstance(tie, list) or not all(_is_group(group) for group in tie):
-        raise UsageError(f"{source}: tie must be a list of lists of at least two slot names; got {tie!r}")
+        raise UsageError(f"{source}: tie must be a list of lists of at least two slot names. Got {tie!r}")
     widening = data.get("widening", 1.0)
     if not isinstance(widening, (int, float)) or widening < 1:
-        raise UsageError(f"{source}: widening must be a number of at least 1; got {widening!r}")
+        raise UsageError(f"{source}: widening must be a number of at least 1. Got {widening!r}")
     return SpaceSettings(
         floor=_positive(data["floor"], "floor", source) if "floor" in data else None,
         multiple=_positive(data.get("multiple", 1), "multiple", source),
@@ -127,7 +127,7 @@ def _load(path: Path) -> SpaceSettings:
 
 def _check_keys(data: Mapping[str, Any], kind: type[SpaceSettings | SlotSettings], source: str) -> None:
     if not isinstance(data, Mapping):
-        raise UsageError(f"{source} must be a table; got {data!r}")
+        raise UsageError(f"{source} must be a table. Got {data!r}")
     known = [one.name for one in fields(kind)]
     for key in data:
         if key not in known:
@@ -140,5 +140,5 @@ def _is_group(group: Any) -> bool:
 
 def _positive(value: Any, key: str, source: str) -> int:
     if type(value) is not int or value < 1:
-        raise UsageError(f"{source}: {key} must be a positive whole number; got {value!r}")
+        raise UsageError(f"{source}: {key} must be a positive whole number. Got {value!r}")
     return value

@@ -28,13 +28,13 @@ def read_spec(path: Path) -> dict[str, Any]:
         UsageError: the file is not a spec.
     """
     if not path.is_file():
-        raise UsageError(f"there is no spec at {path}; name a run's best.json")
+        raise UsageError(f"there is no spec at {path}. Name a run's best.json")
     spec = _json(path)
     missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
     if missing:
         raise UsageError(f"{path} is not a spec: it lacks {', '.join(missing)}")
     if spec.get("schema") != SCHEMA:
-        raise UsageError(f"{path} has schema {spec.get('schema')!r}; this version reads schema {SCHEMA}")
+        raise UsageError(f"{path} has schema {spec.get('schema')!r}. This version reads schema {SCHEMA}")
     shape, widths = spec["input_shape"], spec["widths"]
     whole = isinstance(shape, list) and isinstance(widths, dict) and [spec["classes"], *shape, *widths.values()]
     if (
@@ -69,7 +69,7 @@ def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Trace
     """
     named = str(spec["model"]) if model is None else model
     if model is None and sources.runs_code(named):
-        raise UsageError(f"this spec names Python code, {named}; if you trust it, say so with --model {named}")
+        raise UsageError(f"this spec names Python code, {named}. If you trust it, say so with --model {named}")
     traced = trace(
         named,
         input_shape=tuple(spec["input_shape"]),
@@ -97,7 +97,7 @@ def load(path: Path | str, *, model: str | None = None) -> nn.Module:
     traced, widths = trace_spec(read_spec(path), model)
     network, weights = traced.build(widths, seed=0), path.with_suffix(".safetensors")
     if not weights.is_file():
-        raise MissingError(f"there are no weights at {weights}; train them: prune-nas train {path} --dataset ...")
+        raise MissingError(f"there are no weights at {weights}. Train them: prune-nas train {path} --dataset ...")
     try:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:

@@ -98,8 +98,8 @@ class Traced:
         space = self.space
         if space.other_inputs:
             raise UsageError(
-                f"{space.model} takes {1 + len(space.other_inputs)} inputs, and trainings here have images alone; "
-                "wrap it in a module whose `forward` takes the images and makes the rest"
+                f"{space.model} takes {1 + len(space.other_inputs)} inputs, and trainings here have images alone. "
+                "Wrap it in a module whose `forward` takes the images and makes the rest"
             )
         for name, widths in (("narrowest", space.narrowest), ("base", space.base)):
             network = self.build(widths, seed=0)
@@ -115,7 +115,7 @@ class Traced:
             if not isinstance(logits, Tensor) or logits.shape != (len(images), space.classes):
                 got = tuple(logits.shape) if isinstance(logits, Tensor) else f"a {type(logits).__name__}"
                 raise UsageError(
-                    f"{space.model} in training must give one tensor of shape ({len(images)}, {space.classes}); got "
+                    f"{space.model} in training must give one tensor of shape ({len(images)}, {space.classes}). Got "
                     f"{got}: wrap it in a module that returns the logits alone"
                 )
 
@@ -198,7 +198,7 @@ def _refuse_shared(name: str, network: nn.Module) -> None:
     for path, parameter in network.named_parameters(remove_duplicate=False):
         if id(parameter) in first:
             raise UsageError(
-                f"{name} has one parameter under two names, {first[id(parameter)]} and {path}; "
-                "call one module twice instead, under one name"
+                f"{name} has one parameter under two names, {first[id(parameter)]} and {path}. "
+                "Call one module twice instead, under one name"
             )
         first[id(parameter)] = path

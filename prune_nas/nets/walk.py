@@ -130,7 +130,7 @@ def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: 
             if other is None
             else f"for {other} classes say --classes {other}, or in Python classes={other}"
         )
-        raise UsageError(f"{name} must give a tensor of shape ({classes},) per image; got {got}: {repair}")
+        raise UsageError(f"{name} must give a tensor of shape ({classes},) per image. Got {got}: {repair}")
     for one in tensors:
         reading.channels.freeze(one.parts, OUTPUT_REASON)
 

@@ -86,7 +86,7 @@ def masks_of(mask: Mask, space: Space, network: nn.Module, *, seed: int) -> Mask
     if mask.chosen and digest(masks) != mask.chosen:
         raise PruneNasError(
             "the supernet was trained again, on another machine or by another version, and its largest weights are "
-            "others than those that this run has compared so far; name another --run"
+            "others than those that this run has compared so far. Name another --run"
         )
     return masks
 

@@ -83,7 +83,7 @@ def _sloped(space: Space, network: nn.Module, ratio: str) -> None:
     share_of(ratio)
     if not places(space, network):
         raise UsageError(
-            f"it goes by the BatchNorm behind every channel, and {space.model} has none behind any free width; use "
+            f"it goes by the BatchNorm behind every channel, and {space.model} has none behind any free width. Use "
             "l1-norm, which goes by the weights"
         )
 
@@ -93,7 +93,7 @@ def _scaled(space: Space, network: nn.Module, ratio: str) -> None:
     found = places(space, network)
     if bare := [slot.name for slot in space.slots if slot.name not in found]:
         raise UsageError(
-            f"it goes by the BatchNorm behind every channel, and {_some(bare)} of {space.model} have none; use "
+            f"it goes by the BatchNorm behind every channel, and {_some(bare)} of {space.model} have none. Use "
             "slimming or l1-norm"
         )
 
@@ -137,7 +137,7 @@ METHODS: Mapping[str, Method] = {
         ),
         Method(
             "slimming",
-            "the channels with the smallest gamma of the whole network, trained with L1 on it (Liu et al. 2017); where "
+            "the channels with the smallest gamma of the whole network, trained with L1 on it (Liu et al. 2017). Where "
             "a width has no gamma, those with the smallest weights",
             "l1",
             _sloped,

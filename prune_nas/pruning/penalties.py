@@ -104,8 +104,8 @@ def check(name: str, space: Space, network: nn.Module) -> Places:
     found = places(space, network)
     if not found and name != "auto":
         raise UsageError(
-            f"--penalty {name} acts on BatchNorm's gamma, and no free width of {space.model} has one; "
-            "use --penalty none: its channels are then scored by the norms of their weights"
+            f"--penalty {name} acts on BatchNorm's gamma, and no free width of {space.model} has one. "
+            "Use --penalty none: its channels are then scored by the norms of their weights"
         )
     return found
 

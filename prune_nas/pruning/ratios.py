@@ -20,9 +20,9 @@ def share_of(ratio: str, letters: Iterable[str] = ()) -> float:
     except ValueError:
         known = ", ".join(letters)
         other = f", or the letter of a published configuration ({known})" if known else ""
-        raise UsageError(f"a ratio is a number above 0 and below 1{other}; got {ratio!r}") from None
+        raise UsageError(f"a ratio is a number above 0 and below 1{other}. Got {ratio!r}") from None
     if not 0 < share < 1:
-        raise UsageError(f"a ratio must lie above 0 and below 1: it is the share that goes; got {ratio}")
+        raise UsageError(f"a ratio must lie above 0 and below 1: it is the share that goes. Got {ratio}")
     return share
 
 

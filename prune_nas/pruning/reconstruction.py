@@ -47,7 +47,7 @@ def demand_readers(space: Space) -> dict[str, list[Layer]]:
     if lonely := [name for name, layers in wanted.items() if not layers]:
         raise UsageError(
             f"{space.model}: no ungrouped convolution or linear layer reads {', '.join(lonely[:3])}, so nothing can be "
-            "reconstructed from its channels; use l1-norm or slimming"
+            "reconstructed from its channels. Use l1-norm or slimming"
         )
     return wanted
 

@@ -29,8 +29,8 @@ COLUMNS = ("unpruned", *SCHEDULES)
 MARKS = {"verified": "", "memory": "?"}
 NAMES = {"unpruned": "Unpruned", "fine-tune": "Fine-tuned", "rewind": "Rewound"}
 NOTE = (
-    "Accuracies on the test split, %, mean and sample standard deviation over n seeds; every seed trains, prunes and "
-    "retrains a network of its own. Removed: share of channels; of residual blocks for sss-blocks, of weights for "
+    "Accuracies on the test split, %, mean and sample standard deviation over n seeds. Every seed trains, prunes and "
+    "retrains a network of its own. Removed: share of channels, of residual blocks for sss-blocks, of weights for "
     "magnitude. Liu et al.: five runs of 160 epochs on all of CIFAR; ? = from memory, check it against the paper "
     "before quoting it."
 )

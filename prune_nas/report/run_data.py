@@ -42,14 +42,14 @@ class RunData:
         object.__setattr__(self, "path", Path(self.path))
         if not (self.path / "run.json").is_file():
             raise UsageError(
-                f"{self.path} is not a run directory: it holds no run.json; "
-                f"give the directory that `prune-nas search --run DIR` wrote{_runs_beside(self.path)}"
+                f"{self.path} is not a run directory: it holds no run.json. "
+                f"Give the directory that `prune-nas search --run DIR` wrote{_runs_beside(self.path)}"
             )
         schema = self.run.get("schema")
         if schema != SCHEMA:
             raise UsageError(
-                f"{self.path / 'run.json'} must be of schema {SCHEMA}; got {schema!r}, "
-                f"written by prune-nas {self.run.get('version', '(unknown)')}; read it with that version"
+                f"{self.path / 'run.json'} must be of schema {SCHEMA}. Got {schema!r}, "
+                f"written by prune-nas {self.run.get('version', '(unknown)')}. Read it with that version"
             )
 
     @cached_property
@@ -79,7 +79,7 @@ class RunData:
             return load_file(path)
         except SafetensorError as error:
             raise PruneNasError(
-                f"{path} cannot be read ({error}); delete it to have the supernet scored anew"
+                f"{path} cannot be read ({error}). Delete it to have the supernet scored anew"
             ) from error
 
     @cached_property
@@ -89,22 +89,22 @@ class RunData:
         if not path.exists():
             return pd.DataFrame(columns=list(PLACE))
         text = dict.fromkeys(("budget", "slot"), str)
-        again = "delete it to have it written anew"
+        again = "Delete the file and repeat the search: it is written again"
         try:
             frame = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={})
         except (ValueError, OverflowError) as error:  # pandas' own errors are ValueErrors
-            raise PruneNasError(f"{path} is no table ({error}); {again}") from None
+            raise PruneNasError(f"{path} is not a table ({error}). {again}") from None
         missing = [name for name in PLACE if name not in frame]
         if missing:
-            raise PruneNasError(f"{path} has no column {', '.join(missing)}; {again}")
+            raise PruneNasError(f"{path} has no column {', '.join(missing)}. {again}")
         numbers = frame.columns.difference(["budget", "slot"], sort=False)
         try:
             frame[numbers] = frame[numbers].apply(pd.to_numeric, errors="coerce").astype(float)
         except OverflowError as error:
-            raise PruneNasError(f"{path} holds a number that is none ({error}); {again}") from None
+            raise PruneNasError(f"{path}: a cell is too large to be a number ({error}). {again}") from None
         places = frame[["stage", "depth", "ceiling"]]
         if places.isna().to_numpy().any() or (frame[numbers].abs() > _MOST).to_numpy().any():
-            raise PruneNasError(f"{path} holds what is no place or no width; {again}")
+            raise PruneNasError(f"{path}: stage, depth or ceiling is missing, or a width is out of range. {again}")
         return frame
 
     @cached_property
@@ -177,7 +177,7 @@ class RunData:
 def _runs_beside(path: Path) -> str:
     """The latest runs in the folder where a run was looked for, in words."""
     beside = sorted(path.parent.glob("*/run.json"), key=lambda file: -file.stat().st_mtime)[:_SHOWN]
-    return f"; beside it lie {', '.join(file.parent.name for file in beside)}" if beside else ""
+    return f". Beside it lie {', '.join(file.parent.name for file in beside)}" if beside else ""
 
 
 def _json(path: Path, kind: type[Any]) -> Any:
@@ -189,5 +189,5 @@ def _json(path: Path, kind: type[Any]) -> Any:
     except ValueError as error:
         raise UsageError(f"{path} is not readable JSON ({error})") from error
     if not isinstance(value, kind):
-        raise UsageError(f"{path} must hold a JSON {kind.__name__}; got {type(value).__name__}")
+        raise UsageError(f"{path} must hold a JSON {kind.__name__}. Got {type(value).__name__}")
     return value

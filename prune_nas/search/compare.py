@@ -65,7 +65,7 @@ def compare(config: Config, path: Path, view: View) -> None:
             job.prune()
             if not job.nets:
                 raise PruneNasError(
-                    "nothing could be pruned, since every network's training failed; what was wrong is said above and "
+                    "nothing could be pruned, since every network's training failed. What was wrong is said above and "
                     "in run.json: repeat the command with a lower --lr or --precision fp32 under another --run"
                 )
             job.run_finals()

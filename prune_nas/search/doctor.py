@@ -52,7 +52,7 @@ def _extras() -> dict[str, str]:
 def _installed(extra: str, names: list[str]) -> str:
     found = {name: _version(name) for name in names}
     if _ABSENT in found.values():
-        return f"{_ABSENT}; pip install 'prune-nas[{extra}]'"
+        return f"{_ABSENT}. Install it: pip install 'prune-nas[{extra}]'"
     return ", ".join(f"{name} {number}" for name, number in found.items())
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _ADVICE = (
     "advice: at equal total compute no search measured so far was clearly ahead of a taper that was trained with all "
-    "of it (artifacts/results/peers.md); try that first"
+    "of it (artifacts/results/peers.md). Try that first"
 )
 _SAME = (
     "base_width",
@@ -126,7 +126,7 @@ class Steps:
 def announce(job: Search, view: View) -> None:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
     config = job.config
-    view.say(f"preset {config.preset}: {len(job.space.slots)} widths to choose; run directory {job.run.path}")
+    view.say(f"preset {config.preset}: {len(job.space.slots)} widths to choose. Run directory {job.run.path}")
     remark(job, view)
     try:
         left = steps_left(job)
@@ -144,7 +144,7 @@ def announce(job: Search, view: View) -> None:
     workers, _ = job.size
     beside = f" with {workers} trainings beside each other" if workers > 1 else ""
     view.say(
-        f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart; stop at any time, "
+        f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart. Stop at any time, "
         "the same command resumes"
     )
 
@@ -175,8 +175,8 @@ def remark(job: Search, view: View) -> None:
         view.say(f"a supernet is trained all the same, for the arms that were asked for: {wished}")
     if job.batch >= len(job.setting.data.train):
         view.say(
-            f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step; "
-            "a smaller --batch learns faster"
+            f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step. "
+            "A smaller --batch learns faster"
         )
     if not job.scored:
         view.say(

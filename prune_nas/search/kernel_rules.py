@@ -107,7 +107,7 @@ def read_kernel_prior(source: str, budget: Budget) -> KernelPrior:
     known = published()
     path = known.get(source, path)
     if path.suffix == ".csv":
-        raise UsageError(f"{source} is a table of widths; a budget of single weights takes a run or a kernel-mean rule")
+        raise UsageError(f"{source} is a table of widths. A budget of single weights takes a run or a kernel-mean rule")
     if not path.is_file():
         raise UsageError(f"there is no run, rule file or published rule {source}")
     data = read_json(path, RESTORE)
@@ -142,7 +142,7 @@ def of_budget(items: Sequence[Any], budget: str, path: Path) -> Mapping[str, Any
 def _prior(source: str, data: Mapping[str, Any], path: Path) -> KernelPrior:
     rule, spent = kernel_mean_from_dict(data, str(path)), data.get("spent", 0)
     if not isinstance(spent, int):
-        raise UsageError(f"{path} is no rule file: spent must be a whole number; got {spent!r}")
+        raise UsageError(f"{path} is no rule file: spent must be a whole number. Got {spent!r}")
     return KernelPrior(str(data.get("source", source)), rule, str(data.get("remark", "")) or _flat(rule), spent)
 
 
@@ -165,20 +165,20 @@ def _of_run(source: str, path: Path, budget: Budget) -> KernelPrior:
         names = (str(item.get("budget")) for item in recorded if isinstance(item, Mapping))
         budgets = "; ".join(name for name in names if name.startswith("weights="))
         raise UsageError(
-            f"{path} has no weights of a supernet, so it cannot be pruned to {budget}; of single weights it wrote "
+            f"{path} has no weights of a supernet, so it cannot be pruned to {budget}. Of single weights it wrote "
             f"down: {budgets or 'nothing'}"
         )
     try:
         space = Space.from_dict(read_json(path / "space.json"))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole run ({error!r}); run its search again to have it written") from error
+        raise UsageError(f"{path} is no whole run ({error!r}). Run its search again to have it written") from error
     weights = magnitude.weights_in(space, load_weights(path / "supernet.safetensors"))
     own = magnitude.convolutions(space, weights)
     rule = prune(space, weights, budget.weights(sum(kernel.weights for kernel in own))).rule
     said, taught = [_flat(rule)] if _flat(rule) else [], kernels.share_taught(own)
     if taught < _HALF:
         said.append(
-            f"3x3 kernels hold {100 * taught:.0f} % of the source's weights; of other kernels a rule knows only their "
+            f"3x3 kernels hold {100 * taught:.0f} % of the source's weights. Of other kernels a rule knows only their "
             "stage's mean"
         )
     return KernelPrior(source, rule, "; ".join(said), spent)

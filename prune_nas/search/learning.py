@@ -82,6 +82,6 @@ class Watch:
             raise NotLearntError(
                 f"the {self.what} does not learn: {percent(epoch.val_accuracy)} on validation after {epoch.number} "
                 f"epochs, guessing gives {percent(self.chance.guessing)}. Tried: {self.tried}. Nothing more is "
-                f"trained, since all results would be noise. Try {self.remedy}, or larger images (--image-size); then "
+                f"trained, since all results would be noise. Try {self.remedy}, or larger images (--image-size). Then "
                 "name another --run"
             )

@@ -82,7 +82,7 @@ def dry_run(config: Config, path: Path, view: View) -> estimate.Steps:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise PruneNasError("the widest network does not fit into memory; use a smaller --batch") from error
+            raise PruneNasError("the widest network does not fit into memory. Use a smaller --batch") from error
 
 
 _STATE = (

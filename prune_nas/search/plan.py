@@ -48,10 +48,10 @@ def check(config: Config, traced: Traced) -> None:
     """
     space = traced.space
     if space.widest != space.base:
-        raise UsageError("a comparison takes the network as it is; leave --supernet-width and `widening` out")
+        raise UsageError("a comparison takes the network as it is. Leave --supernet-width and `widening` out")
     if set(config.schedules) & set(KEPT) and space.shuffles:
         raise UsageError(
-            f"{space.model} shuffles its channels, so that no weights can be kept; use --schedules scratch-e,scratch-b"
+            f"{space.model} shuffles its channels, so that no weights can be kept. Use --schedules scratch-e,scratch-b"
         )
     for text in config.cases:
         _check_case(Case.parse(text), traced)
@@ -104,7 +104,7 @@ def _run_without_blocks(traced: Traced) -> None:
         with torch.no_grad():
             network(torch.zeros(2, *space.input_shape))
     except Exception as error:
-        raise UsageError(f"without its residual branches it does not run ({error}); use sss") from error
+        raise UsageError(f"without its residual branches it does not run ({error}). Use sss") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +202,7 @@ class Plan:
             ),
             f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e12:.3g}T training macs (shapes "
             "that are not known yet are taken as uniform)",
-            f"about {self.gpu_hours:.2g} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed; say "
+            f"about {self.gpu_hours:.2g} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed, say "
             "otherwise with --gpu-macs)",
         ]
 
@@ -246,7 +246,7 @@ def _images(config: Config) -> int:
 def announce(job: Compare, view: View) -> None:
     """Say what the run will do, and about how long it will take, from a few real training steps."""
     config, space, images = job.config, job.space, len(job.setting.data.train)
-    view.say(f"preset {config.preset}: {', '.join(config.cases)}; run directory {job.run.path}")
+    view.say(f"preset {config.preset}: {', '.join(config.cases)}. Run directory {job.run.path}")
     planned = plan(config, space)
     workers, threads = job.size
     fixed, each = _speed(job, min((one.widths for one in planned), key=lambda w: space.cost(w).macs), threads)
@@ -255,7 +255,7 @@ def announce(job: Compare, view: View) -> None:
     seconds *= 1 + len(job.setting.data.val) / (3 * images)
     view.say(
         f"estimate: about {spoken(seconds)} for {sum(one.trainings for one in planned)} trainings if nothing is done "
-        "yet; stop at any time, the same command resumes"
+        "yet. Stop at any time, the same command resumes"
     )
 
 

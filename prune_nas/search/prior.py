@@ -131,7 +131,7 @@ def read_prior(source: Source) -> Prior:
     if path.suffix == ".csv":
         return _fitted(source, pattern_of_table(path, source.model))
     if source.kind is not None:
-        raise UsageError(f"{name} is a rule already; --rule {source.kind} is for runs and tables of widths")
+        raise UsageError(f"{name} is a rule already. --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
             raise UsageError(f"there is no rule file {path}")
@@ -139,7 +139,7 @@ def read_prior(source: Source) -> Prior:
     known = published()
     if name not in known:
         if path.parent != Path():
-            raise UsageError(f"there is nothing at {path}; name a run, a rule file or a .csv of widths")
+            raise UsageError(f"there is nothing at {path}. Name a run, a rule file or a .csv of widths")
         raise unknown("run, rule file or published rule", name, [*known, *HAND])
     return _rule_file(name, known[name], source.budget)
 
@@ -159,7 +159,7 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
     path = Path(source.name)
     if source.name in HAND:
         if source.budget or source.kind or source.model:
-            raise UsageError(f"{source.name} is a rule by itself; leave out what says how a run or a table is read")
+            raise UsageError(f"{source.name} is a rule by itself. Leave out what says how a run or a table is read")
         return {str(b): Prior(source.name, HAND[source.name](space, _unmeasured(b, space))) for b in budgets}
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
@@ -236,21 +236,21 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
         config = read_json(path / "run.json")["config"]
         own, names = str(config.get("selection", "per-cost")), list(map(str, config["budget"]))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole run ({error!r}); run its search again to have it written") from error
+        raise UsageError(f"{path} is no whole run ({error!r}). Run its search again to have it written") from error
     if cases := config.get("cases"):
         raise UsageError(
-            f"{path} compares pruning methods, each with a rule of its own; take one of them: "
+            f"{path} compares pruning methods, each with a rule of its own. Take one of them: "
             f"{path / 'rule.json'} with --source-budget {cases[0]}"
         )
     name = str(budget) if budget else names[0]
     if prune_weights(map(Budget.parse, names)):
-        raise UsageError(f"{path} pruned single weights; it has no widths to lend, but for a budget such as {names[0]}")
+        raise UsageError(f"{path} pruned single weights. It has no widths to lend, but for a budget such as {names[0]}")
     if name in names and selection in (None, own):
         return pattern_of(space, _recorded(path, space, name), f"{path.name} {name}")
     if not (path / "scores.safetensors").is_file():
         raise UsageError(
             f"{path} has no scores of a supernet, so it can only lend the widths of its own budgets: "
-            f"{'; '.join(names)}, chosen {own}; name one with --source-budget and --selection {own}"
+            f"{'; '.join(names)}, chosen {own}. Name one with --source-budget and --selection {own}"
         )
     limits = (budget or Budget.parse(name)).limits(space)
     chosen = select(space, load_scores(path / "scores.safetensors", space), limits, by=selection or own)
@@ -267,7 +267,7 @@ def _recorded(path: Path, space: Space, budget: str) -> Widths:
     rows = [row for row in _rows(path / "widths.csv") if row["budget"] == budget]
     own = {row["slot"]: row.get(ARM) for row in rows}
     if not rows or not all(own.values()):
-        raise UsageError(f"{path} has no {ARM} widths under {budget}; give it a supernet by asking for the arm {ARM}")
+        raise UsageError(f"{path} has no {ARM} widths under {budget}. Give it a supernet by asking for the arm {ARM}")
     return space.check({name: _number(text, path / "widths.csv") for name, text in own.items()})
 
 
@@ -304,12 +304,12 @@ def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
     missing = [name for name in ("slot", "stage", "depth", "ceiling") if name not in rows[0]]
     if missing or len(extra) != 1:
         raise UsageError(
-            f"{path} must have the columns slot, stage, depth and ceiling and one column of widths; "
-            + (f"{', '.join(missing)} missing (or name its network: --source-model)" if missing else f"got {extra}")
+            f"{path} must have the columns slot, stage, depth and ceiling and one column of widths. "
+            + (f"Missing: {', '.join(missing)} (or name its network: --source-model)" if missing else f"Got {extra}")
         )
     space_like = {row["slot"]: row for row in rows}
     if len(space_like) < len(rows):
-        raise UsageError(f"{path} names a slot twice; keep the rows of one network and budget")
+        raise UsageError(f"{path} names a slot twice. Keep the rows of one network and budget")
     ratios = []
     for line, row in enumerate(rows, start=2):
         stage, depth = _number(row["stage"], path), _depth(row["depth"], path)
@@ -326,7 +326,7 @@ def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
     """The pattern of a table that names the slots of a known network."""
     columns = [name for name in rows[0] if name not in ("budget", "slot", "stage", "depth", "ceiling")]
     if "slot" not in rows[0] or len(columns) != 1:
-        raise UsageError(f"{path} must have the column slot and one column of widths; it has {', '.join(rows[0])}")
+        raise UsageError(f"{path} must have the column slot and one column of widths. It has {', '.join(rows[0])}")
     widths = space.check({row["slot"]: _number(row[columns[0]], path) for row in rows})
     if wide := [name for name, width in widths.items() if width > space.by_name[name].ceiling]:
         raise UsageError(f"{path}: {wide[0]} is {widths[wide[0]]} wide, more than its {space.by_name[wide[0]].ceiling}")
@@ -378,12 +378,12 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
             raise unknown(f"budget of {path}", budget, budgets)
         data = data[budgets.index(budget) if budget else 0] if data else None
     elif budget is not None:
-        raise UsageError(f"{source} is one rule; {budget} picks one of a run's")
+        raise UsageError(f"{source} holds a single rule. Leave out --source-budget {budget} (or --prior-budget)")
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is no rule file: it must hold a JSON object")
     evidence, spent = dict(data.get("evidence") or {}), data.get("spent", 0)
     if not isinstance(spent, int):
-        raise UsageError(f"{path} is no rule file: spent must be a whole number; got {spent!r}")
+        raise UsageError(f"{path} is no rule file: spent must be a whole number. Got {spent!r}")
     said = str(evidence.get("stability", data.get("remark", "")))
     # A prior's own file says where its rule was found; the budget in it is its target's.
     found_under = data.get(

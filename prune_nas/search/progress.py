@@ -81,7 +81,7 @@ class Bar:
         """One more epoch, or other unit, is done; `note` says of what, and how it stands."""
         self.done += 1
         if self._best is not None:
-            note = f"{note}; best {100 * self._best[0]:.1f} %, {self._best[1]}"
+            note = f"{note}, best {100 * self._best[0]:.1f} %, {self._best[1]}"
         self._progress.update(self._task, advance=1, note=note)
         self._view.plainly(f"{self._title}, {self.done} of {self._total} {self._unit}: {note}")
 

@@ -72,7 +72,7 @@ def opened(path: Path, config: Config) -> Iterator[Run]:
         lock.acquire(timeout=0.5)  # `status` holds it for a moment
     except Timeout:
         raise PruneNasError(
-            f"{path} is in use by another process; wait for it, or follow it with: prune-nas status {path}"
+            f"{path} is in use by another process. Wait for it, or follow it with: prune-nas status {path}"
         ) from None
     try:
         drop_leftovers(path)
@@ -89,10 +89,10 @@ def refuse(path: Path) -> None:
     """
     strangers = [p.name for p in path.iterdir() if p.name != _LOCK] if path.is_dir() else []
     if path.exists() and not path.is_dir():
-        raise UsageError(f"--run {path} is a file; name a directory")
+        raise UsageError(f"--run {path} is a file. Name a directory")
     if strangers and not (path / "run.json").exists() and not all(name.startswith(".run.json.") for name in strangers):
-        raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json; "
-                         "name a new directory or a run's")  # fmt: skip
+        raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json. "
+                         "Name a new directory or a run's")  # fmt: skip
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:
@@ -116,7 +116,7 @@ def network_file_system(path: Path, mounts: str | None = None) -> str | None:
     return kind if kind.startswith(_OVER_A_NETWORK) else None
 
 
-def read_json(path: Path, repair: str = "delete it and run the search again") -> Any:
+def read_json(path: Path, repair: str = "Delete it and run the search again") -> Any:
     """The value in a JSON file of a run, or of another kind with another `repair`.
 
     Raises:
@@ -125,9 +125,9 @@ def read_json(path: Path, repair: str = "delete it and run the search again") ->
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise PruneNasError(f"{path} is missing; run the search again to have it written") from None
+        raise PruneNasError(f"{path} is missing. Run the search again to have it written") from None
     except ValueError as error:
-        raise PruneNasError(f"{path} is damaged ({error}); {repair}") from None
+        raise PruneNasError(f"{path} is damaged ({error}). {repair}") from None
 
 
 def _create(path: Path, config: Config) -> Run:

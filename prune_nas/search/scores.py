@@ -33,7 +33,7 @@ def load_scores(path: Path, space: Space) -> Scores:
     try:
         scores = load_arrays(path.read_bytes())
     except SafetensorError as error:
-        raise PruneNasError(f"{path} is damaged ({error}); delete it to have the supernet scored again") from error
+        raise PruneNasError(f"{path} is damaged ({error}). Delete it to have the supernet scored again") from error
     if any(slot.name not in scores or scores[slot.name].shape != (slot.ceiling,) for slot in space.slots):
-        raise PruneNasError(f"{path} does not fit the run's space; delete it to have the supernet scored again")
+        raise PruneNasError(f"{path} does not fit the run's space. Delete it to have the supernet scored again")
     return scores

@@ -140,7 +140,7 @@ class Scoring:
             )
             result = self._attempt(pressure)
         if result.val_accuracy is None:
-            weaker = f"; use a weaker penalty: --strength {pressure.strength / _WEAKER:.1g}" if result.died else ""
+            weaker = f". Use a weaker penalty: --strength {pressure.strength / _WEAKER:.1g}" if result.died else ""
             raise PruneNasError(f"the supernet: {result.error}{weaker}")
         plain = self.traced.build(self.traced.space.widest, seed=self.run.config.seed)
         found = places(self.traced.space, plain)

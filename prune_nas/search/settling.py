@@ -82,7 +82,7 @@ def _recorded(run: Run) -> str | None:
     """The optimiser that the run chose before; None where it has not."""
     optimizer = run.record.get("settled", {}).get("optimizer")
     if optimizer not in (None, *OPTIMIZERS):
-        raise PruneNasError(f"{run.path}/run.json is damaged: its optimizer is {optimizer!r}; restore it from a copy")
+        raise PruneNasError(f"{run.path}/run.json is damaged: its optimizer is {optimizer!r}. Restore it from a copy")
     return None if optimizer is None else str(optimizer)
 
 

@@ -211,7 +211,7 @@ def _keep_space(run: Run, traced: Traced) -> None:
     if _untimed(before) != _untimed(traced.space):
         raise UsageError(
             f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
-            "tracer changed; restore what changed, or name another --run"
+            "tracer changed. Restore what changed, or name another --run"
         )
     write_json(path, {"schema": SCHEMA, **traced.space.to_dict()})
 
@@ -223,6 +223,6 @@ def _untimed(space: Space) -> Space:
 def _changed_data(path: Path, before: str, now: str) -> UsageError:
     """The error for a run whose data set is no longer what it was."""
     return UsageError(
-        f"{path} was run on other data (fingerprint {before} there, {now} now); "
-        "restore the data set or name another --run"
+        f"{path} was run on other data (fingerprint {before} there, {now} now). "
+        "Restore the data set or name another --run"
     )

@@ -59,8 +59,8 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     if settings["lr"] is not None and settings["optimizer"] == "auto":
         raise UsageError("--lr belongs to one optimizer: name it with --optimizer sgd or --optimizer adamw")
     if "weights" in spec:
-        raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all; "
-                         "repeat the run that made it with more --seeds")  # fmt: skip
+        raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all. "
+                         "Repeat the run that made it with more --seeds")  # fmt: skip
     traced, widths = trace_spec(spec, model)
     plan = _recipe(spec, settings)
     traced = traced.starting_as(plan.name)
@@ -144,6 +144,6 @@ def setting_for(data: Data, traced: Traced, widths: Widths, device: Any, precisi
 def _check(space: Space, data: Data, path: Path) -> None:
     if tuple(space.input_shape) != tuple(data.input_shape) or space.classes != len(data.classes):
         raise UsageError(
-            f"{path} takes {space.input_shape} images in {space.classes} classes; {data.name} has "
+            f"{path} takes {space.input_shape} images in {space.classes} classes, and {data.name} has "
             f"{data.input_shape} in {len(data.classes)}"
         )

@@ -51,7 +51,7 @@ def sparsify(config: Config, path: Path, view: View) -> None:
     device, data, traced = prepare(config)
     space = traced.space
     if space.widest != space.base:
-        raise UsageError("budgets of single weights take the network as it is; leave `widening` out of --space")
+        raise UsageError("budgets of single weights take the network as it is. Leave `widening` out of --space")
     own = magnitude.convolutions(space, magnitude.weights_of(space, traced.build(seed=0)))
     total = sum(kernel.weights for kernel in own)
     if not {"pruned", "guided"}.isdisjoint(config.arms):
@@ -203,7 +203,7 @@ class Sparsity(Experiment):
 def _announce(job: Sparsity, view: View) -> None:
     config, total = job.config, sum(kernel.weights for kernel in job.kernels)
     view.say(
-        f"preset {config.preset}: {total:,} weights in {len(job.kernels)} convolutions; run directory {job.run.path}"
+        f"preset {config.preset}: {total:,} weights in {len(job.kernels)} convolutions. Run directory {job.run.path}"
     )
     workers, threads = job.size
     image = seconds_per_image(job, job.space.base, threads)
@@ -215,7 +215,7 @@ def _announce(job: Sparsity, view: View) -> None:
         seconds += seconds_per_image(job, job.space.base, torch.get_num_threads()) * config.supernet_epochs
     view.say(
         f"estimate: about {estimate.spoken(seconds * len(job.setting.data.train))} under scratch-e if nothing "
-        "is done yet; masks save no time here; stop at any time, the same command resumes"
+        "is done yet. Masks save no time here. Stop at any time, the same command resumes"
     )
 
 

@@ -80,12 +80,12 @@ class Spending:
         config = self.config
         costs = [self._at(c / 10) for c in range(1, _MOST)]
         enough, finals = next((one.config.search_cost for one in costs if one._suffices), None), self.for_finalists
-        raised = f"raise it to {enough:g}" if enough else "raise it"
+        raised = f"Raise it to {enough:g}" if enough else "Raise it"
         raised += f" ({finals:g} for finalists, too)" if finals and finals != enough else ""
         raise UsageError(
             f"--search-cost {config.search_cost:g} (trainings of the base) pays for no study under {budget}: the "
             f"supernet takes {self.supernet / self.base:.2g}, and one trial may take {self.dearest / self.base:.2g}, "
-            f"beside what is kept for finalists; {raised}, lower --supernet-epochs and --trial-epochs, or add "
+            f"beside what is kept for finalists. {raised}, lower --supernet-epochs and --trial-epochs, or add "
             "--trials 0"
         )
 

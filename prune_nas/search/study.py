@@ -59,15 +59,15 @@ def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
         )
     except Exception as error:  # Optuna replays whatever the lines say, and fails in as many ways
         raise PruneNasError(
-            f"{journal} is damaged ({type(error).__name__}: {error}); "
-            "move it away to have the studies start again from their first trials"
+            f"{journal} is damaged ({type(error).__name__}: {error}). "
+            "Move it away to have the studies start again from their first trials"
         ) from error
     made = study.user_attrs.get(_PRIOR)
     if made is None:
         study.set_user_attr(_PRIOR, dict(prior))
     elif made != dict(prior):
         raise PruneNasError(
-            f"the study in {journal} was made around other widths than the run's files now give; restore "
+            f"the study in {journal} was made around other widths than the run's files now give. Restore "
             "scores.safetensors (or prior.json, latency.json), or move the journal away to have the studies start again"
         )
     return study
@@ -321,7 +321,7 @@ def best(study: optuna.Study) -> Widths:
     """
     first = leaders(study, 1)
     if not first:
-        errors = {t.user_attrs.get("error", "") for t in trained(study)} or {"none was begun; raise --timeout"}
+        errors = {t.user_attrs.get("error", "") for t in trained(study)} or {"no trial was begun: raise --timeout"}
         raise PruneNasError(f"no trial of the study for {study.study_name} succeeded: {'; '.join(sorted(errors))}")
     return first[0]
 

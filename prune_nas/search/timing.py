@@ -75,7 +75,7 @@ def _read(path: Path) -> tuple[Conditions, tuple[tuple[str, float], ...], float]
         return Conditions(**known["conditions"]), terms, float(known["base_ms"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise PruneNasError(
-            f"{path} is damaged ({error!r}); restore it, or begin the run anew in another directory"
+            f"{path} is damaged ({error!r}). Restore it, or begin the run anew in another directory"
         ) from error
 
 
@@ -147,8 +147,8 @@ def calibrate(
             rounds.append([w for b in budgets for w in formula.near(space, b.limits(space), _NEAR, first)])
     timing = Timing(conditions, samples, formula.error(space, samples))
     view.say(
-        f"latency on {conditions}: the base takes {space.base_latency:.3g} ms; {len(samples)} networks "
-        f"timed, the formula is off by {100 * timing.error:.0f} % (median, at the limits)"
+        f"latency on {conditions}: the unpruned network takes {space.base_latency:.3g} ms. The time formula was fitted "
+        f"on {len(samples)} networks. Its median error near the limit is {100 * timing.error:.0f} %"
     )
     return space, timing
 
@@ -213,7 +213,7 @@ def facts(
     if limit_ms is not None and own.median_ms - own.iqr_ms / 2 > limit_ms:
         notes.append(
             f"{subject} measured {own.median_ms:.3g} ms ({conditions}), over the {limit_ms:.3g} ms asked for: the "
-            f"formula is off there; search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
+            f"formula is off there. Search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
         )
     warning = formula.advice(space, arms, {arm: measured[widths] for arm, widths in arms.items()}, subject)
     return {arm: asdict(measured[w]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]

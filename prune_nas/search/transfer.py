@@ -122,7 +122,7 @@ def transfer(
     space = trace(model, input_shape=(3, *size), classes=about.classes, base_width=base_width, settings=own).space
     parsed = [Budget.parse(text) for text in budgets]
     if any(budget.bounds_latency for budget in parsed):
-        raise UsageError("a latency is measured, which takes a while; add --evaluate, or bound macs and params")
+        raise UsageError("a latency is measured, which takes a while. Add --evaluate, or bound macs and params")
     priors = read_priors(source, space, parsed)
     asked = [(str(budget), priors[str(budget)], budget.limits(space)) for budget in parsed]
     targets = [Target(prior, space, name, apply(prior.rule, space, limits)) for name, prior, limits in asked]
@@ -148,7 +148,7 @@ def fit_rule(
     asked = Budget.parse(budget) if budget else None
     if asked is not None and asked.bounds_weights:
         if kind is not None or source_model is not None:
-            raise UsageError("--rule and --source-model are about widths; a rule of single weights is kernel-mean")
+            raise UsageError("--rule and --source-model are about widths. A rule of single weights is kernel-mean")
         made = _fit_kernels(sources, asked)
         write_json(out, made)
         return made
@@ -173,7 +173,7 @@ def fit_rule(
     )
     if len(found_under) > 1:
         named = "; ".join(sorted(found_under - {""}))
-        agree += f"; the sources were pruned under different budgets, each under its first ({named}); "
+        agree += f". The sources were pruned under different budgets, each under its first ({named}). "
         agree += "--source-budget names one"
     spent = sum(spent_by(Path(source) / "run.json") for source in sources)
     made = {
@@ -192,7 +192,7 @@ def fit_rule(
 
 def _fit_kernels(sources: Sequence[str], budget: Budget) -> dict[str, Any]:
     if budget.bounds[0].unit is not None:
-        raise UsageError(f"several networks share no number of weights; give {budget} as a share, such as weights=0.1")
+        raise UsageError(f"several networks share no number of weights. Give {budget} as a share, such as weights=0.1")
     own = [read_kernel_prior(source, budget) for source in sources]
     mean = kernels.average([prior.rule for prior in own])
     agree = stability([kernels.pattern_of(prior.rule, prior.source) for prior in own]).sentence()

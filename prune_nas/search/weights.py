@@ -28,4 +28,4 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
-        raise PruneNasError(f"{path} cannot be read ({error}); delete it to have it trained again") from error
+        raise PruneNasError(f"{path} cannot be read ({error}). Delete it to have it trained again") from error

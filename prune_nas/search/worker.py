@@ -39,7 +39,7 @@ def workplace(briefing: dict[str, Any]) -> Workplace:
     config = Config(**briefing["config"])
     data = load_data(config)
     if data.fingerprint != briefing["fingerprint"]:
-        raise UsageError("the data set changed while the search was running; restore it and repeat the command")
+        raise UsageError("the data set changed while the search was running. Restore it and repeat the command")
     device = torch.device(briefing["device"])
     setting = Setting(on_device(data, device), device, Precision(briefing["precision"]))
     return Workplace(config, trace_model(config, data.input_shape, len(data.classes)), setting)

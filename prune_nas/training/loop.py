@@ -118,7 +118,7 @@ def fit(
             seconds = time.perf_counter() - start
             if not math.isfinite(loss):
                 raise DivergedError(
-                    f"training diverged in epoch {number}: the loss is {loss}; lower --lr or use --precision fp32"
+                    f"training diverged in epoch {number}: the loss is {loss}. Lower --lr or use --precision fp32"
                 )
             done.append(Epoch(number, loss, accuracy(network, setting.data.val, setting), seconds))
             if checkpoint is not None and team().rank == 0:
@@ -155,12 +155,12 @@ def train(
             if not is_out_of_memory(error):
                 raise
             if team().size > 1:  # one of a team cannot begin again by itself; its end is the others'
-                raise PruneNasError(f"out of memory at batch {recipe.batch}; use a smaller --batch") from error
+                raise PruneNasError(f"out of memory at batch {recipe.batch}. Use a smaller --batch") from error
             continue
         return network, epochs
     raise OutOfMemoryError(
-        f"training ran out of memory on {setting.device} at batch {recipe.batch} and at {recipe.halved().batch}; "
-        "use a smaller --batch or network"
+        f"training ran out of memory on {setting.device} at batch {recipe.batch} and at {recipe.halved().batch}. "
+        "Use a smaller --batch or network"
     )
 
 

@@ -86,9 +86,9 @@ def choose_device(name: str) -> torch.device:
         raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:0", "mps"))
     if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
         found = torch.cuda.device_count()
-        raise MissingError(f"--device {name}: this machine has {found} CUDA devices; use --device cpu or auto")
+        raise MissingError(f"--device {name}: this machine has {found} CUDA devices. Use --device cpu or auto")
     if kind == "mps" and not torch.backends.mps.is_available():
-        raise MissingError("--device mps: this machine has no MPS device; use --device cpu or auto")
+        raise MissingError("--device mps: this machine has no MPS device. Use --device cpu or auto")
     return torch.device(name)
 
 

@@ -67,7 +67,7 @@ def probe(build: Callable[[], nn.Module], setting: Setting, recipe: Recipe, *, s
                 raise
     raise OutOfMemoryError(
         f"trying the optimisers ran out of memory on {setting.device} at batch {recipe.batch} and at "
-        f"{recipe.halved().batch}; use a smaller --batch or network"
+        f"{recipe.halved().batch}. Use a smaller --batch or network"
     )
 
 

@@ -80,7 +80,7 @@ class Recipe:
             UsageError: `epochs` is below 1.
         """
         if epochs < 1:
-            raise UsageError(f"a training must last at least 1 epoch; got {epochs}")
+            raise UsageError(f"a training must last at least 1 epoch. Got {epochs}")
         return replace(self, epochs=epochs)
 
     def using(self, optimizer: str) -> Recipe:

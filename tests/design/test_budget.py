@@ -36,7 +36,7 @@ def test_canonical_text(text, canonical):
         ("fast", "cannot read"),
         ("", "cannot read"),
         ("macs=0.2,macs=0.3", "twice"),
-        ("mac=0.2", "did you mean macs"),
+        ("mac=0.2", "Did you mean macs"),
         ("macs=2X", "unit"),
         ("macs=1.2.3", "number"),
         ("macs=1e999", "above 0"),

@@ -95,11 +95,11 @@ def test_patterns_count_by_their_weights_and_leave_their_spread():
 def test_patterns_that_cannot_be_fitted_together_are_refused():
     one, two = chain([8]), chain([8, "M", 8])
     several = [pattern_of(one, named(one, (4,)), "short"), pattern_of(two, named(two, (4, 4)), "long")]
-    with pytest.raises(UsageError, match="number of stages; got short: 1, long: 2"):
+    with pytest.raises(UsageError, match="Got short: 1, long: 2"):
         fit("stage-mean", several)
     with pytest.raises(UsageError, match="at least one"):
         fit("stage-mean", [])
-    with pytest.raises(UsageError, match="did you mean stage-mean"):
+    with pytest.raises(UsageError, match="Did you mean stage-mean"):
         fit("stage-means", several)
 
 
@@ -189,8 +189,8 @@ def test_a_fit_in_a_file_says_what_it_was_made_of():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"schema": 2}, "x.json has schema 2; this version reads schema 1"),
-        ({"kind": "stage-men"}, "did you mean stage-mean"),
+        ({"schema": 2}, "x.json has schema 2. This version reads schema 1"),
+        ({"kind": "stage-men"}, "Did you mean stage-mean"),
         ({"parameters": {}}, "x.json is no stage-mean rule: 'ratios' is missing"),
         ({"parameters": {"ratios": [0.5, 1.5]}}, r"keep ratios must lie in \(0, 1\]; got 1.5"),
         ({"parameters": {"ratios": [0.5, 0]}}, r"got 0"),

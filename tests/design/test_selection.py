@@ -97,5 +97,5 @@ def test_scores_that_do_not_fit_are_refused(bad, message):
 
 def test_unknown_selection_names_its_neighbour():
     space = chain([8, 8])
-    with pytest.raises(UsageError, match="did you mean threshold"):
+    with pytest.raises(UsageError, match="Did you mean threshold"):
         select(space, scores_of(space, 0), limits_between(space, 0.5), by="treshold")

@@ -163,7 +163,7 @@ def test_a_width_of_0_elsewhere_is_refused(resnet):
         UsageError, match=r"'stage1.block0.conv1' must be a positive integer; got 0, which only all slots"
     ):
         traced.build(half, seed=0)
-    with pytest.raises(UsageError, match="positive integer; got -1"):
+    with pytest.raises(UsageError, match="Got -1"):
         resnet.build({**resnet.space.base, "stage1.block0.conv1": -1}, seed=0)
 
 

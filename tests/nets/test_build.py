@@ -120,7 +120,7 @@ def test_channels_without_an_identity_cannot_be_inherited():
 
 def test_wrong_names_and_channels():
     traced = trace(networks.Flat, input_shape=SMALL)
-    with pytest.raises(UsageError, match="unknown slot of Flat 'hiden'; did you mean hidden"):
+    with pytest.raises(UsageError, match="there is no slot of Flat 'hiden'"):
         traced.build({**traced.space.base, "hiden": 3}, seed=0)
     network = traced.build(seed=0)
     with pytest.raises(UsageError, match=r"kept channels of slot 'hidden' must lie in \[0, 9\)"):

@@ -132,7 +132,7 @@ def test_export_is_a_command(searched, cli):
 def test_bad_input_is_one_message(searched, tmp_path, cli):
     code, _, err = cli("export", searched / "best.json", "--format", "onxx")
     assert code == 2
-    assert "did you mean onnx" in err
+    assert "Did you mean onnx" in err
     (searched / "best.safetensors").unlink()
     code, _, err = cli("export", searched / "best.json")
     assert code == 3

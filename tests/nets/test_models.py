@@ -110,7 +110,7 @@ def test_the_narrowest_resnet_still_halves_its_maps():
 
 @pytest.mark.parametrize("factor", [0, -1, float("nan")])
 def test_base_width_must_be_positive(factor):
-    with pytest.raises(UsageError, match=rf"^--base-width must be above 0; got {factor}$"):
+    with pytest.raises(UsageError, match=rf"^--base-width must be above 0. Got {factor}$"):
         create("vgg11", 10, factor)
 
 

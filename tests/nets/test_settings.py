@@ -41,10 +41,10 @@ def test_without_a_file_the_defaults_hold(name):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({"flor": 4}, "unknown key in x.toml 'flor'; did you mean floor"),
-        ({"slots": {"a": {"ceil": 4}}}, r"unknown key in x.toml, \[slots.\"a\"\] 'ceil'; did you mean ceiling"),
-        ({"floor": 0}, "floor must be a positive whole number; got 0"),
-        ({"multiple": True}, "multiple must be a positive whole number; got True"),
+        ({"flor": 4}, "there is no key in x.toml 'flor'. Did you mean floor"),
+        ({"slots": {"a": {"ceil": 4}}}, r"there is no key in x.toml, \[slots.\"a\"\] 'ceil'. Did you mean ceiling"),
+        ({"floor": 0}, "floor must be a positive whole number. Got 0"),
+        ({"multiple": True}, "multiple must be a positive whole number. Got True"),
         ({"freeze": "conv"}, "freeze must be a list of names"),
         ({"widening": 0.5}, "widening must be a number of at least 1"),
         ({"slots": {"a": 3}}, "must be a table"),
@@ -70,7 +70,7 @@ def test_ties_make_one_slot():
     ("tie", "message"),
     [
         (("conv1_1", "conv2_1"), "must have one width in the base; conv1_1, conv2_1 have"),
-        (("conv1_1", "conv2_2"), "unknown slot of vgg11 in tie 'conv2_2'; did you mean conv"),
+        (("conv1_1", "conv2_2"), "there is no slot of vgg11 in tie 'conv2_2'. Did you mean conv"),
     ],
 )
 def test_ties_that_cannot_be(tie, message):
@@ -80,7 +80,7 @@ def test_ties_that_cannot_be(tie, message):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("floor =", "is not TOML"), ("flor = 4", "did you mean floor"), (None, "cannot read --space")],
+    [("floor =", "is not TOML"), ("flor = 4", "Did you mean floor"), (None, "cannot read --space")],
 )
 def test_a_file_of_ones_own_that_cannot_be_used(tmp_path, content, message):
     path = tmp_path / "space.toml"

@@ -56,10 +56,10 @@ def test_base_width_scales_the_slots_of_a_network_that_does_not_take_it(user):
 @pytest.mark.parametrize(
     ("callable_", "message"),
     [
-        ("smal", r"net.py has no callable 'smal'; did you mean .*net.py:small\?"),
+        ("smal", r"net.py has no callable 'smal'. Did you mean .*net.py:small\?"),
         ("NOT_CALLABLE", "must be a class or function that makes a network; got int"),
         ("broken", r"broken\(\) raised RuntimeError: no weights here \(.*net.py:\d+: raise"),
-        ("number", "must return a torch.nn.Module; got int"),
+        ("number", "must return a torch.nn.Module. Got int"),
     ],
 )
 def test_what_is_wrong_with_a_callable_is_said(user, callable_, message):

@@ -414,7 +414,7 @@ def test_other_networks_are_scaled_slot_by_slot():
 @pytest.mark.parametrize("model", ["resnet20", networks.Residual, lambda base_width: networks.Residual()])
 @pytest.mark.parametrize("factor", [0, -0.5])
 def test_base_width_must_be_positive(model, factor):
-    with pytest.raises(UsageError, match=rf"^--base-width must be above 0; got {factor}$"):
+    with pytest.raises(UsageError, match=rf"^--base-width must be above 0. Got {factor}$"):
         trace(model, input_shape=SMALL, base_width=factor)
 
 
@@ -432,7 +432,7 @@ def test_settings_are_applied():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (SpaceSettings(freeze=("conv1_2",)), "unknown slot of vgg11 'conv1_2'; did you mean"),
+        (SpaceSettings(freeze=("conv1_2",)), "there is no slot of vgg11 'conv1_2'. Did you mean"),
         (SpaceSettings(stage_names=("a",)), "stage_names of vgg11 must be 5 names"),
         (SpaceSettings(slots={"conv1_1": SlotSettings(ceiling=32)}), "ceiling"),
         (SpaceSettings(slots={"conv1_1": SlotSettings(multiple=7)}), "multiple"),

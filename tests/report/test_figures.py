@@ -78,7 +78,7 @@ def test_the_same_run_draws_the_same_bytes(run):
 
 
 def test_unknown_names_are_refused(run, tmp_path):
-    with pytest.raises(UsageError, match="did you mean gamma"):
+    with pytest.raises(UsageError, match="Did you mean gamma"):
         draw(run, ["gama"], out=tmp_path)
     with pytest.raises(UsageError, match="figure format 'gif'"):
         draw(run, ["gamma"], ("gif",), out=tmp_path)

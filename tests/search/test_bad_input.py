@@ -18,7 +18,7 @@ from tests.search.tiny import SETTINGS, arguments
     ("changes", "code", "message"),
     [
         ({"model": "vg16"}, 2, "Did you mean vgg16"),
-        ({"dataset": "digit"}, 2, "did you mean digits"),
+        ({"dataset": "digit"}, 2, "Did you mean digits"),
         ({"budget": "macs=0"}, 2, "above 0"),
         ({"budget": "macs=-0.5"}, 2, "above 0"),
         ({"budget": "macs"}, 2, "cannot read budget"),
@@ -26,7 +26,7 @@ from tests.search.tiny import SETTINGS, arguments
         ({"preset": "tiny"}, 2, "unknown preset"),
         ({"recipe": "slow"}, 2, "unknown recipe"),
         ({"penalty": "l2"}, 2, "unknown penalty"),
-        ({"arms": "found,unifrom"}, 2, "did you mean uniform"),
+        ({"arms": "found,unifrom"}, 2, "Did you mean uniform"),
         ({"schedules": "scratch-c"}, 2, "scratch-e"),
         ({"sampler": "grid"}, 2, "--sampler"),
         ({"seeds": 0}, 2, "--seeds"),
@@ -58,7 +58,7 @@ def test_cuda_without_cuda(tmp_path, cli, monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     code, _, err = cli(*arguments(tmp_path / "run", device="cuda"))
     assert code == 3
-    assert "0 CUDA devices; use --device cpu" in err
+    assert "0 CUDA devices. Use --device cpu" in err
 
 
 def test_a_data_set_that_is_not_there_and_no_network(tmp_path, cli, monkeypatch):

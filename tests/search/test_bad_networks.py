@@ -104,7 +104,7 @@ def file(tmp_path):
         ("Flat", "does not run on an input of shape 3x16x16"),
         ("Raises", "raised RuntimeError: no weights at hand"),
         ("Hidden", "mine.py:63: x = x.reshape(len(x), 16, 16, 16)"),
-        ("Keyword", "and class is named as a keyword is; rename it"),
+        ("Keyword", "and class is named as a keyword is. Rename it"),
         ("Classes", "must give a tensor of shape (10,)"),
         ("Smal", "mine.py:Small?"),
     ],

@@ -262,7 +262,7 @@ def test_two_workers_do_what_one_does(finished, tmp_path):
         ({"cases": "l1-norm=A"}, "l1-norm does not fit vgg11 at ratio A"),
         ({"cases": "slimming=A"}, "above 0 and below 1"),
         ({"cases": "sss-blocks=0.5"}, "residual blocks, and vgg11 has none"),
-        ({"cases": "slimmin=0.5"}, "did you mean slimming"),
+        ({"cases": "slimmin=0.5"}, "Did you mean slimming"),
         ({"cases": "slimming"}, "written method=ratio"),
         ({"cases": "slimming=0.5", "methods": "sss"}, "leave --methods and --ratios out"),
         ({"schedules": "scratch-c"}, "scratch-c"),

@@ -217,7 +217,7 @@ def test_a_supernet_that_guesses_at_its_end_is_trained_again_too(cli, tmp_path, 
     assert (first / second, epochs, again) == (pytest.approx(5), 67, 67)
     assert code == guesses - 1, err
     if guesses == 2:
-        assert "the supernet: it ended at 10.0 % on validation, guessing gives 10.0 %; use a weaker penalty" in err
+        assert "the supernet: it ended at 10.0 % on validation, guessing gives 10.0 %. Use a weaker penalty" in err
         assert not (run / "finals.csv").exists()
 
 

@@ -198,7 +198,7 @@ def test_an_optimiser_brings_its_own_rate_and_decay():
     assert (adamw.optimizer, adamw.lr, adamw.weight_decay, adamw.epochs) == ("adamw", 2e-3, 0.05, fast.epochs)
     assert fast.using("sgd") is fast
     assert adamw.path(640) == pytest.approx(sum(adamw.lr_at(i / 200) for i in range(200)))
-    with pytest.raises(UsageError, match="did you mean adamw"):
+    with pytest.raises(UsageError, match="Did you mean adamw"):
         fast.using("adam")
 
 

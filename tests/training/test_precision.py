@@ -83,6 +83,6 @@ def test_a_device_that_is_not_there_is_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.raises(MissingError, match="0 CUDA devices"):
         choose_device("cuda")
-    with pytest.raises(UsageError, match="unknown device"):
+    with pytest.raises(UsageError, match="there is no device"):
         choose_device("gpu")
     assert choose_device("cpu").type == "cpu"

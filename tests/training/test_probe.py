@@ -79,7 +79,7 @@ def test_where_memory_runs_out_half_the_batch_is_tried(setting, monkeypatch):
     monkeypatch.setattr(probing, "steps_of", steps)
     assert probe(seeded(linear), setting, FAST, seed=0, steps=5).steps == 5
     assert set(batches) == {16, 8}
-    with pytest.raises(OutOfMemoryError, match="at batch 64 and at 32; use a smaller --batch"):
+    with pytest.raises(OutOfMemoryError, match="Use a smaller --batch"):
         probe(seeded(linear), setting, replace(FAST, batch=64), seed=0, steps=5)
 
 

@@ -45,10 +45,10 @@ def fit(kind: str, patterns: Sequence[Pattern]) -> Fit:
     if kind not in FITS:
         raise unknown("rule", kind, FITS)
     if not patterns:
-        raise UsageError("fitting a rule takes at least one pattern; got none")
+        raise UsageError("fitting a rule takes at least one pattern. Got none")
     if len({pattern.stages for pattern in patterns}) > 1:
         spoken = ", ".join(f"{pattern.name}: {pattern.stages}" for pattern in patterns)
-        raise UsageError(f"patterns that are fitted together must agree in their number of stages; got {spoken}")
+        raise UsageError(f"patterns that are fitted together must agree in their number of stages. Got {spoken}")
     rule = FITS[kind](patterns)
     off = [(p.weight, r.keep - rule.keep(r.stage, r.depth)) for p in patterns for r in p.ratios]
     residual = math.sqrt(sum(w * e**2 for w, e in off) / sum(w for w, _ in off))
@@ -79,10 +79,10 @@ def rule_from_dict(data: Mapping[str, Any], source: str) -> Rule:
         UsageError: the schema or the kind is unknown, or parameters are missing or out of range.
     """
     if data.get("schema") != SCHEMA:
-        raise UsageError(f"{source} has schema {data.get('schema')!r}; this version reads schema {SCHEMA}")
+        raise UsageError(f"{source} has schema {data.get('schema')!r}. This version reads schema {SCHEMA}")
     kind = str(data.get("kind"))
     if kind == "kernel-mean":
-        raise UsageError(f"{source} is a rule of single weights; it takes a budget such as weights=0.1")
+        raise UsageError(f"{source} is a rule of single weights. It takes a budget such as weights=0.1")
     if kind not in KINDS:
         raise unknown(f"rule in {source}", kind, KINDS)
     try:
@@ -95,20 +95,20 @@ def rule_from_dict(data: Mapping[str, Any], source: str) -> Rule:
 def _ratio(value: Any) -> float:
     ratio = float(value)
     if not 0 < ratio <= 1:
-        raise ValueError(f"keep ratios must lie in (0, 1]; got {value}")
+        raise ValueError(f"keep ratios must lie in (0, 1]. Got {value}")
     return ratio
 
 
 def _positive(value: Any) -> float:
     number = float(value)
     if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"it must be a positive number; got {value}")
+        raise ValueError(f"it must be a positive number. Got {value}")
     return number
 
 
 def _count(value: Any, least: int) -> int:
     if int(value) != value or value < least:
-        raise ValueError(f"it must be a whole number of at least {least}; got {value}")
+        raise ValueError(f"it must be a whole number of at least {least}. Got {value}")
     return int(value)
 
 
@@ -128,10 +128,10 @@ def _depth_curve(data: Mapping[str, Any]) -> Rule:
 
 def _quantised_linear(data: Mapping[str, Any]) -> Rule:
     if _positive(data["step"]) <= 1:
-        raise ValueError(f"step must be above 1; got {data['step']}")
+        raise ValueError(f"step must be above 1. Got {data['step']}")
     slope = float(data["slope"])
     if not math.isfinite(slope):
-        raise ValueError(f"slope must be finite; got {slope}")
+        raise ValueError(f"slope must be finite. Got {slope}")
     return QuantisedLinear(_ratio(data["start"]), slope, float(data["step"]), _count(data["stages"], 1))
 
 

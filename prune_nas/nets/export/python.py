@@ -200,8 +200,8 @@ def _made(module: nn.Module, path: str) -> str:
     text = repr(module)
     if "\n" in text or (kind not in _HELPERS and getattr(nn, kind.__name__, None) is not kind):
         raise UsageError(
-            f"{path} is a {kind.__module__}.{kind.__qualname__}, which a file that imports torch alone cannot make; "
-            "export it as onnx or pt2"
+            f"{path} is a {kind.__module__}.{kind.__qualname__}, which a file that imports torch alone cannot make. "
+            "Export it as onnx or pt2"
         )
     text = re.sub(r"padding_mode=(\w+)", r"padding_mode='\1'", text)
     if not isinstance(module, _InstanceNorm):  # its defaults are not those of the other norms
@@ -260,8 +260,8 @@ def _function(node: fx.Node) -> str:
         if getattr(place, name, None) is target:
             return f"{short}.{name}"
     raise UsageError(
-        f"the step {graph.place(node)} calls {name}, which a file that imports torch alone cannot name; "
-        "export it as onnx or pt2"
+        f"the step {graph.place(node)} calls {name}, which a file that imports torch alone cannot name. "
+        "Export it as onnx or pt2"
     )
 
 

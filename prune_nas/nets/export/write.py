@@ -60,7 +60,7 @@ def export(
         if not difference <= TOLERANCE:
             raise PruneNasError(
                 f"{files[0]} does not compute what the network does: its outputs lie {difference:.1e} of the largest "
-                f"logit away, {TOLERANCE:.0e} are allowed; please report it"
+                f"logit away, {TOLERANCE:.0e} are allowed. Please report it"
             )
         written[name] = {"files": [str(file) for file in files], "difference": difference}
     return written
@@ -100,7 +100,7 @@ def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None)
         import onnxruntime  # noqa: PLC0415
         import onnxscript  # noqa: F401, PLC0415
     except ImportError as error:
-        raise MissingError(f"{error.name} is not installed; pip install 'prune-nas[onnx]'") from None
+        raise MissingError(f"{error.name} is not installed. Install it: pip install 'prune-nas[onnx]'") from None
     file = out / "model.onnx"
     example = torch.zeros(2, *spec["input_shape"])
     program = torch.onnx.export(
@@ -140,7 +140,7 @@ def preprocessing_of(spec: Mapping[str, Any]) -> Preprocessing | None:
     try:
         return Preprocessing.from_dict(said)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"the spec's preprocessing cannot be read ({error!r}); restore the spec from a copy") from None
+        raise UsageError(f"the spec's preprocessing cannot be read ({error!r}). Restore the spec from a copy") from None
 
 
 def _quietly(network: nn.Module) -> Callable[[Tensor], Tensor]:

@@ -44,7 +44,7 @@ def _place_of(model: str) -> tuple[str, str]:
         found = suggestions(model, ())
         hint = f". Did you mean {' or '.join(found)}?" if found else ""
         raise UsageError(
-            f"cannot read --model {model!r}; expected torchvision:NAME, timm:NAME, package.module:callable or "
+            f"cannot read --model {model!r}. Expected torchvision:NAME, timm:NAME, package.module:callable or "
             f"path/file.py:callable{hint}"
         )
     return place, name
@@ -127,7 +127,7 @@ def calling(function: Callable[..., Any], name: str, classes: int, base_width: f
             spoken = ", ".join(f"{key}={value}" for key, value in given.items())
             raise UsageError(f"{name}({spoken}) raised {said(error)}") from error
         if not isinstance(network, nn.Module):
-            raise UsageError(f"{name} must return a torch.nn.Module; got {type(network).__name__}")
+            raise UsageError(f"{name} must return a torch.nn.Module. Got {type(network).__name__}")
         return network
 
     return make, 1.0 if "base_width" in takes else base_width
@@ -160,7 +160,7 @@ def _timm_library(name: str) -> Any:
     try:
         timm = importlib.import_module("timm")
     except ImportError:
-        raise MissingError("timm is not installed; pip install 'prune-nas[timm]'") from None
+        raise MissingError("timm is not installed. Install it: pip install 'prune-nas[timm]'") from None
     if name not in timm.list_models():
         raise _no_network(f"timm:{name}", "timm has no network")
     return timm

@@ -24,4 +24,4 @@ def check_base_width(base_width: float) -> None:
         UsageError: it is not.
     """
     if not base_width > 0:  # so that NaN is refused too
-        raise UsageError(f"--base-width must be above 0; got {base_width}")
+        raise UsageError(f"--base-width must be above 0. Got {base_width}")

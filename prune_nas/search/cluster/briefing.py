@@ -107,21 +107,21 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
     if brief.get("schema") != SCHEMA or brief.get("code") != code_digest():
         raise UsageError(
             f"the run is worked on by version {brief.get('version')} (code {brief.get('code')}), and this is "
-            f"{version('prune-nas')} (code {code_digest()}); install the same version here"
+            f"{version('prune-nas')} (code {code_digest()}). Install the same version here"
         )
     try:
         config = Config(**{**brief["config"], "data_dir": place.data_dir})
         there = Space.from_dict(brief["space"])
     except (KeyError, TypeError, ValueError, ValidationError) as error:
-        raise UsageError(f"the run's briefing is damaged ({type(error).__name__}); repeat the run's command") from error
+        raise UsageError(f"the run's briefing is damaged ({type(error).__name__}). Repeat the run's command") from error
     if runs_code(config.model) and place.model is None:
         raise UsageError(
-            f"the run's network is Python code, {config.model}; if you trust it and it is here, say so with --model "
+            f"the run's network is Python code, {config.model}. If you trust it and it is here, say so with --model "
             f"{config.model}"
         )
     if data_runs_code(config.dataset) and place.dataset is None:
         raise UsageError(
-            f"the run's data set is Python code, {config.dataset}; if you trust it and it is here, say so with "
+            f"the run's data set is Python code, {config.dataset}. If you trust it and it is here, say so with "
             f"--dataset {config.dataset}"
         )
     config = config.model_copy(
@@ -134,11 +134,11 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
     if data.fingerprint != brief["fingerprint"]:
         raise UsageError(
             f"{config.dataset} is other data here (fingerprint {data.fingerprint}) than in the run "
-            f"({brief['fingerprint']}); give this machine the same files (--data-dir, or --dataset folder:DIR)"
+            f"({brief['fingerprint']}). Give this machine the same files (--data-dir, or --dataset folder:DIR)"
         )
     traced = trace_model(config, data.input_shape, len(data.classes), brief.get("settings"))
     if replace(traced.space, model=there.model, latency=(), base_latency=None) != there:
-        raise UsageError(f"{config.model} has another space here than in the run; install the same code of it")
+        raise UsageError(f"{config.model} has another space here than in the run. Install the same code of it")
     return Workplace(config, traced, Setting(on_device(data, device), device, Precision(str(brief["precision"]))))
 
 

@@ -86,7 +86,7 @@ class Cluster:
         storage = open_storage(self._url, self._config.heartbeat)
         patiently(lambda: self._open(storage), self._view.say)
         self._view.say(
-            f"trains through {masked(self._url)}; on any machine: prune-nas worker --storage URL --study {self._name}"
+            f"trains through {masked(self._url)}. On any machine: prune-nas worker --storage URL --study {self._name}"
         )
         return self
 
@@ -126,7 +126,7 @@ class Cluster:
             if self._team.size or patiently(self._busy, self._view.say):
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _LONELY:
-                self._view.say(f"no worker is there; start some: prune-nas worker --storage URL --study {self._name}")
+                self._view.say(f"no worker is there. Start some: prune-nas worker --storage URL --study {self._name}")
                 quiet_since = time.monotonic()
             time.sleep(pause)
 
@@ -257,7 +257,7 @@ class _Team:
                 del self._members[number]
                 self._starts += 1
                 if status in (2, 3) or self._starts > _STARTS * self.size:
-                    raise PruneNasError(f"a local worker ended with status {status}; it said why above")
+                    raise PruneNasError(f"a local worker ended with status {status}. It said why above")
             if number not in self._members:
                 self._members[number] = subprocess.Popen(  # noqa: S603
                     [*self._command, "--device", device],
@@ -285,7 +285,7 @@ class _Team:
 def _checked(url: URL, local: int) -> URL:
     if url.get_backend_name() == "sqlite" and local != 1:
         raise UsageError(
-            "SQLite cannot hand out trainings to several workers (two may get the same one); use --workers 1, "
+            "SQLite cannot hand out trainings to several workers (two may get the same one). Use --workers 1, "
             "a postgresql:// storage, or no --storage: on one machine none is needed"
         )
     return url

@@ -161,7 +161,7 @@ class Queue:
         """
         briefing = self.study.user_attrs.get(_BRIEFING)
         if not isinstance(briefing, dict):
-            raise UsageError(f"the study {self.name} is no run of prune-nas; see the name that `search` printed")
+            raise UsageError(f"the study {self.name} is no run of prune-nas. See the name that `search` printed")
         return briefing
 
     def brief(self, briefing: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class Queue:
             count = pieces["pieces"] if 0 <= pieces["pieces"] <= _MOST_PIECES else 0
             content = b"".join(base64.b64decode(pieces[str(number)]) for number in range(count))
         if hashlib.sha256(content).hexdigest() != digest:
-            raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}; repeat the command")
+            raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}. Repeat the command")
         write_bytes(path, content)
 
     def has_file(self, digest: str) -> bool:

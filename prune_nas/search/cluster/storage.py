@@ -124,7 +124,7 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # which may quote a part of the password
         raise UsageError(
-            "--storage must be like postgresql://user:password@host/database, special characters percent-encoded; got "
+            "--storage must be like postgresql://user:password@host/database, special characters percent-encoded. Got "
             "no such URL"
         ) from None
     if "@" in (url.host or ""):
@@ -136,7 +136,7 @@ def parse_url(text: str) -> URL:
         return url.set(drivername="postgresql+psycopg")
     if kind == "sqlite":
         return url
-    raise UsageError(f"--storage takes postgresql:// (many machines) or sqlite:/// (one worker); got {kind}")
+    raise UsageError(f"--storage takes postgresql:// (many machines) or sqlite:/// (one worker). Got {kind}")
 
 
 def masked(url: URL) -> str:
@@ -172,7 +172,7 @@ def open_storage(url: URL, heartbeat: int) -> Storage:
         if url.password:
             reason = reason.replace(str(url.password), "***")
         raise MissingError(
-            f"the database {masked(url)} cannot be used: {reason}; see that it runs, that this machine may reach it, "
+            f"the database {masked(url)} cannot be used: {reason}. See that it runs, that this machine may reach it, "
             "and that name and password are right"
         ) from None
 
@@ -212,9 +212,9 @@ def patiently(call: Callable[[], T], say: Callable[[str], None], patience: float
         except AWAY as error:
             if time.monotonic() > end:
                 raise MissingError(
-                    f"the database was away for {patience / 60:.0f} minutes; repeat the command once it is back"
+                    f"the database was away for {patience / 60:.0f} minutes. Repeat the command once it is back"
                 ) from error
             if wait == 0.5:
-                say("the database is away; waiting for it")
+                say("the database is away. Waiting for it")
             time.sleep(wait)
             wait = min(2 * wait, 10.0)

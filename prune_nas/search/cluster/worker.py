@@ -70,7 +70,7 @@ def work(
     """
     url = parse_url(storage)
     if url.get_backend_name() == "sqlite" and not leashed:
-        raise UsageError("SQLite cannot hand out trainings to several workers; use a postgresql:// storage")
+        raise UsageError("SQLite cannot hand out trainings to several workers. Use a postgresql:// storage")
     queue = _await(open_storage(url, _FIRST), study, wait, say)
     brief = queue.briefing
     place_ = workplace(brief, place)
@@ -96,7 +96,7 @@ def _await(storage: Any, study: str, wait: float, say: Callable[[str], None]) ->
     while (queue := patiently(lambda: found(storage, study), say)) is None or not _briefed(queue):
         if time.monotonic() > end:
             raise MissingError(
-                f"there is no run {study} in that database after {wait:.0f} s; start it with: "
+                f"there is no run {study} in that database after {wait:.0f} s. Start it with: "
                 f"prune-nas search --storage ... --study {study}"
             )
         if not told:
@@ -224,7 +224,7 @@ class Worker:
         plain = {**result_to_dict(result, digest), "worker": self.name}
         if not self._queue.deliver(trial, plain, epochs):
             self._given_up = True
-            self._say(f"{training.spoken} had been given up; its result was kept all the same")
+            self._say(f"{training.spoken} had been given up. Its result was kept all the same")
         return plain
 
     def _report(self, trial: optuna.Trial, key: str, epochs: list[dict[str, Any]]) -> None:

@@ -129,7 +129,7 @@ def _spoken(source: Source) -> str:
         return "no size that can be read"
     common = [f"{size} ({count} of {found.total()})" for size, count in found.most_common(_SHOWN)]
     heights, widths = [size.height for size in found], [size.width for size in found]
-    rest = f"; in all from {min(heights)}x{min(widths)} to {max(heights)}x{max(widths)}" if len(found) > _SHOWN else ""
+    rest = f". In all from {min(heights)}x{min(widths)} to {max(heights)}x{max(widths)}" if len(found) > _SHOWN else ""
     return f"{', '.join(common)}{rest} (height x width)"
 
 

@@ -68,7 +68,7 @@ def open_cifar(name: str, *, data_dir: Path, download: bool) -> Source:
     archive = (data_dir if _writable(data_dir) else kept) / kind.archive
     by_hand = (
         f"Either put {kind.archive} (from {kind.urls[0]}, md5 {kind.archive_md5}) into {data_dir}, or put images into "
-        f"{data_dir / name}/{{train,test}}/<class>/*.png; --data-dir names another folder"
+        f"{data_dir / name}/{{train,test}}/<class>/*.png. --data-dir names another folder"
     )
     if not download:
         raise MissingError(f"{name} was not found in {data_dir} and downloads are off. {by_hand}")
@@ -89,7 +89,7 @@ def _look(kind: Kind, directory: Path) -> Source | None:
         return None
     source = open_folder(folders, name=kind.name)
     if len(source.classes) != len(kind.classes):
-        raise UsageError(f"{folders} must hold {len(kind.classes)} class folders a split; got {len(source.classes)}")
+        raise UsageError(f"{folders} must hold {len(kind.classes)} class folders per split. Got {len(source.classes)}")
     return dataclasses.replace(source, normalisation=NORMALISATION, size=SIZE)
 
 
@@ -111,7 +111,7 @@ def _read(kind: Kind, where: Path, fetch_files: Fetch, split: str, size: Size) -
     try:
         return cached(key, files, partial(_build, kind, where, fetch_files, split, size)).images()
     except FileNotFoundError as error:
-        raise MissingError(f"{error.filename} is missing; remove {where} to have the set downloaded anew") from error
+        raise MissingError(f"{error.filename} is missing. Remove {where} to have the set downloaded anew") from error
 
 
 def _build(kind: Kind, where: Path, fetch_files: Fetch, split: str, size: Size) -> Arrays:
@@ -160,7 +160,7 @@ def _from_archive(kind: Kind, archive: Path, names: Sequence[str]) -> dict[str, 
 
 
 def _damaged(where: Path, name: str, why: str) -> MissingError:
-    return MissingError(f"{where / name} is damaged: {why}; remove {where} to have the set downloaded anew")
+    return MissingError(f"{where / name} is damaged: {why}. Remove {where} to have the set downloaded anew")
 
 
 def _writable(directory: Path) -> bool:

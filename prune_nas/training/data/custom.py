@@ -42,10 +42,10 @@ def open_custom(name: str) -> Source:
         raise
     except (Exception, SystemExit) as error:
         raise UsageError(
-            f"{name}() must return (train, test), sequences of (image, label); it gave {said(error)}"
+            f"{name}() must return (train, test), sequences of (image, label). It gave {said(error)}"
         ) from error
     if not all(sizes):
-        raise UsageError(f"{name}() must return (train, test) with images in both; got {sizes[0]} and {sizes[1]}")
+        raise UsageError(f"{name}() must return (train, test) with images in both. Got {sizes[0]} and {sizes[1]}")
     found = _sizes(train)
     return Source(
         name=name,
@@ -79,7 +79,7 @@ def _read(splits: dict[str, Sequence[Any]], name: str, classes: int, split: str,
     for index, (image, label) in enumerate(_items(images)):
         labels[index] = int(label)
         if not 0 <= labels[index] < classes:
-            raise UsageError(f"{name}: {split} image {index} has label {label}; there are {classes} classes, from 0")
+            raise UsageError(f"{name}: {split} image {index} has label {label}. There are {classes} classes, from 0")
         try:
             pixels[index] = fitted(image if isinstance(image, Image.Image) else _picture(np.asarray(image)), size)
         except (TypeError, ValueError) as error:

@@ -30,7 +30,7 @@ def decode(path: str, size: Size) -> NDArray[np.uint8]:
             return fitted(file, size)
     # Pillow answers damaged files with errors of many kinds, SyntaxError and struct.error among them.
     except Exception as error:
-        raise UsageError(f"{path} is not an image that can be read ({error}); replace or remove it") from error
+        raise UsageError(f"{path} is not an image that can be read ({error}). Replace or remove it") from error
 
 
 def fitted(picture: Image.Image, size: Size) -> NDArray[np.uint8]:

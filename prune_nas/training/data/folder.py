@@ -62,7 +62,7 @@ def open_folder(root: Path, *, name: str, cache_images: bool = False) -> Source:
         )
     classes = _classes(splits["train"])
     if len(classes) < 2:
-        raise UsageError(f"{splits['train']} must hold at least two class folders; got {len(classes)}")
+        raise UsageError(f"{splits['train']} must hold at least two class folders. Got {len(classes)}")
     for directory in splits.values():
         _check_classes(directory, classes)
     return Source(
@@ -95,7 +95,7 @@ def _read(
     for label, name in enumerate(classes):
         found = _files(splits[split] / name)
         if not found:
-            raise UsageError(f"{splits[split] / name} holds no image; known kinds: {', '.join(sorted(SUFFIXES))}")
+            raise UsageError(f"{splits[split] / name} holds no image. Known kinds: {', '.join(sorted(SUFFIXES))}")
         files += found
         labels += [label] * len(found)
     if len(files) * size.height * size.width * 3 > MEMORY_LIMIT:

@@ -33,7 +33,7 @@ def open_hub(name: str, *, download: bool) -> Source:
     splits = _load(name)
     test = next((split for split in _TESTS if split in splits), None)
     if "train" not in splits or test is None:
-        raise UsageError(f"{name} must have the splits train and test (or validation); it has {', '.join(splits)}")
+        raise UsageError(f"{name} must have the splits train and test (or validation). It has {', '.join(splits)}")
     image, label, classes = _columns(name, splits["train"].features)
     rows = {"train": splits["train"], "test": splits[test]}
     for split in ("train", test):
@@ -78,7 +78,7 @@ def _columns(name: str, features: Mapping[str, Any]) -> tuple[str, str, tuple[st
     images = [column for column, kind in features.items() if type(kind).__name__ == "Image"]
     labels = {column: kind for column, kind in features.items() if type(kind).__name__ == "ClassLabel"}
     if len(images) != 1 or not labels:
-        raise UsageError(f"{name} must have one column of images and one of class labels; it has {', '.join(features)}")
+        raise UsageError(f"{name} must have one column of images and one of class labels. It has {', '.join(features)}")
     label = max(labels, key=lambda column: labels[column].num_classes)
     return images[0], label, tuple(labels[label].names)
 
@@ -89,7 +89,7 @@ def _read(rows: Mapping[str, Any], image: str, label: str, split: str, size: Siz
     if (size_in_memory := len(labels) * size.height * size.width * 3) > _MEMORY_LIMIT:
         raise UsageError(
             f"the {split} images of a hub's set are kept in memory, and these would take {size_in_memory / 2**30:.1f} "
-            f"GiB of at most {_MEMORY_LIMIT >> 30}; take a smaller --image-size, or save them as class folders and use "
+            f"GiB of at most {_MEMORY_LIMIT >> 30}. Take a smaller --image-size, or save them as class folders and use "
             "folder:DIR with --cache-images"
         )
     pixels = np.empty((len(labels), *size, 3), np.uint8)

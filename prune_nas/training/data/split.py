@@ -34,7 +34,7 @@ def stratified(labels: Indices, count: int, rng: np.random.Generator) -> Indices
         ValueError: `count` is out of range.
     """
     if not 0 <= count <= len(labels):
-        raise ValueError(f"count must be from 0 to {len(labels)}; got {count}")
+        raise ValueError(f"count must be from 0 to {len(labels)}. Got {count}")
     chosen = [np.empty(0, np.int64)]
     classes, sizes = np.unique(labels, return_counts=True)
     for label, take in zip(classes, _apportion(sizes, count), strict=True):
@@ -64,7 +64,7 @@ def train_and_val(labels: Indices, *, seed: int, train_size: int | None, val_siz
             val_size = min(val_size, total - train_size)
     if total < 2 or val_size < 1 or (train_size is not None and train_size < 1):
         raise UsageError(
-            f"--train-size and --val-size must leave at least 1 image each; got {train_size} and {val_size} of {total}"
+            f"--train-size and --val-size must leave at least 1 image each. Got {train_size} and {val_size} of {total}"
         )
     if (train_size or 1) + val_size > total:
         val_size = min(val_size, max(total // 4, 1))

@@ -186,7 +186,7 @@ def test_class_folders(make_folder, tmp_path):
 
 def test_class_folders_of_another_set(make_folder, tmp_path):
     make_folder(tmp_path / "cifar10", train={"a": 2, "b": 2}, test={"a": 1, "b": 1})
-    with pytest.raises(UsageError, match="must hold 10 class folders a split; got 2"):
+    with pytest.raises(UsageError, match="must hold 10 class folders per split"):
         load("cifar10", data_dir=tmp_path)
 
 

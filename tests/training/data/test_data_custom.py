@@ -83,7 +83,7 @@ def test_classes_without_names_are_numbered(code):
         ("floats", "uint8 array"),
         ("grey_floats", "uint8 array.*got float32"),
         ("wide", "uint8 array.*got int32"),
-        ("no_test", "with images in both; got 20 and 0"),
+        ("no_test", "with images in both. Got 20 and 0"),
         ("endless", r"must return \(train, test\)"),
         ("gone", "has no callable"),
     ],

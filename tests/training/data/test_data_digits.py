@@ -43,7 +43,7 @@ def test_digits_at_their_own_size_are_the_published_ones():
 
 
 def test_an_unknown_name_lists_its_neighbours():
-    with pytest.raises(UsageError, match="did you mean cifar10"):
+    with pytest.raises(UsageError, match="Did you mean cifar10"):
         load("cifar")
 
 

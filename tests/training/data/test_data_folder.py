@@ -100,7 +100,7 @@ def test_the_fingerprint_follows_pixels_and_the_split_but_not_the_place(make_fol
         ({}, "there is no folder"),
         ({"test": TWO}, "must hold train/"),
         ({"train": TWO}, "must hold test/ or val/"),
-        ({"train": {"cat": 3}, "test": {"cat": 3}}, "at least two class folders; got 1"),
+        ({"train": {"cat": 3}, "test": {"cat": 3}}, "at least two class folders. Got 1"),
         ({"train": TWO, "test": {"cat": 2}}, r"test/dog is missing"),
         ({"train": TWO, "test": {**TWO, "emu": 1}}, r"test/emu has no counterpart"),
         ({"train": {"cat": 2, "dog": 0}, "test": TWO}, r"train/dog holds no image"),

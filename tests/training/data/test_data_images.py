@@ -150,7 +150,7 @@ def test_a_damaged_file_is_named_in_one_line(make_folder, monkeypatch, workers):
     with pytest.raises(UsageError) as caught:
         epoch(files)
     assert str(caught.value).startswith(f"{path} is not an image that can be read (")
-    assert str(caught.value).endswith("); replace or remove it")
+    assert str(caught.value).endswith("). Replace or remove it")
     assert "\n" not in str(caught.value)
 
 
