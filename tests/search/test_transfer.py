@@ -221,7 +221,7 @@ def test_tables_that_are_no_source(cli, tmp_path, lines, flags, message):
     [
         ("nowhere.json", "there is no rule file"),
         ("runs/nowhere", "there is nothing at"),
-        ("vgg16-cifar", "unknown run, rule file or published rule"),
+        ("vgg16-cifar", "there is no run, rule file or published rule"),
     ],
 )
 def test_sources_that_are_not_there(cli, source, message):
