@@ -21,18 +21,19 @@ FILES = {
 }  # fmt: skip
 
 
-def test_a_run_directory_holds_what_the_readme_says(searched):
+def test_a_run_directory_holds_what_the_guide_says(searched):
     assert {p.name for p in searched.iterdir()} == FILES
-    readme = open("README.md").read()  # noqa: PTH123, SIM115
-    assert all(f"`{name}" in readme for name in FILES - {".lock"})
+    page = open("prune_nas/guide/files.md").read()  # noqa: PTH123, SIM115
+    assert all(f"`{name}" in page for name in FILES - {".lock"})
 
 
-def test_the_best_net_is_rebuilt_as_the_readme_shows(searched, cli, monkeypatch):
-    """The README's own lines, run; its accuracy on validation is the recorded one."""
-    block = re.search(r"```python\n(.*?)```", open("README.md").read(), re.DOTALL)[1]  # noqa: PTH123, SIM115
+def test_the_best_net_is_rebuilt_as_the_guide_shows(searched, cli, monkeypatch):
+    """The guide's first lines of Python, run; the accuracy on validation is the recorded one."""
+    page = open("prune_nas/guide/python.md").read()  # noqa: PTH123, SIM115
+    block = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     scope = {}
     exec(block.replace("artifacts/runs/X", str(searched)), scope)  # noqa: S102
-    spec, network = json.loads((searched / "best.json").read_text()), scope["network"]
+    spec, network = json.loads((searched / "deploy.json").read_text()), scope["network"]
     import torch
 
     from prune_nas.config import Config
@@ -458,7 +459,7 @@ def test_output_for_files_and_without_colour_has_no_escapes(searched, colour):
 def test_a_network_that_is_not_named_says_where_they_are_listed(cli):
     code, _, err = cli("search", "--dataset", "digits")
     assert code == 2
-    assert "--model: Field required; `prune-nas models` lists them" in err
+    assert "--model: Field required. `prune-nas models` lists them" in err
 
 
 def test_a_run_that_is_not_there_names_those_beside_it(cli, tmp_path):
@@ -466,7 +467,7 @@ def test_a_run_that_is_not_there_names_those_beside_it(cli, tmp_path):
     (tmp_path / "one" / "run.json").write_text("{}")
     code, _, err = cli("status", tmp_path / "other")
     assert code == 2
-    assert "beside it lie one" in err
+    assert "Beside it lie one" in err
 
 
 def test_a_transfer_keeps_to_file_and_environment_without_evaluating_too(cli, tmp_path, monkeypatch):

@@ -246,7 +246,7 @@ def perform(
         report_run(done.path, partial(write_all, figures=figures), json_=json_)
 
 
-@app.command(epilog="Example: prune-nas train artifacts/runs/my-run/best.json --dataset digits --epochs 8")
+@app.command(epilog="Example: prune-nas train artifacts/runs/my-run/deploy.json --dataset digits --epochs 8")
 def train(
     spec: Annotated[Path, typer.Argument(metavar="SPEC", help="Spec, such as the deploy.json of a run.")],
     dataset: Dataset,

@@ -87,7 +87,7 @@ def worker(
         if not leash:
             raise
         return
-    view.say(f"{study} has ended; {done} trainings were finished here")
+    view.say(f"{study} has ended. Trainings that were finished here: {done}")
 
 
 def _stop(number: int, frame: object) -> None:

@@ -158,7 +158,7 @@ def table(results: list[rows.Row]) -> Iterator[str]:
     yield f"|---{'|--:' * (len(WAYS) + 2)}|---|--:|"
     for (network, width, images, epochs), own in kinds.items():
         by_way = {way: {row["seed"]: row["test"] for row in own if row["way"] == way} for way in WAYS}
-        chosen = own[0]["chosen"]
+        chosen = next((row["chosen"] for row in own if "chosen" in row), "")
         ours = by_way["author" if chosen == "sgd" else "adamw"]
         theirs = max((by_way["plain sgd"], by_way["plain adamw"]), key=lambda found: fmean(found.values() or [0]))
         gap = rows.difference([ours[seed] - theirs[seed] for seed in ours if seed in theirs])

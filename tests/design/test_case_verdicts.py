@@ -85,8 +85,8 @@ def test_one_training_that_two_cases_share_counts_once(finals):
 def test_conclusions_count_cases(finals):
     said = conclusions(pairs_of(finals))
     assert said[0] == (
-        "pruned (scratch-e) against pruned (fine-tune): ahead in 1 of 2 cases, by +2.8 points on average (n = 3); "
-        "significantly better in 0, worse in 0"
+        "pruned (scratch-e) against pruned (fine-tune): ahead in 1 of 2 cases, by +2.8 points on average (n = 3). "
+        "Significantly better in 0, worse in 0"
     )
 
 

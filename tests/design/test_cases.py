@@ -87,5 +87,5 @@ def test_nets_survive_their_file():
     assert Net.from_dict(net.to_dict()) == net
     masked = Net("magnitude=0.9", 1, None, {"conv": (1, 2)}, "ab", (), 0.9)
     assert Net.from_dict(masked.to_dict()) == masked
-    with pytest.raises(PruneNasError, match="delete it"):
+    with pytest.raises(PruneNasError, match="Delete it"):
         Net.from_dict({**net.to_dict(), "widths": [3]})

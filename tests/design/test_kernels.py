@@ -105,7 +105,7 @@ def test_even_keeps_one_share_everywhere():
 
 def test_less_than_a_weight_a_layer():
     own = [Kernel(f"conv{i}", 0, (3, 3), 100, 64) for i in range(10)]
-    with pytest.raises(BudgetError, match=r"raise the budget to at least weights=0\.0012"):
+    with pytest.raises(BudgetError, match=r"Raise the budget to at least weights=0\.0012"):
         planned(EVEN, own, 1, 9)
 
 

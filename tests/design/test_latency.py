@@ -97,7 +97,7 @@ def test_latencies_take_units_of_time(text, canonical, ms):
 
 @pytest.mark.parametrize("text", ["latency=3", "latency=3M", "macs=3ms"])
 def test_a_wrong_unit_names_the_right_ones(text):
-    with pytest.raises(UsageError, match=r"takes (us, ms, s|k, M, G)"):
+    with pytest.raises(UsageError, match=r"Write \w+ in (us, ms, s|k, M, G)"):
         Budget.parse(text)
 
 

@@ -160,7 +160,7 @@ def test_a_width_of_0_elsewhere_is_refused(resnet):
     traced = trace("preresnet164", base_width=0.25)
     half = {**traced.space.base, "stage1.block0.conv1": 0}
     with pytest.raises(
-        UsageError, match=r"'stage1.block0.conv1' must be a positive integer; got 0, which only all slots"
+        UsageError, match=r"'stage1.block0.conv1' must be a positive integer. Got 0, which only all slots"
     ):
         traced.build(half, seed=0)
     with pytest.raises(UsageError, match="Got -1"):

@@ -114,7 +114,7 @@ def test_grouped_convolution_inherits_group_by_group():
 def test_channels_without_an_identity_cannot_be_inherited():
     traced = trace(networks.Shuffled, input_shape=SMALL)
     network = traced.build(seed=0)
-    with pytest.raises(UsageError, match=r"shuffles the channels of left\.0.*leave out the inherited arm"):
+    with pytest.raises(UsageError, match=r"shuffles the channels of left\.0.*Leave out the inherited arm"):
         inherit(traced.space, network, network, {slot.name: range(slot.ceiling) for slot in traced.space.slots})
 
 

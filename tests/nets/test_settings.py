@@ -69,7 +69,7 @@ def test_ties_make_one_slot():
 @pytest.mark.parametrize(
     ("tie", "message"),
     [
-        (("conv1_1", "conv2_1"), "must have one width in the base; conv1_1, conv2_1 have"),
+        (("conv1_1", "conv2_1"), "must have one width in the base, and conv1_1, conv2_1 have"),
         (("conv1_1", "conv2_2"), "there is no slot of vgg11 in tie 'conv2_2'. Did you mean conv"),
     ],
 )

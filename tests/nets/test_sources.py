@@ -57,7 +57,7 @@ def test_base_width_scales_the_slots_of_a_network_that_does_not_take_it(user):
     ("callable_", "message"),
     [
         ("smal", r"net.py has no callable 'smal'. Did you mean .*net.py:small\?"),
-        ("NOT_CALLABLE", "must be a class or function that makes a network; got int"),
+        ("NOT_CALLABLE", "must be a class or function that makes a network. Got int"),
         ("broken", r"broken\(\) raised RuntimeError: no weights here \(.*net.py:\d+: raise"),
         ("number", "must return a torch.nn.Module. Got int"),
     ],

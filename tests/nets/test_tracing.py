@@ -448,7 +448,7 @@ def test_an_input_that_does_not_fit_is_one_line(shape, capfd):
     with pytest.raises(UsageError, match=f"^vgg11 does not run on an input of shape {shape[0]}x") as caught:
         trace("vgg11", input_shape=shape)
     assert "\n" not in str(caught.value)
-    assert "give the input shape" in str(caught.value)
+    assert "Give the input shape" in str(caught.value)
     assert capfd.readouterr() == ("", "")
 
 
@@ -509,13 +509,13 @@ def test_several_inputs_and_outputs():
     macs, params = space.cost({"more": 4, "mix": 5})[:2]
     assert params == sum(p.numel() for p in network.parameters())
     assert macs == 64 * 27 * 8 + 5 * 4 + 12 * 5 + 5 * 10 + 5 * 4
-    with pytest.raises(UsageError, match=r"takes 2 inputs.*wrap it"):
+    with pytest.raises(UsageError, match=r"takes 2 inputs.*Wrap it"):
         traced.check(torch.zeros(2, *SMALL))
 
 
 @pytest.mark.parametrize("others", [[], [(5,), (3,), (1,), (1,)]])
 def test_a_shape_for_each_input_is_asked_for(others):
-    with pytest.raises(UsageError, match=r"takes 2 inputs \(x, y\); got the shapes of"):
+    with pytest.raises(UsageError, match=r"takes 2 inputs \(x, y\). Got the shapes of"):
         trace(Two, input_shape=SMALL, other_inputs=others)
 
 
@@ -541,7 +541,7 @@ def test_a_size_written_out_in_training_ends_with_its_line():
 
 def test_training_needs_logits_alone():
     traced = trace(lambda: Trap(aux=True), input_shape=SMALL)
-    with pytest.raises(UsageError, match=r"must give one tensor of shape.*got a tuple.*returns the logits alone"):
+    with pytest.raises(UsageError, match=r"must give one tensor of shape.*Got a tuple.*returns the logits alone"):
         traced.check(torch.zeros(3, *SMALL))
 
 

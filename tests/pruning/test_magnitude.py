@@ -143,7 +143,7 @@ def test_a_supernet_that_was_trained_again_is_noticed(vgg):
     other = copy.deepcopy(network)
     with torch.no_grad():
         next(other.parameters()).mul_(0.5)
-    with pytest.raises(PruneNasError, match="name another --run"):
+    with pytest.raises(PruneNasError, match="Name another --run"):
         magnitude.masks_of(mask, space, other, seed=0)
 
 

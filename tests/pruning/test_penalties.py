@@ -104,7 +104,7 @@ def test_no_penalty_is_none_and_a_wrong_name_is_named(traced):
 
 def test_a_network_without_any_gamma_is_an_error_with_the_repair():
     bare = trace(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)))
-    with pytest.raises(UsageError, match="use --penalty none"):
+    with pytest.raises(UsageError, match="Use --penalty none"):
         check("l1", bare.space, bare.build(seed=0))
     assert check("none", bare.space, bare.build(seed=0)) == check("auto", bare.space, bare.build(seed=0)) == {}
 

@@ -121,7 +121,7 @@ def test_channels_that_add_nothing_fill_up():
 def test_slots_that_no_full_layer_reads_are_refused():
     traced = trace("mobilenetv2", base_width=0.25)
     images = torch.randn(2, 3, 32, 32)
-    with pytest.raises(UsageError, match="use l1-norm or slimming"):
+    with pytest.raises(UsageError, match="Use l1-norm or slimming"):
         reconstruction.terms(_only_depthwise(traced.space), traced.build(seed=0), images, places=4, seed=0)
 
 

@@ -140,7 +140,7 @@ def test_without_a_norm_there_is_nothing_to_scale():
             return self.head(torch.relu(self.a(x)).mean((2, 3)))
 
     bare = trace(Bare(), classes=2)
-    with pytest.raises(UsageError, match="has none; use l1-norm"):
+    with pytest.raises(UsageError, match="Use l1-norm"):
         sss.attach(bare.space, bare.build(seed=0))
 
 

@@ -28,12 +28,13 @@ def test_what_is_pruned_computes_what_the_factors_left(name):
     values[[1, 4]] = 0
     before = network(images())
     folded = sss_blocks.fold(traced.space, network)
-    torch.testing.assert_close(folded(images()), before)
+    rounding = 1e-5 * float(before.abs().max())  # norms that are not trained let a deep network's outputs grow
+    torch.testing.assert_close(folded(images()), before, rtol=0, atol=rounding)
     assert folded.state_dict().keys() == plain.state_dict().keys()
     chosen = sss_blocks.prune(traced.space, folded, "0.3")
     assert traced.space.gone(chosen.widths) == (traced.space.branches[1], traced.space.branches[4])
     shallow = inherit(traced.space, folded, traced.build(chosen.widths, seed=0), chosen.kept).eval()
-    torch.testing.assert_close(shallow(images()), before)
+    torch.testing.assert_close(shallow(images()), before, rtol=0, atol=rounding)
 
 
 def test_a_step_is_the_published_update():

@@ -80,7 +80,7 @@ def test_every_part_is_there(text):
     assert "recipe.epochs" in text
     assert "prune-nas train" in text
     assert "supernet: done · study: done · finals: running" in text
-    assert "shrink from stage to stage" in text
+    assert "the share falls by a constant factor" in text
     assert "uniform@macs" not in text  # the glossary speaks of this run's arms
 
 

@@ -32,7 +32,7 @@ def test_a_directory_without_a_run_is_refused(tmp_path):
 
 def test_an_unknown_schema_names_the_version_that_wrote_it(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"schema": 7, "version": "3.1.4"}))
-    with pytest.raises(UsageError, match=r"schema 1; got 7, written by prune-nas 3\.1\.4"):
+    with pytest.raises(UsageError, match=r"schema 1. Got 7, written by prune-nas 3\.1\.4"):
         RunData(tmp_path)
 
 
@@ -85,5 +85,5 @@ def test_missing_files_read_as_empty(tmp_path):
 def test_widths_that_are_none_are_an_error_with_their_name(tmp_path, write_fake_run, damage):
     path = write_fake_run(tmp_path / "run") / "widths.csv"
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(PruneNasError, match=r"widths.csv .*delete it to have it written anew"):
+    with pytest.raises(PruneNasError, match=r"widths.csv.* Delete the file and repeat the search"):
         _ = RunData(path.parent).widths

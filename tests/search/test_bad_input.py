@@ -35,7 +35,7 @@ from tests.search.tiny import SETTINGS, arguments
         ({"no_such_flag": 1}, 2, "no-such-flag"),
         ({"epochs": -1}, 2, "--epochs"),
         ({"base-width": 0}, 2, "--base-width"),
-        ({"base-width": 1e9}, 1, "take a smaller --base-width"),
+        ({"base-width": 1e9}, 1, "Take a smaller --base-width"),
         ({"lr": "inf"}, 2, "--lr"),
         ({"lr": "nan"}, 2, "--lr"),
         ({"timeout": "inf"}, 2, "--timeout"),

@@ -100,7 +100,7 @@ def file(tmp_path):
             "Stuck",
             "has no free width (one: meets an operation that the tracer does not follow: roll at roll (mine.py:32)",
         ),
-        ("Shared", "one parameter under two names, two.weight and three.weight; call one module twice"),
+        ("Shared", "one parameter under two names, two.weight and three.weight. Call one module twice"),
         ("Flat", "does not run on an input of shape 3x16x16"),
         ("Raises", "raised RuntimeError: no weights at hand"),
         ("Hidden", "mine.py:63: x = x.reshape(len(x), 16, 16, 16)"),
@@ -122,7 +122,7 @@ def test_one_message_and_nothing_begun(file, cli, tmp_path, name, message):
 
 def test_a_penalty_that_was_asked_for_needs_a_gamma(file, cli, tmp_path):
     code, _, err = cli(*arguments(tmp_path / "run", model=f"{file}:Bare", base_width=1, penalty="l1"))
-    assert (code, "use --penalty none" in " ".join(err.split())) == (2, True)
+    assert (code, "Use --penalty none" in " ".join(err.split())) == (2, True)
 
 
 def test_a_file_that_raises_on_import_is_named_with_its_line(cli, tmp_path):

@@ -264,7 +264,7 @@ def test_two_workers_do_what_one_does(finished, tmp_path):
         ({"cases": "sss-blocks=0.5"}, "residual blocks, and vgg11 has none"),
         ({"cases": "slimmin=0.5"}, "Did you mean slimming"),
         ({"cases": "slimming"}, "written method=ratio"),
-        ({"cases": "slimming=0.5", "methods": "sss"}, "leave --methods and --ratios out"),
+        ({"cases": "slimming=0.5", "methods": "sss"}, "Leave --methods and --ratios out"),
         ({"schedules": "scratch-c"}, "scratch-c"),
         ({"arms": "found,pruned"}, "a comparison's arms are"),
         ({"scratch-b-cap": 0.5}, "scratch-b-cap"),

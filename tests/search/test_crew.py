@@ -264,7 +264,7 @@ def test_who_trains_must_be_said_without_contradiction():
     with pytest.raises(UsageError, match="need a --storage"):
         resolve({"model": "m", "dataset": "d", "workers": "0"}, environment={})
     Config(model="m", dataset="d", workers=0)  # as a run's file has it, which never holds the storage
-    with pytest.raises(UsageError, match="leave --device cuda out"):
+    with pytest.raises(UsageError, match="Leave --device cuda out"):
         Config(model="m", dataset="d", devices=("cpu",), device="cuda")
 
 

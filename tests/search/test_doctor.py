@@ -9,4 +9,4 @@ def test_optional_parts_are_named_with_what_they_need(monkeypatch):
     assert "onnxruntime" in found["extra onnx"]
     real = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: doctor._ABSENT if name == "timm" else real(name))
-    assert doctor._extras()["extra timm"] == "not installed. Pip install 'prune-nas[timm]'"
+    assert doctor._extras()["extra timm"] == "not installed. Install it: pip install 'prune-nas[timm]'"

@@ -225,7 +225,7 @@ def test_a_supernet_that_dies_twice_ends_the_run(cli, tmp_path):
     code, _, err = cli(*arguments(tmp_path / "run", strength=0.5, supernet_epochs=30))
     assert code == 1
     assert "of its channels are dead after" in err
-    assert "use a weaker penalty: --strength 0.02" in err
+    assert "Use a weaker penalty: --strength 0.02" in err
     assert not (tmp_path / "run" / "deploy.json").exists()
 
 

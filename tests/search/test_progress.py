@@ -29,7 +29,7 @@ def test_the_best_so_far_is_said_with_what_comes_next(capsys):
         bar.ended(0.4, "trial 2")
         bar.advance("trial 3, epoch 1: 20.0 % on validation")
     assert (
-        "study, 1 of 10 epochs: trial 3, epoch 1: 20.0 % on validation; best 50.0 %, trial 0" in capsys.readouterr().err
+        "study, 1 of 10 epochs: trial 3, epoch 1: 20.0 % on validation, best 50.0 %, trial 0" in capsys.readouterr().err
     )
 
 

@@ -124,11 +124,11 @@ def test_a_rule_of_kernels_goes_to_another_network(sparse, cli, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "code", "message"),
     [
-        ({"budget": "weights=0.1"}, 2, "add --trials 0"),
+        ({"budget": "weights=0.1"}, 2, "Add --trials 0"),
         ({"budget": "weights=0.1,macs=0.5", "trials": 0}, 2, "stands alone"),
         ({"budget": "weights=5", "trials": 0}, 4, "less than one for each of 8 layers"),
         ({"budget": "weights=0.00001", "trials": 0}, 4, "less than one for each of 8 layers"),
-        ({"budget": "weights=0.1", "trials": 0, "supernet_width": 2}, 2, "leave --supernet-width out"),
+        ({"budget": "weights=0.1", "trials": 0, "supernet_width": 2}, 2, "Leave --supernet-width out"),
         ({"budget": "weights=0.1", "trials": 0, "prior": "vgg16-cifar10-macs"}, 2, "is a rule of widths (stage-mean)"),
         ({"budget": "weights=0.1", "trials": 0, "prior": "nowhere"}, 2, "there is no run, rule file or published rule"),
     ],

@@ -83,7 +83,7 @@ def test_a_search_that_may_not_begin_says_what_would_help():
         spending(search_cost=0.5).check("macs=0.2")
     spending(search_cost=1).check("macs=0.2")
     with pytest.raises(
-        UsageError, match=r"raise it to 0\.7 \(1\.1 for finalists, too\), lower"
+        UsageError, match=r"Raise it to 0\.7 \(1\.1 for finalists, too\), lower"
     ):  # uniform alone is no study
         spending(search_cost=0.6).check("macs=0.2")
     spending(search_cost=0.7).check("macs=0.2")

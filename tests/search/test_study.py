@@ -128,7 +128,7 @@ def test_a_damaged_journal_is_refused_with_the_repair(journal, line):
     go(journal, wanted=2)
     lines = journal.read_bytes().splitlines(keepends=True)
     journal.write_bytes(b"".join([*lines[:3], line, *lines[3:]]))
-    with pytest.raises(PruneNasError, match="move it away"):
+    with pytest.raises(PruneNasError, match="Move it away"):
         go(journal, wanted=3)
 
 

@@ -199,7 +199,7 @@ def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, c
 @pytest.mark.parametrize(
     ("lines", "flags", "message"),
     [
-        ("slot,width\nconv1_1,30\n", [], "stage, depth, ceiling missing (or name its network: --source-model)"),
+        ("slot,width\nconv1_1,30\n", [], "Missing: stage, depth, ceiling (or name its network: --source-model)"),
         ("slot,width\nconv1_1,30\n", ["--source-model", "vgg11"], "'conv2_1' is missing"),
         ("slot,width\nconv1_9,30\n", ["--source-model", "vgg11"], "Did you mean conv1_1"),
         ("slot,width\nconv1_1,3o\n", ["--source-model", "vgg11"], "'3o' is no whole number"),

@@ -44,8 +44,8 @@ def test_the_run_s_own_settings_of_the_space_travel(tmp_path):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"code": "0123"}, "install the same version"),
-        ({"schema": 99}, "install the same version"),
+        ({"code": "0123"}, "Install the same version"),
+        ({"schema": 99}, "Install the same version"),
         ({"fingerprint": "0123"}, "other data here"),
         ({"space": None}, "damaged"),
         ({"config": {}}, "damaged"),
@@ -67,7 +67,7 @@ def test_a_database_cannot_have_code_imported(plain, tmp_path):
     bait = tmp_path / "bait.py"
     bait.write_text(f"from pathlib import Path\nPath({str(tmp_path / 'ran')!r}).touch()\n")
     named = {**plain, "config": {**plain["config"], "model": f"{bait}:net"}}
-    with pytest.raises(UsageError, match="if you trust it"):
+    with pytest.raises(UsageError, match="If you trust it"):
         workplace(named, Place(threads=1))
     assert not (tmp_path / "ran").exists()
 

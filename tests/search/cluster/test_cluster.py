@@ -131,7 +131,8 @@ def trained(run):
 @pytest.mark.parametrize("trials", [24, pytest.param(60, marks=pytest.mark.slow)])
 def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
     run, watch = tmp_path / "many", Watch(postgres, "many")
-    search = start_search(postgres, run, trials=trials, workers=0, **QUICK)
+    asked = {**QUICK, "trial_epochs": 6}  # longer than a look into the database takes
+    search = start_search(postgres, run, trials=trials, workers=0, **asked)
     workers = [start_worker(postgres, "many", tmp_path / f"worker{i}") for i in range(4)]
     killed, paused = workers[0], workers[1]
 
@@ -163,7 +164,7 @@ def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, p
     # All finished, none lost, and the same as without all that.
     alone = tmp_path / "alone"
     subprocess.run(
-        [sys.executable, "-m", "prune_nas", *arguments(alone, trials=trials, **QUICK)], check=True, capture_output=True
+        [sys.executable, "-m", "prune_nas", *arguments(alone, trials=trials, **asked)], check=True, capture_output=True
     )
     assert trained(run) == trained(alone)
     assert len(trained(run)) == trials

@@ -184,7 +184,7 @@ def test_a_call_is_repeated_while_the_database_is_away(monkeypatch):
     assert patiently(call, said.append) == 7
     assert said == ["the database is away. Waiting for it"]
     left += [StorageInternalError] * 5
-    with pytest.raises(MissingError, match="repeat the command"):
+    with pytest.raises(MissingError, match="Repeat the command"):
         patiently(call, said.append, patience=-1)
 
 

@@ -132,7 +132,7 @@ def test_a_folder_that_cannot_be_written_is_only_read(batches, cache):
 def test_a_damaged_batch_is_named_with_the_repair(batches):
     path = batches / "data_batch_3"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
-    with pytest.raises(MissingError, match=r"data_batch_3 is damaged: its md5 .* remove .* downloaded anew"):
+    with pytest.raises(MissingError, match=r"data_batch_3 is damaged: its md5 .* Remove .* downloaded anew"):
         load("cifar10", data_dir=batches.parent)
 
 
