@@ -128,10 +128,10 @@ def trained(run):
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("trials", [24, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("trials", [16, pytest.param(60, marks=pytest.mark.slow)])
 def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
     run, watch = tmp_path / "many", Watch(postgres, "many")
-    asked = {**QUICK, "trial_epochs": 6}  # longer than a look into the database takes
+    asked = {**QUICK, "trial_epochs": 5}  # longer than a look into the database takes
     search = start_search(postgres, run, trials=trials, workers=0, **asked)
     workers = [start_worker(postgres, "many", tmp_path / f"worker{i}") for i in range(4)]
     killed, paused = workers[0], workers[1]
