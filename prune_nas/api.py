@@ -40,17 +40,17 @@ from prune_nas.search import study as studies
 from prune_nas.search.estimate import Steps
 from prune_nas.search.pipeline import dry_run, search
 from prune_nas.search.progress import View
-from prune_nas.search.settling import FEWEST
 from prune_nas.search.single import setting_for
 from prune_nas.search.sparsity import sparsify
 from prune_nas.search.subject import settled
 from prune_nas.search.together import follows
 from prune_nas.search.work import Result, Training
+from prune_nas.training.batchnorm import quicken
 from prune_nas.training.data import Data
 from prune_nas.training.data import load as load_data
 from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Setting, accuracy, train
 from prune_nas.training.precision import choose_device
-from prune_nas.training.probe import STEPS, probe
+from prune_nas.training.probe import probe, steps_for
 from prune_nas.training.recipe import Recipe
 from prune_nas.training.recipe import recipe as recipe_named
 
@@ -94,6 +94,7 @@ def train_supernet(
     penalty: str = "auto",
     strength: float | None = None,
     recipe: str = "fast",
+    optimizer: str = "auto",
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -109,6 +110,8 @@ def train_supernet(
             network without BatchNorm.
         strength: lambda; by default it follows from what it does, until half of the channels carry nothing.
         recipe: fast or paper.
+        optimizer: sgd, adamw, or auto, which tries both on the base for some steps. Under a penalty SGD updates
+            BatchNorm's parameters.
         seed: of weights, batches and augmentation.
         device: auto, cpu, cuda, cuda:1 or mps.
         precision: auto, fp32, bf16 or fp16; auto measures, so name one to have the same numbers again.
@@ -125,9 +128,17 @@ def train_supernet(
     if penalty == "auto":
         penalty = "l1" if places(space, network.template) else "none"
     penalties.check(penalty, space, network.template)
+    schedule = _using(optimizer, network, setting, schedule)
+    if penalty != "none":
+        schedule = schedule.penalised()
     pressure = penalties.pressure_for(penalty, schedule, images, strength=strength, share=_SHARE)
+
+    def build() -> nn.Module:
+        made = network.build(space.widest, seed=seed)
+        return made if penalty == "none" else quicken(made)
+
     trained, _ = train(
-        lambda: network.build(space.widest, seed=seed),
+        build,
         setting,
         schedule,
         seed=seed,
@@ -428,7 +439,7 @@ def _using(optimizer: str, network: Traced, setting: Setting, schedule: Recipe) 
         return schedule.using(optimizer)
     if schedule.name == "paper":
         return schedule
-    steps = min(max(schedule.steps(len(setting.data.train)) // 10, FEWEST), STEPS)
+    steps = steps_for(schedule, len(setting.data.train))
     return schedule.using(probe(lambda: network.build(seed=0), setting, schedule, seed=0, steps=steps).optimizer)
 
 

@@ -76,6 +76,16 @@ def test_a_study_never_leaves_the_budget_and_repeats_itself(network, data):
         pn.study(network, data, "macs=0.4", prior=prior, trials=0)
 
 
+def test_a_supernet_is_trained_by_the_optimizer_that_is_asked_for(network, data):
+    found = {
+        name: pn.train_supernet(network, data, epochs=2, precision="fp32", optimizer=name) for name in ("sgd", "adamw")
+    }
+    first = network.space.slots[0].name
+    assert found["sgd"][first].tolist() != found["adamw"][first].tolist()
+    with pytest.raises(UsageError, match="Did you mean adamw"):
+        pn.train_supernet(network, data, epochs=2, precision="fp32", optimizer="adam")
+
+
 def test_what_does_not_belong_together_is_refused_before_it_trains(network, data):
     other = pn.trace("vgg11", input_shape=(3, 32, 32), classes=5, base_width=0.125)
     with pytest.raises(UsageError, match=r"traced for \(3, 32, 32\) images in 5 classes"):

@@ -22,11 +22,8 @@ from prune_nas.search.rundir import Run
 from prune_nas.search.setup import lengths_of, recipe_of, setting_of
 from prune_nas.training.data import Data
 from prune_nas.training.loop import Setting
-from prune_nas.training.probe import STEPS, probe
+from prune_nas.training.probe import probe, steps_for
 from prune_nas.training.recipe import OPTIMIZERS
-
-FEWEST = 60  # steps with an optimiser, however short the trainings are
-_SHARE = 0.2  # of a final training's steps; a tenth took SGD for a transformer that AdamW trains 3 points better
 
 
 def ready(run: Run, traced: Traced, data: Data, device: torch.device, view: View, *, tries: bool = True) -> Setting:
@@ -89,7 +86,7 @@ def _recorded(run: Run) -> str | None:
 def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: View) -> str:
     """Try every optimiser on the unpruned network, and write down what that showed and cost."""
     space, recipe = traced.space, recipe_of(config, config.epochs)
-    steps = min(max(round(_SHARE * recipe.steps(len(setting.data.train))), FEWEST), STEPS)
+    steps = steps_for(recipe, len(setting.data.train))
     view.say(f"optimizer: trying {' and '.join(OPTIMIZERS)} for {steps} steps each or more, on the unpruned network")
     begun = time.perf_counter()
     found = probe(lambda: traced.build(space.base, seed=config.seed), setting, recipe, seed=config.seed, steps=steps)

@@ -34,12 +34,11 @@ from torch import nn
 from prune_nas.design.sizes import Size
 from prune_nas.nets import models
 from prune_nas.nets.tracing import Traced, trace
-from prune_nas.search.settling import FEWEST
 from prune_nas.training.data import load
 from prune_nas.training.data.images import Images, ImageSet
 from prune_nas.training.loop import Setting, accuracy, train
 from prune_nas.training.precision import Precision
-from prune_nas.training.probe import STEPS, probe
+from prune_nas.training.probe import probe, steps_for
 from prune_nas.training.recipe import Recipe, recipe
 from tests.benchmarks import plain, rows
 
@@ -70,7 +69,7 @@ class Bench:
 
     def chosen(self) -> str:
         """The optimiser that `--optimizer auto` takes, tried for as many steps as `search` tries it."""
-        steps = min(max(self.recipe.steps(self.images) // 5, FEWEST), STEPS)
+        steps = steps_for(self.recipe, self.images)
         return probe(lambda: self._build(0), self.setting, self.recipe, seed=0, steps=steps).optimizer
 
     def ours(self, way: str, seed: int) -> float:
