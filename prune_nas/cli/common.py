@@ -81,6 +81,10 @@ Schedules = Annotated[
         "scratch-e, paper both].",
     ),
 ]
+Selection = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="How scores become widths: per-cost or threshold [default: per-cost]."),
+]
 Precision = Annotated[
     str | None,
     typer.Option(

@@ -31,6 +31,7 @@ from prune_nas.cli.common import (
     Schedules,
     Seed,
     Seeds,
+    Selection,
     Space,
     Steps,
     Storage,
@@ -134,10 +135,7 @@ def search(
         float | None,
         typer.Option(metavar="LAMBDA", help="Fixed strength of the penalty [default: follows from its effect]."),
     ] = None,
-    selection: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="How scores become widths: per-cost or threshold [default: per-cost]."),
-    ] = None,
+    selection: Selection = None,
     supernet_epochs: Annotated[
         int | None, typer.Option(metavar="N", help="Epochs of the supernet [default: by preset 6, 6, 20, 80].")
     ] = None,
