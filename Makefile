@@ -7,10 +7,10 @@ search: .venv/installed  ## install, then run the main job on the embedded data 
 	$(BIN)/prune-nas search --model vgg16 --dataset digits --preset smoke
 
 test: .venv/installed-dev lint  ## everything that must hold before a commit
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 test-full: .venv/installed-dev lint  ## with the tests that take minutes
-	$(BIN)/pytest -n auto -m ""
+	$(BIN)/pytest -n auto --dist worksteal -m ""
 
 lint: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -393,10 +393,10 @@ def plan_search(
         UsageError, MissingError, BudgetError: where the request cannot be met, or single weights are budgeted.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("a dry run is one process. Leave torchrun out")
+        raise UsageError("--dry-run works in one process. Leave torchrun out")
     resolved, path = _resolved(run, config, settings)
     if resolved.prunes_weights:
-        raise UsageError(f"a dry run is about widths. Under {resolved.budget[0]} leave --dry-run out")
+        raise UsageError(f"--dry-run plans budgets of widths. Leave it out under {resolved.budget[0]}")
     return dry_run(resolved, path, View(quiet=quiet))
 
 
@@ -447,7 +447,9 @@ def _check(network: Traced, widths: Widths) -> None:
     """See that widths are this network's."""
     ceilings = {slot.name: slot.ceiling for slot in network.space.slots}
     if set(widths) != set(ceilings) or not all(0 <= widths[name] <= most for name, most in ceilings.items()):
-        raise UsageError(f"the widths are not of {network.space.model}: each of its slots needs one, up to its ceiling")
+        raise UsageError(
+            f"these widths do not fit {network.space.model}: each of its slots needs a width up to its ceiling"
+        )
 
 
 def _budget(budget: Budget | str) -> Budget:

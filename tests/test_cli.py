@@ -227,9 +227,9 @@ def test_status_knows_whether_a_command_works_on_the_run(searched, cli):
     record = json.loads((searched / "run.json").read_text())
     record["phases"]["finals"] = "running"
     (searched / "run.json").write_text(json.dumps(record))
-    assert "nobody works on it" in cli("status", searched)[1]
+    assert "The run is stopped. Repeat its command to continue." in cli("status", searched)[1]
     with FileLock(searched / ".lock"):
-        assert "a command works on it now" in cli("status", searched)[1]
+        assert "The run is in progress." in cli("status", searched)[1]
 
 
 def test_status_watches_until_the_run_ends(searched, cli, monkeypatch):

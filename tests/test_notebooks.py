@@ -7,7 +7,6 @@ import pytest
 from nbclient import NotebookClient
 
 NOTEBOOKS = sorted(Path("notebooks").glob("*.ipynb"))
-FIRST, *LATER = NOTEBOOKS
 
 
 def code(notebook):
@@ -35,8 +34,8 @@ def test_it_is_committed_with_its_outputs(path):
     assert sum("image/png" in out.get("data", {}) for cell in cells for out in cell.outputs) >= 1
 
 
-@pytest.mark.parametrize("path", [FIRST, *(pytest.param(path, marks=pytest.mark.slow) for path in LATER)],
-                         ids=lambda path: path.stem)  # fmt: skip
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_runs(path, monkeypatch):
     committed, fresh = nbformat.read(path, as_version=4), executed(path, monkeypatch)
     for before, after in zip(code(committed), code(fresh), strict=True):

@@ -1,5 +1,6 @@
 """Every code block of README, guide and results: Python is run; commands are parsed, and run if they train nothing."""
 
+import json
 import re
 import shlex
 import shutil
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import typer
+from safetensors.torch import save_file
 
 from prune_nas.cli import app
 from prune_nas.cli.guiding import TOPICS
+from prune_nas.nets.tracing import trace
 from tests.search.tiny import arguments
 
 GUIDE = [Path("prune_nas/guide") / f"{topic}.md" for topic in TOPICS]
@@ -34,7 +37,6 @@ def test_every_block_is_of_a_kind_that_is_tested():
     assert len(PYTHON) == 3
 
 
-@pytest.mark.slow
 def test_the_lines_of_python_do_what_they_say(searched):
     scope = {}
     for text in PYTHON:
@@ -63,16 +65,30 @@ def test_commands_are_the_command_line_s(words, monkeypatch):
         own.make_context(name, rest)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "words", [words for words in COMMANDS if words[words.index("prune-nas") + 1] in READS], ids=" ".join
-)
-def test_commands_that_train_nothing_run(words, searched, cli, tmp_path, monkeypatch):
+@pytest.fixture
+def mine(searched, tmp_path):
+    """A run of `net.py:MyNet`, as far as `export` looks at it, with the code beside it."""
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef MyNet(num_classes=10):\n    return nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), "
+        "nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))\n"
+    )
+    run = shutil.copytree(searched, tmp_path / "runs" / "mine")
+    spec = json.loads((run / "deploy.json").read_text())
+    traced = trace(f"{tmp_path}/net.py:MyNet", input_shape=tuple(spec["input_shape"]), classes=spec["classes"])
+    spec |= {"model": "net.py:MyNet", "widths": dict(traced.space.base), "base_width": 1.0}
+    (run / "deploy.json").write_text(json.dumps(spec))
+    save_file(traced.build(traced.space.base, seed=0).state_dict(), run / "deploy.safetensors")
+
+
+@pytest.mark.parametrize("text", sorted({" ".join(words[words.index("prune-nas") + 1 :]) for words in COMMANDS
+                                         if words[words.index("prune-nas") + 1] in READS}))  # fmt: skip
+@pytest.mark.usefixtures("mine")
+def test_commands_that_train_nothing_run(text, searched, cli, tmp_path, monkeypatch):
     (tmp_path / "artifacts").symlink_to(Path("artifacts").resolve())
     runs = tmp_path / "runs"
     for name in "XYAB":
         shutil.copytree(searched, runs / name)
-    given = [word.replace("artifacts/runs", str(runs)) for word in words[words.index("prune-nas") + 1 :]]
+    given = [word.replace("artifacts/runs", str(runs)) for word in text.split()]
     if "--source-budget" in given:
         pytest.skip("needs runs of single weights. Tests/search/test_sparsity.py fits such a rule")
     monkeypatch.chdir(tmp_path)

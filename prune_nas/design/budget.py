@@ -66,8 +66,8 @@ class Budget:
                 raise UsageError(f"budget {text!r} bounds {kind} twice. Keep one of the two")
         if "weights" in kinds and len(kinds) > 1:
             raise UsageError(
-                f"budget {text!r}: weights=... prunes single weights of convolutions and stands alone. The other costs "
-                "are those of widths"
+                f"budget {text!r}: weights=... prunes single weights of convolutions. It cannot be combined with a "
+                "limit on widths"
             )
         return cls(tuple(sorted(bounds, key=lambda bound: KINDS.index(bound.kind))))
 
@@ -103,8 +103,8 @@ class Budget:
         """
         if self.bounds_weights:
             raise UsageError(
-                f"budget {self} prunes single weights, which leaves all widths as they are: it is for transfer, or for "
-                "search --trials 0, alone"
+                f"budget {self} prunes single weights and keeps all widths. Use it in `transfer`, or in `search` with "
+                "--trials 0"
             )
         base, least = space.cost(space.base)._replace(latency=space.base_latency), space.cost(space.narrowest)
         limits = {b.kind: b.value * (base.of(b.kind) if b.unit is None else UNITS[b.kind][b.unit]) for b in self.bounds}
@@ -122,7 +122,9 @@ def prune_weights(budgets: Iterable[Budget]) -> bool:
     """
     sorts = {budget.bounds_weights for budget in budgets}
     if len(sorts) > 1:
-        raise UsageError("budgets of single weights (weights=...) and of widths take runs of their own")
+        raise UsageError(
+            "budgets of single weights (weights=...) and of widths cannot share a run. Start a run for each"
+        )
     return sorts == {True}
 
 

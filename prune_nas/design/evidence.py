@@ -123,8 +123,7 @@ class Comparison:
                     said = f"{left} against {right}: undecided, {gap} ({interval_})"
         elif self.n >= FEWEST:
             said = (
-                f"{left} against {right}: undecided. All {self.n} seeds differ by {gap}, so there is no spread to make "
-                "an interval of"
+                f"{left} against {right}: undecided. All {self.n} seeds differ by {gap}, so no interval can be computed"
             )
         return capital(f"{said}{self._about_macs()}.")
 

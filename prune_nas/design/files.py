@@ -76,4 +76,4 @@ def _short(digits: str) -> int:
 
 
 def _refuse(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
+    raise ValueError(f"JSON has no number {name}")

@@ -143,16 +143,16 @@ def kernel_mean_from_dict(data: Mapping[str, Any], source: str) -> KernelMean:
         raise UsageError(f"{source} has schema {data.get('schema')!r}. This version reads schema {SCHEMA}")
     if data.get("kind") != "kernel-mean":
         raise UsageError(
-            f"{source} is a rule of widths ({data.get('kind')}). A budget of single weights takes one of the kind "
-            "kernel-mean"
+            f"{source} is a rule of widths ({data.get('kind')}). A budget of single weights takes a rule of the "
+            "kind kernel-mean"
         )
     try:
         ratios = [list(nine) for nine in data["parameters"]["ratios"]]
     except (KeyError, TypeError) as error:
-        raise UsageError(f"{source} is no kernel-mean rule: {error!r}") from None
+        raise UsageError(f"{source} is not a kernel-mean rule: {error!r}") from None
     if not ratios or any(len(nine) != PLACES or not all(map(_is_share, nine)) for nine in ratios):
         raise UsageError(
-            f"{source} is no kernel-mean rule: it must hold {PLACES} shares from {_LEAST} to 1 for each stage"
+            f"{source} is not a kernel-mean rule: it must hold {PLACES} shares from {_LEAST} to 1 for each stage"
         )
     return KernelMean(tuple(tuple(float(share) for share in nine) for nine in ratios))
 
@@ -205,7 +205,9 @@ def average(rules: Sequence[KernelMean]) -> KernelMean:
         UsageError: no rule is given, or they differ in their number of stages.
     """
     if len({rule.stages for rule in rules}) != 1:
-        raise UsageError(f"rules that are averaged must agree in their stages. Got {[rule.stages for rule in rules]}")
+        raise UsageError(
+            f"the rules have different numbers of stages, so no mean exists: {[rule.stages for rule in rules]}"
+        )
     means = np.mean([rule.ratios for rule in rules], axis=0)
     return KernelMean(tuple(tuple(float(share) for share in nine) for nine in means))
 

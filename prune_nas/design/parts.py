@@ -86,7 +86,7 @@ class Slot:
             UsageError: a spreadsheet would take it for a formula in `widths.csv`.
         """
         if is_formula(self.name):
-            raise UsageError(f"the slot {self.name!r} would be a formula to a spreadsheet. Name the layer otherwise")
+            raise UsageError(f"the slot {self.name!r} would be a formula to a spreadsheet. Rename the layer")
 
     @property
     def kind(self) -> str:

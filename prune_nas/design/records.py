@@ -131,13 +131,13 @@ def read_table(path: Path, kind: type[Row], *, torn: bool = False) -> list[Row]:
         except (KeyError, TypeError, ValueError) as error:
             raise PruneNasError(
                 f"{path}, line {line}: not a row of {path.name} ({error}). "
-                "Delete that line, or restore the file from a copy: what it recorded is done again"
+                "Restore the file from a copy. Or delete the line: its training then runs again"
             ) from error
     return rows
 
 
 def _damaged(path: Path, how: str) -> PruneNasError:
-    return PruneNasError(f"{path}: {how}. Restore it from a copy, or delete it: what it recorded is done again")
+    return PruneNasError(f"{path}: {how}. Restore it from a copy. Or delete it: its trainings then run again")
 
 
 def _cell(text: str | None, hint: Any) -> Any:
@@ -157,5 +157,5 @@ def _number(text: str, kind: Any) -> Any:
         raise ValueError(f"a number of {len(text)} digits")
     number = kind(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return number

@@ -272,8 +272,8 @@ class Space:
         gone = {slot for branch in self.gone(widths) for slot in branch.slots}
         if empty := [slot.name for slot in self.slots if not widths[slot.name] and slot.name not in gone]:
             raise UsageError(
-                f"width of slot {empty[0]!r} must be a positive integer. Got 0, which only all slots of a residual "
-                "branch together may have"
+                f"width of slot {empty[0]!r} must be a positive integer. Got 0: only all slots of a residual "
+                "branch together may be 0"
             )
         return Widths({slot.name: widths[slot.name] for slot in self.slots})
 

@@ -30,7 +30,7 @@ _BEST = RANDOM_BEST.removeprefix("random")
 _MAIN, _LONG, _REWIND = "scratch-e", "scratch-b", "rewind"
 _RIVALS = ("transferred", "guided", "pruned", "taper", "random", "inherited")
 _PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
-FAILED = " failed and is in no comparison: "
+FAILED = " failed, so no comparison contains it: "
 _NONE = Chance(0.0, 1)
 _NO_SCRATCH_B = (
     "Not tested: {rivals} with the training compute of the unpruned network, the fairest comparison. Add it: repeat "

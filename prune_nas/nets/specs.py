@@ -28,7 +28,7 @@ def read_spec(path: Path) -> dict[str, Any]:
         UsageError: the file is not a spec.
     """
     if not path.is_file():
-        raise UsageError(f"there is no spec at {path}. Name a run's best.json")
+        raise UsageError(f"there is no spec at {path}. Name the deploy.json of a run")
     spec = _json(path)
     missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
     if missing:
@@ -43,8 +43,8 @@ def read_spec(path: Path) -> dict[str, Any]:
         or not isinstance(spec.get("base_width", 1.0), (int, float))
     ):
         raise UsageError(
-            f"{path} is not a spec: classes must be a whole number, input_shape a list of such, widths an object of "
-            "such, and base_width a number"
+            f"{path} is not a spec: classes must be a whole number, input_shape a list of whole numbers, widths an "
+            "object of whole numbers, and base_width a number"
         )
     return dict(spec)
 
@@ -53,7 +53,7 @@ def _json(path: Path) -> Any:
     try:
         return parse_json(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UsageError(f"{path} is not a spec: it is no JSON ({error})") from None
+        raise UsageError(f"{path} is not a spec: it is not JSON ({error})") from None
 
 
 def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Traced, Widths]:
@@ -69,7 +69,7 @@ def trace_spec(spec: Mapping[str, Any], model: str | None = None) -> tuple[Trace
     """
     named = str(spec["model"]) if model is None else model
     if model is None and sources.runs_code(named):
-        raise UsageError(f"this spec names Python code, {named}. If you trust it, say so with --model {named}")
+        raise UsageError(f"this spec names Python code, {named}. If you trust it, add --model {named}")
     traced = trace(
         named,
         input_shape=tuple(spec["input_shape"]),

@@ -98,8 +98,8 @@ class Traced:
         space = self.space
         if space.other_inputs:
             raise UsageError(
-                f"{space.model} takes {1 + len(space.other_inputs)} inputs, and trainings here have images alone. "
-                "Wrap it in a module whose `forward` takes the images and makes the rest"
+                f"{space.model} takes {1 + len(space.other_inputs)} inputs, but a training has images alone. "
+                "Wrap it in a module whose `forward` takes the images and makes the other inputs"
             )
         for name, widths in (("narrowest", space.narrowest), ("base", space.base)):
             network = self.build(widths, seed=0)
@@ -109,7 +109,7 @@ class Traced:
             except Exception as error:
                 raise UsageError(
                     f"the {name} {space.model} does not run in training: {graph.first_line(error)} "
-                    f"({graph.user_line(error)}). Sizes that are written out hold at one width alone: compute them "
+                    f"({graph.user_line(error)}). A size that is written out fits one width alone: compute it "
                     "from the tensors, as in x.shape[1] or x.flatten(1)"
                 ) from error
             if not isinstance(logits, Tensor) or logits.shape != (len(images), space.classes):

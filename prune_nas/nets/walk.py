@@ -128,7 +128,7 @@ def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: 
         repair = (
             "prune-nas works on networks that give one vector of class scores per image"
             if other is None
-            else f"for {other} classes say --classes {other}, or in Python classes={other}"
+            else f"for {other} classes add --classes {other}, or in Python classes={other}"
         )
         raise UsageError(f"{name} must give a tensor of shape ({classes},) per image. Got {got}: {repair}")
     for one in tensors:

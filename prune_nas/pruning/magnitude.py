@@ -85,8 +85,8 @@ def masks_of(mask: Mask, space: Space, network: nn.Module, *, seed: int) -> Mask
     masks = by_magnitude(weights, mask.weights)
     if mask.chosen and digest(masks) != mask.chosen:
         raise PruneNasError(
-            "the supernet was trained again, on another machine or by another version, and its largest weights are "
-            "others than those that this run has compared so far. Name another --run"
+            "the supernet was trained again, on another machine or by another version. Its largest weights differ "
+            "from those that this run has compared so far. Name another --run"
         )
     return masks
 

@@ -83,8 +83,8 @@ def _sloped(space: Space, network: nn.Module, ratio: str) -> None:
     share_of(ratio)
     if not places(space, network):
         raise UsageError(
-            f"it goes by the BatchNorm behind every channel, and {space.model} has none behind any free width. Use "
-            "l1-norm, which goes by the weights"
+            f"it reads the BatchNorm behind every channel, but no free width of {space.model} has a BatchNorm. Use "
+            "l1-norm, which reads the weights"
         )
 
 
@@ -93,8 +93,8 @@ def _scaled(space: Space, network: nn.Module, ratio: str) -> None:
     found = places(space, network)
     if bare := [slot.name for slot in space.slots if slot.name not in found]:
         raise UsageError(
-            f"it goes by the BatchNorm behind every channel, and {_some(bare)} of {space.model} have none. Use "
-            "slimming or l1-norm"
+            f"it reads the BatchNorm behind every channel, but {_some(bare)} of {space.model} have no BatchNorm. "
+            "Use slimming or l1-norm"
         )
 
 

@@ -22,7 +22,7 @@ def share_of(ratio: str, letters: Iterable[str] = ()) -> float:
         other = f", or the letter of a published configuration ({known})" if known else ""
         raise UsageError(f"a ratio is a number above 0 and below 1{other}. Got {ratio!r}") from None
     if not 0 < share < 1:
-        raise UsageError(f"a ratio must lie above 0 and below 1: it is the share that goes. Got {ratio}")
+        raise UsageError(f"a ratio must lie above 0 and below 1: it is the share to remove. Got {ratio}")
     return share
 
 

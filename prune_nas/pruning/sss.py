@@ -80,8 +80,8 @@ def attach(space: Space, network: nn.Module) -> nn.Module:
     spots = places(space, network)
     if bare := [slot.name for slot in space.slots if slot.name not in spots]:
         raise UsageError(
-            f"sss scales channels behind their BatchNorm, and {', '.join(bare[:3])} of {space.model} has none. "
-            "Use l1-norm"
+            f"sss scales channels behind their BatchNorm, but {', '.join(bare[:3])} of {space.model} has no "
+            "BatchNorm. Use l1-norm"
         )
     factors = Factors({slot.name: (slot.ceiling, slot.floor) for slot in space.slots})
     host = next(iter(spots.values()))[0].norm  # a Sequential would run what is added to it; a norm does not

@@ -29,7 +29,7 @@ def demand_blocks(space: Space) -> None:
     """
     if not space.branches:
         raise UsageError(
-            f"it takes out residual blocks, and {space.model} has none that could go. Use sss, which takes out channels"
+            f"it removes residual blocks, but no block of {space.model} can go. Use sss, which removes channels"
         )
 
 

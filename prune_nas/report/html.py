@@ -57,7 +57,7 @@ def write_all(run: RunData, *, figures: bool = True) -> Path:
     Without `figures` there is the page alone, which says that it has none.
     """
     if not figures:
-        return _write(run, ([], ["left out; `prune-nas report` draws them"]))
+        return _write(run, ([], ["The figures were left out. Draw them: prune-nas report RUN"]))
     made = make(run)
     save(made, out=run.path / "figures")
     return _write(run, made)
@@ -215,7 +215,7 @@ def _origins(run: RunData) -> str:
 def _results(run: RunData) -> str:
     if not run.finals:
         return _missing("No results yet: finals.csv is missing or empty.")
-    note = "Accuracies are means over n seeds; the test split was read once, by the finals."
+    note = "Accuracies are means over n seeds. The final trainings alone read the test images, once."
     return f'{table(merged(run.results))}\n<p class="quiet">{note}</p>'
 
 
@@ -271,7 +271,7 @@ def _searched(run: RunData) -> str:
     trained = [trial for trial in run.trials if trial.state != "REPEAT"]
     if trained:
         epochs = sorted({trial.epochs for trial in trained if trial.epochs})
-        words += f"; {len(trained)} trainings of the study, of {' or '.join(map(str, epochs))} epochs"
+        words += f". The study made {len(trained)} trainings of {' or '.join(map(str, epochs))} epochs"
     return f"<p>{escape(words)}.</p>\n"
 
 

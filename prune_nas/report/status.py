@@ -41,10 +41,10 @@ def status(run: RunData) -> dict[str, Any]:
 def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
     """What `status` says of the run, in words."""
     config = run.run.get("config") or {}
-    asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {'; '.join(config['budget'])}"
+    asked = f"cases {', '.join(config['cases'])}" if config.get("cases") else f"budgets {' '.join(config['budget'])}"
     about = subject(run) or f"{config.get('model')} on {config.get('dataset')}"
     said = [
-        f"{run.path}: {about}; {asked}",
+        f"{run.path}: {about}, {asked}",
         *(f"  {name}: {_state(state, now)}" for name, state in now["phases"].items()),
     ]
     if config.get("trials") and not config.get("cases"):
@@ -62,8 +62,8 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
         )
     over = all(state in ("done", "skipped") for state in now["phases"].values())
     if not over:
-        idle = "nobody works on it: repeat its command to go on"
-        said.append("  a command works on it now" if now["running"] else f"  {idle}")
+        idle = "The run is stopped. Repeat its command to continue."
+        said.append("  The run is in progress." if now["running"] else f"  {idle}")
     return said
 
 

@@ -213,7 +213,7 @@ class Compare(Experiment):
         }
         if result.error:
             about |= {"error": result.error, "diverged": result.diverged}
-            self.view.say(f"{origin.key} failed, and what would be pruned from it is left out: {result.error}")
+            self.view.say(f"{origin.key} failed, so nothing is pruned from it: {result.error}")
         self.run.note(origins={**self.run.record.get("origins", {}), origin.key: about})
 
     # What was pruned ----------------------------------------------------------------------------------------------

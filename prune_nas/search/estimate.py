@@ -142,7 +142,7 @@ def announce(job: Search, view: View) -> None:
     if searching and not job.priors and not ("taper" in config.arms and "scratch-b" in config.schedules):
         view.say(f"{_ADVICE}: {_taper_command(config)}")
     workers, _ = job.size
-    beside = f" with {workers} trainings beside each other" if workers > 1 else ""
+    beside = f" with {workers} trainings at the same time" if workers > 1 else ""
     view.say(
         f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart. Stop at any time, "
         "the same command resumes"
@@ -167,12 +167,10 @@ def remark(job: Search, view: View) -> None:
         view.say(f"prior: {said}")
     for budget, limits in job.limits.items():
         if limits.admits(job.space.cost(job.space.base)):
-            view.say(
-                f"the base itself meets {budget}: there is nothing to make smaller, and every arm will be as it is"
-            )
+            view.say(f"the unpruned network meets {budget} already, so nothing becomes smaller")
     if job.priors and job.scored:
         wished = ", ".join(arm for arm in FROM_SUPERNET if arm in job.config.arms)
-        view.say(f"a supernet is trained all the same, for the arms that were asked for: {wished}")
+        view.say(f"a supernet is trained, because the arms were asked for that need it: {wished}")
     if job.batch >= len(job.setting.data.train):
         view.say(
             f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step. "

@@ -114,7 +114,7 @@ def read_kernel_prior(source: str, budget: Budget) -> KernelPrior:
     if isinstance(data, list):  # a run's rule.json
         data = of_budget(data, str(budget), path)
     if not isinstance(data, Mapping):
-        raise UsageError(f"{path} is no rule file: it must hold a JSON object")
+        raise UsageError(f"{path} is not a rule file: it must hold a JSON object")
     return _prior(source, data, path)
 
 
@@ -142,7 +142,7 @@ def of_budget(items: Sequence[Any], budget: str, path: Path) -> Mapping[str, Any
 def _prior(source: str, data: Mapping[str, Any], path: Path) -> KernelPrior:
     rule, spent = kernel_mean_from_dict(data, str(path)), data.get("spent", 0)
     if not isinstance(spent, int):
-        raise UsageError(f"{path} is no rule file: spent must be a whole number. Got {spent!r}")
+        raise UsageError(f"{path} is not a rule file: spent must be a whole number. Got {spent!r}")
     return KernelPrior(str(data.get("source", source)), rule, str(data.get("remark", "")) or _flat(rule), spent)
 
 
@@ -161,25 +161,25 @@ def _of_run(source: str, path: Path, budget: Budget) -> KernelPrior:
         return KernelPrior(source, rule, _flat(rule), spent)
     if not (path / "supernet.safetensors").is_file():
         if not (path / "run.json").is_file():
-            raise UsageError(f"{path} is no run: it has no run.json")
+            raise UsageError(f"{path} is not a run directory: it has no run.json")
         names = (str(item.get("budget")) for item in recorded if isinstance(item, Mapping))
         budgets = "; ".join(name for name in names if name.startswith("weights="))
         raise UsageError(
-            f"{path} has no weights of a supernet, so it cannot be pruned to {budget}. Of single weights it wrote "
-            f"down: {budgets or 'nothing'}"
+            f"{path} has no weights of a supernet, so it cannot be pruned to {budget}. Its rules of single "
+            f"weights: {budgets or 'none'}"
         )
     try:
         space = Space.from_dict(read_json(path / "space.json"))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole run ({error!r}). Run its search again to have it written") from error
+        raise UsageError(f"{path} is incomplete ({error!r}). Run its search again") from error
     weights = magnitude.weights_in(space, load_weights(path / "supernet.safetensors"))
     own = magnitude.convolutions(space, weights)
     rule = prune(space, weights, budget.weights(sum(kernel.weights for kernel in own))).rule
     said, taught = [_flat(rule)] if _flat(rule) else [], kernels.share_taught(own)
     if taught < _HALF:
         said.append(
-            f"3x3 kernels hold {100 * taught:.0f} % of the source's weights. Of other kernels a rule knows only their "
-            "stage's mean"
+            f"3x3 kernels hold {100 * taught:.0f} % of the source's weights. For other kernels a rule has only the "
+            "mean of the stage"
         )
     return KernelPrior(source, rule, "; ".join(said), spent)
 

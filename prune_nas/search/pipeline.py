@@ -286,7 +286,9 @@ class Search(Experiment):
         for budget in self.config.budgets:
             compared = study.leaders(self.rungs(budget)[1], sys.maxsize)
             if compared and self.spending[str(budget)].even not in compared:
-                self.view.say(f"finalists {budget}: uniform failed, so that what is found was not held against it")
+                self.view.say(
+                    f"finalists {budget}: uniform scaling failed, so the found network was not compared with it"
+                )
 
     def _finalists(self, budget: Budget, bars: list[Bar]) -> study.Finalists:
         """The second rung of a budget; its results go to the first of `bars`, which may come later."""

@@ -200,10 +200,10 @@ class Plan:
                 f"epochs, {one.macs / 1e6:.1f}M macs"
                 for one in self.steps
             ),
-            f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e12:.3g}T training macs (shapes "
-            "that are not known yet are taken as uniform)",
-            f"about {self.gpu_hours:.2g} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs a second (assumed, say "
-            "otherwise with --gpu-macs)",
+            f"{trainings} trainings on {self.images:,} images, {self.train_macs / 1e12:.3g}T training macs. Widths "
+            "not known yet count as uniform scaling",
+            f"about {self.gpu_hours:.2g} GPU hours, if a GPU does {self.gpu / 1e12:g}T macs per second (assumed, "
+            "set it with --gpu-macs)",
         ]
 
     def to_dict(self) -> dict[str, Any]:

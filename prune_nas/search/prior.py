@@ -62,8 +62,8 @@ class Prior:
         if not (self.found_under and self.asked) or _kinds(self.found_under) == _kinds(self.asked):
             return ""
         return (
-            f"{self.source} was found under {self.found_under}, and is asked for {self.asked}. What is scarce decides "
-            "the widths: take a rule of such a budget, or a run, which gives each budget its own rule."
+            f"{self.source} was found under {self.found_under}, and is used for {self.asked}. What is scarce decides "
+            "the widths. Use a rule of the same kind of budget, or a run, which gives each budget its own rule."
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def read_prior(source: Source) -> Prior:
         raise UsageError(f"{name} is a rule already. --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
-            raise UsageError(f"there is no rule file {path}")
+            raise UsageError(f"there is not a rule file {path}")
         return _allowed(_rule_file(name, path, source.budget), source)
     known = published()
     if name not in known:
@@ -159,7 +159,7 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
     path = Path(source.name)
     if source.name in HAND:
         if source.budget or source.kind or source.model:
-            raise UsageError(f"{source.name} is a rule by itself. Leave out what says how a run or a table is read")
+            raise UsageError(f"{source.name} is a rule by itself. Leave out --rule, --source-budget and --source-model")
         return {str(b): Prior(source.name, HAND[source.name](space, _unmeasured(b, space))) for b in budgets}
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
@@ -230,21 +230,21 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     if not path.is_dir():
         raise UsageError(f"there is no run at {path}")
     if not (path / "run.json").is_file():
-        raise UsageError(f"{path} is no run: it has no run.json")
+        raise UsageError(f"{path} is not a run directory: it has no run.json")
     try:
         space = Space.from_dict(read_json(path / "space.json"))
         config = read_json(path / "run.json")["config"]
         own, names = str(config.get("selection", "per-cost")), list(map(str, config["budget"]))
     except (AttributeError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no whole run ({error!r}). Run its search again to have it written") from error
+        raise UsageError(f"{path} is incomplete ({error!r}). Run its search again") from error
     if cases := config.get("cases"):
         raise UsageError(
-            f"{path} compares pruning methods, each with a rule of its own. Take one of them: "
+            f"{path} compares pruning methods. Each has its own rule. Name a rule: "
             f"{path / 'rule.json'} with --source-budget {cases[0]}"
         )
     name = str(budget) if budget else names[0]
     if prune_weights(map(Budget.parse, names)):
-        raise UsageError(f"{path} pruned single weights. It has no widths to lend, but for a budget such as {names[0]}")
+        raise UsageError(f"{path} pruned single weights. It can only lend masks, for a budget such as {names[0]}")
     if name in names and selection in (None, own):
         return pattern_of(space, _recorded(path, space, name), f"{path.name} {name}")
     if not (path / "scores.safetensors").is_file():
@@ -267,7 +267,9 @@ def _recorded(path: Path, space: Space, budget: str) -> Widths:
     rows = [row for row in _rows(path / "widths.csv") if row["budget"] == budget]
     own = {row["slot"]: row.get(ARM) for row in rows}
     if not rows or not all(own.values()):
-        raise UsageError(f"{path} has no {ARM} widths under {budget}. Give it a supernet by asking for the arm {ARM}")
+        raise UsageError(
+            f"{path} has no {ARM} widths under {budget}. Repeat its search with --arms {ARM}: that trains the supernet"
+        )
     return space.check({name: _number(text, path / "widths.csv") for name, text in own.items()})
 
 
@@ -380,10 +382,10 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
     elif budget is not None:
         raise UsageError(f"{source} holds a single rule. Leave out --source-budget {budget} (or --prior-budget)")
     if not isinstance(data, Mapping):
-        raise UsageError(f"{path} is no rule file: it must hold a JSON object")
+        raise UsageError(f"{path} is not a rule file: it must hold a JSON object")
     evidence, spent = dict(data.get("evidence") or {}), data.get("spent", 0)
     if not isinstance(spent, int):
-        raise UsageError(f"{path} is no rule file: spent must be a whole number. Got {spent!r}")
+        raise UsageError(f"{path} is not a rule file: spent must be a whole number. Got {spent!r}")
     said = str(evidence.get("stability", data.get("remark", "")))
     # A prior's own file says where its rule was found; the budget in it is its target's.
     found_under = data.get(
@@ -409,9 +411,9 @@ def _rows(path: Path) -> list[dict[str, str]]:
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} is no table ({error})") from None
+        raise UsageError(f"{path} is not a table ({error})") from None
     if not rows or any(None in row or None in row.values() for row in rows):
-        raise UsageError(f"{path} is no table: it has no rows, or one that is too short or too long")
+        raise UsageError(f"{path} is not a table: it has no rows, or a row that is too short or too long")
     return rows
 
 
@@ -419,11 +421,11 @@ def _depth(text: Any, path: Path) -> float:
     try:
         return float(text)
     except (TypeError, ValueError):
-        raise UsageError(f"{path}: {text!r} is no depth, a number from 0 to 1") from None
+        raise UsageError(f"{path}: {text!r} is not a depth: a depth is a number from 0 to 1") from None
 
 
 def _number(text: Any, path: Path) -> int:
     try:
         return int(text)
     except (TypeError, ValueError):
-        raise UsageError(f"{path}: {text!r} is no whole number") from None
+        raise UsageError(f"{path}: {text!r} is not a whole number") from None

@@ -92,7 +92,7 @@ def refuse(path: Path) -> None:
         raise UsageError(f"--run {path} is a file. Name a directory")
     if strangers and not (path / "run.json").exists() and not all(name.startswith(".run.json.") for name in strangers):
         raise UsageError(f"--run {path} holds other things ({', '.join(sorted(strangers)[:3])}) and no run.json. "
-                         "Name a new directory or a run's")  # fmt: skip
+                         "Name a new directory or the directory of a run")  # fmt: skip
 
 
 def network_file_system(path: Path, mounts: str | None = None) -> str | None:
@@ -151,7 +151,10 @@ def _load(path: Path, config: Config) -> Run:
             mode="json"
         )  # a setting that is newer than the run is at its default
     except (TypeError, ValidationError) as error:
-        raise PruneNasError(f"{path}/run.json is damaged: its config is not one ({error})") from error
+        raise PruneNasError(
+            f"{path}/run.json is damaged: `config` cannot be read ({error}). Restore run.json from a copy, or use "
+            "another --run"
+        ) from error
     now = config.identity()
     different = [f"  {k}: {before.get(k)!r} there, {v!r} now" for k, v in now.items() if before.get(k) != v]
     if different:

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ def setting_of(run: Run, traced: Traced, data: Data, device: torch.device, view:
         if run.config.precision == "auto" and precision.name != "fp32":
             now = precision.or_faster(precision_for("auto", *subject))
             if now.name != precision.name:
-                view.say(f"{precision.name}, in which this run was begun, is far slower here: it goes on in {now.name}")
+                view.say(f"{precision.name} is far slower here than {now.name}, so the run continues in {now.name}")
             precision = now
     else:
         precision = precision_for(run.config.precision, *subject)
@@ -190,7 +191,7 @@ def _recorded(run: Run) -> Precision:
     try:
         return Precision.from_dict(run.record["precision"])
     except (KeyError, TypeError, ValueError) as error:
-        raise PruneNasError(f"{run.path}/run.json is damaged: its precision is none ({error!r})") from error
+        raise PruneNasError(f"{run.path}/run.json is damaged: `precision` cannot be read ({error!r})") from error
 
 
 def _keep_space(run: Run, traced: Traced) -> None:
@@ -210,10 +211,16 @@ def _keep_space(run: Run, traced: Traced) -> None:
         before = replace(before, branches=traced.space.branches)
     if _untimed(before) != _untimed(traced.space):
         raise UsageError(
-            f"{run.config.model} has another space than when {run.path} was begun: its code, its settings or the "
-            "tracer changed. Restore what changed, or name another --run"
+            f"the layers of {run.config.model} differ from those in {run.path} (first difference: "
+            f"{_difference(before, traced.space)}). Restore the code or the --space file, or name another --run"
         )
     write_json(path, {"schema": SCHEMA, **traced.space.to_dict()})
+
+
+def _difference(before: Space, now: Space) -> str:
+    """The first slot or layer in which two unequal spaces differ, if it is these that differ."""
+    pairs = [*zip_longest(before.slots, now.slots), *zip_longest(before.layers, now.layers)]
+    return next(((old or new).name for old, new in pairs if old != new), "the costs outside the layers")
 
 
 def _untimed(space: Space) -> Space:
@@ -223,6 +230,5 @@ def _untimed(space: Space) -> Space:
 def _changed_data(path: Path, before: str, now: str) -> UsageError:
     """The error for a run whose data set is no longer what it was."""
     return UsageError(
-        f"{path} was run on other data (fingerprint {before} there, {now} now). "
-        "Restore the data set or name another --run"
+        f"{path} used other data (fingerprint {before} then, {now} now). Restore the data set or name another --run"
     )

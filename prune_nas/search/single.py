@@ -59,7 +59,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     if settings["lr"] is not None and settings["optimizer"] == "auto":
         raise UsageError("--lr belongs to one optimizer: name it with --optimizer sgd or --optimizer adamw")
     if "weights" in spec:
-        raise UsageError(f"{path} is a network with masked weights, and trained anew it would have them all. "
+        raise UsageError(f"{path} is a network with masked weights, and `train` would train all its weights. "
                          "Repeat the run that made it with more --seeds")  # fmt: skip
     traced, widths = trace_spec(spec, model)
     plan = _recipe(spec, settings)

@@ -226,11 +226,11 @@ def _add(job: Sparsity, budget: str, said: dict[str, Any], finals: list[Final]) 
         said["sentences"] += conclusion.about_prior(job.priors[budget], job.space, finals)
     if job.scored and (empty := job.pruned[budget].empty):
         said["sentences"].append(
-            f"The largest weights leave none in {', '.join(empty)}. Nothing passes through there, which costs the arms "
-            "pruned and inherited accuracy."
+            f"The largest weights leave no weight in {', '.join(empty)}. No signal passes there, so the arms pruned "
+            "and inherited lose accuracy."
         )
     said["sentences"].append(
-        "Masked weights are multiplied all the same: macs and train macs are what a machine would need that skips them."
+        "Masked weights are still multiplied. Macs and train macs count what a machine would need that skips them."
     )
 
 

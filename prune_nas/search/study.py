@@ -67,7 +67,7 @@ def open_study(journal: Path, name: str, prior: Widths) -> optuna.Study:
         study.set_user_attr(_PRIOR, dict(prior))
     elif made != dict(prior):
         raise PruneNasError(
-            f"the study in {journal} was made around other widths than the run's files now give. Restore "
+            f"the study in {journal} began with other widths than the run's files give now. Restore "
             "scores.safetensors (or prior.json, latency.json), or move the journal away to have the studies start again"
         )
     return study

@@ -94,7 +94,7 @@ def timed(run: Run, traced: Traced, device: torch.device, view: View) -> Traced:
     if path.exists():
         before, terms, base = _read(path)
         if before != conditions:
-            view.say(f"latency: as measured when the run was begun ({before}), not {conditions}")
+            view.say(f"latency: the run keeps its first measurement ({before}). Now it would be {conditions}")
         return replace(traced, space=replace(traced.space, latency=terms, base_latency=base))
     space, timing = calibrate(traced, budgets, conditions, seed=config.seed, view=view)
     write_json(

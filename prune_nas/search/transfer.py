@@ -122,7 +122,7 @@ def transfer(
     space = trace(model, input_shape=(3, *size), classes=about.classes, base_width=base_width, settings=own).space
     parsed = [Budget.parse(text) for text in budgets]
     if any(budget.bounds_latency for budget in parsed):
-        raise UsageError("a latency is measured, which takes a while. Add --evaluate, or bound macs and params")
+        raise UsageError("without --evaluate no latency is measured. Add --evaluate, or bound macs and params")
     priors = read_priors(source, space, parsed)
     asked = [(str(budget), priors[str(budget)], budget.limits(space)) for budget in parsed]
     targets = [Target(prior, space, name, apply(prior.rule, space, limits)) for name, prior, limits in asked]

@@ -108,7 +108,7 @@ def fit(
         done = _restore(checkpoint, network, updates, penalty, _identity(recipe, seed))
     yield from done
     if min(recipe.batch, len(setting.data.train), len(setting.data.val)) < team().size:
-        raise UsageError(f"{team().size} processes need as many images in a batch and on validation")
+        raise UsageError(f"{team().size} processes need at least {team().size} images per batch and for validation")
     penalise = None if penalty is None else partial(penalty, network)
     with quick_convolutions(network, device, FORMATS[setting.precision.name]), together(network) as runs:
         for number in range(len(done) + 1, recipe.epochs + 1):

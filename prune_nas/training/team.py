@@ -111,7 +111,7 @@ def _forward(norm: _BatchNorm) -> Callable[[Tensor], Tensor]:
     parts: Any = norm
     if any(kind.__name__ == "BatchNormAct2d" for kind in type(norm).__mro__):  # timm's, with its activation
         return lambda x: parts.act(parts.drop(_whole_batch(norm, x)))
-    raise UsageError(f"{type(norm).__name__} has a forward of its own. Train such a network in one process")
+    raise UsageError(f"{type(norm).__name__} replaces `forward`. Train this network in one process")
 
 
 def _whole_batch(norm: _BatchNorm, x: Tensor) -> Tensor:

@@ -124,7 +124,7 @@ def test_rules_and_masks_survive_their_files():
     [
         ({"schema": 2, "kind": "kernel-mean", "parameters": {"ratios": [NINE]}}, "schema 2"),
         ({"schema": 1, "kind": "stage-mean", "parameters": {"ratios": [0.5]}}, "is a rule of widths"),
-        ({"schema": 1, "kind": "kernel-mean"}, "is no kernel-mean rule"),
+        ({"schema": 1, "kind": "kernel-mean"}, "is not a kernel-mean rule"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8]}}, "9 shares"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + [1.5]]}}, "9 shares from"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[0.5] * 8 + ["x"]]}}, "9 shares from"),
@@ -132,7 +132,7 @@ def test_rules_and_masks_survive_their_files():
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": ["111111111"]}}, "9 shares"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[True] * 9]}}, "9 shares"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[1e-15] * 9]}}, "9 shares"),
-        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": 7}}, "is no kernel-mean rule"),
+        ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": 7}}, "is not a kernel-mean rule"),
         ({"schema": 1, "kind": "kernel-mean", "parameters": {"ratios": [[float("nan")] * 9]}}, "9 shares from"),
     ],
 )

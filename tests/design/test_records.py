@@ -32,7 +32,7 @@ def test_a_damaged_table_names_its_line(tmp_path):
 )
 def test_what_is_no_table_is_an_error_with_its_name(tmp_path, content):
     (tmp_path / "finals.csv").write_bytes(content)
-    with pytest.raises(PruneNasError, match=r"finals.csv: it .*Restore it from a copy, or delete it"):
+    with pytest.raises(PruneNasError, match=r"finals.csv: it .*Restore it from a copy. Or delete it"):
         read_table(tmp_path / "finals.csv", Final)
 
 

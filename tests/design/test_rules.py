@@ -191,12 +191,12 @@ def test_a_fit_in_a_file_says_what_it_was_made_of():
     [
         ({"schema": 2}, "x.json has schema 2. This version reads schema 1"),
         ({"kind": "stage-men"}, "Did you mean stage-mean"),
-        ({"parameters": {}}, "x.json is no stage-mean rule: 'ratios' is missing"),
+        ({"parameters": {}}, "x.json is not a stage-mean rule: 'ratios' is missing"),
         ({"parameters": {"ratios": [0.5, 1.5]}}, r"keep ratios must lie in \(0, 1\]. Got 1.5"),
         ({"parameters": {"ratios": [0.5, 0]}}, r"Got 0"),
         ({"parameters": {"ratios": []}}, "empty"),
         ({"parameters": {"ratios": ["much"]}}, "much"),
-        ({"parameters": 3}, "no stage-mean rule"),
+        ({"parameters": 3}, "not a stage-mean rule"),
         ({"kind": "depth-curve", "parameters": {"ratios": [[0.5]]}}, "3 numbers for each stage"),
         ({"kind": "taper", "parameters": {"ratio": -1}}, "positive"),
         (

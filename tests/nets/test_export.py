@@ -160,7 +160,7 @@ def test_a_spec_that_names_code_runs_it_only_when_told_to(searched, tmp_path, cl
     (searched / "best.json").write_text(json.dumps(spec))
     code, _, err = cli("export", searched / "best.json")
     assert code == 2
-    assert "If you trust it, say so with --model" in err
+    assert "If you trust it, add --model" in err
     assert "it ran" not in err
 
 

@@ -61,5 +61,5 @@ def test_as_many_go_as_were_asked_for_even_where_all_are_equal():
 
 def test_a_network_without_blocks_is_refused():
     traced = trace("vgg11")
-    with pytest.raises(UsageError, match="vgg11 has none that could go"):
+    with pytest.raises(UsageError, match="no block of vgg11 can go"):
         METHODS["sss-blocks"].check(traced.space, traced.template, "0.5")

@@ -121,7 +121,7 @@ def test_tables_of_another_network_are_an_error_with_its_repair(tmp_path, write_
     path = write_fake_run(tmp_path / "run")
     space = (path / "space.json").read_text()
     (path / "space.json").write_text(space.replace("conv5_3", "<script>"))
-    with pytest.raises(PruneNasError, match="speak of different slots"):
+    with pytest.raises(PruneNasError, match="name different slots"):
         make(RunData(path))
 
 

@@ -184,7 +184,7 @@ def test_a_search_whose_uniform_finalists_fail_says_that_found_was_not_held_agai
     monkeypatch.setattr(loop, "_epoch", unlucky)
     code, _, err = cli(*arguments(tmp_path / "run", trials=2, seeds=1, arms="found"))
     assert code == 0, err
-    assert "finalists macs=0.4: uniform failed, so that what is found was not held against it" in err
+    assert "finalists macs=0.4: uniform scaling failed, so the found network was not compared with it" in err
 
 
 def test_a_study_whose_every_trial_fails_says_so(tmp_path, cli):

@@ -389,7 +389,7 @@ def test_its_rules_can_be_transferred_one_by_one(finished, cli):
     asked = ["-m", "vgg13", "-d", "digits", "--image-size", 16, "-b", "macs=0.4"]
     code, _, err = cli("transfer", finished, *asked)
     assert code == 2
-    assert "each with a rule of its own" in err
+    assert "Each has its own rule" in err
     assert "rule.json with --source-budget l1-norm=0.5" in err.replace("\n", " ")
     code, out, err = cli("transfer", finished / "rule.json", "--source-budget", "slimming=0.5", *asked)
     assert code == 0, err

@@ -21,7 +21,7 @@ def test_a_run_goes_on_in_another_format_where_its_own_is_far_slower(tmp_path, m
         run.note(device="cpu", precision=Precision("bf16", (("fp32", 0.2, 1.0), ("bf16", 0.1, 1.0))).to_dict())
         setting = setup.setting_of(run, traced, data, device, View(quiet=False))
         assert setting.precision == Precision("fp32", here.checked, before=("bf16",))
-        assert "bf16, in which this run was begun, is far slower here: it goes on in fp32" in capsys.readouterr().err
+        assert "bf16 is far slower here than fp32, so the run continues in fp32" in capsys.readouterr().err
     monkeypatch.setattr(setup, "precision_for", lambda *args, **options: pytest.fail("it was checked again"))
     with opened(tmp_path / "run", config) as run:
         assert setup.setting_of(run, traced, data, device, View(quiet=True)).precision == setting.precision
@@ -46,5 +46,5 @@ def test_a_damaged_precision_of_a_run_is_said(tmp_path, precision):
     device, data, traced = setup.prepare(config)
     with opened(tmp_path / "run", config) as run:
         run.note(device="cpu", precision=precision)
-        with pytest.raises(PruneNasError, match=r"run\.json is damaged: its precision"):
+        with pytest.raises(PruneNasError, match=r"run\.json is damaged: `precision`"):
             setup.setting_of(run, traced, data, device, View(quiet=True))

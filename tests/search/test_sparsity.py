@@ -239,13 +239,13 @@ def test_sources_of_the_other_sort_are_named(sparse, searched, cli, tmp_path):
     code, _, err = cli("transfer", sparse, *target, "-b", "params=0.1")
     assert (code, "pruned single weights" in err) == (2, True), err
     code, _, err = cli("transfer", searched, *target, "-b", "weights=0.1", "-b", "macs=0.4")
-    assert (code, "take runs of their own" in " ".join(err.split())) == (2, True), err
+    assert (code, "cannot share a run" in " ".join(err.split())) == (2, True), err
     table = tmp_path / "w.csv"
     table.write_text("slot,width\nconv1_1,30\n")
     code, _, err = cli("transfer", table, *target, "-b", "weights=0.1")
     assert (code, "is a table of widths" in err) == (2, True), err
     code, _, err = cli("transfer", tmp_path, *target, "-b", "weights=0.1")
-    assert (code, "is no run" in err) == (2, True), err
+    assert (code, "is not a run directory" in err) == (2, True), err
 
 
 def test_a_rule_that_is_flat_or_of_other_stages_is_said_to_be(cli, tmp_path):
@@ -266,4 +266,4 @@ def test_layers_that_lose_all_their_weights_are_named(cli, tmp_path):
     )
     assert code == 0, err
     (said,) = json.loads((run / "verdict.json").read_text())
-    assert any("The largest weights leave none in" in sentence for sentence in said["sentences"])
+    assert any("The largest weights leave no weight in" in sentence for sentence in said["sentences"])

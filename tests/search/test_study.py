@@ -192,7 +192,7 @@ def test_budgets_have_studies_of_their_own_in_one_journal(journal):
 
 def test_a_study_around_other_scores_is_refused(journal):
     go(journal, wanted=1)
-    with pytest.raises(PruneNasError, match="made around other widths"):
+    with pytest.raises(PruneNasError, match="began with other widths"):
         study.open_study(journal, str(BUDGET), SPACE.widest)
 
 

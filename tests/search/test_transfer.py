@@ -202,7 +202,7 @@ def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, c
         ("slot,width\nconv1_1,30\n", [], "Missing: stage, depth, ceiling (or name its network: --source-model)"),
         ("slot,width\nconv1_1,30\n", ["--source-model", "vgg11"], "'conv2_1' is missing"),
         ("slot,width\nconv1_9,30\n", ["--source-model", "vgg11"], "Did you mean conv1_1"),
-        ("slot,width\nconv1_1,3o\n", ["--source-model", "vgg11"], "'3o' is no whole number"),
+        ("slot,width\nconv1_1,3o\n", ["--source-model", "vgg11"], "'3o' is not a whole number"),
         ("slot,stage,depth,ceiling,width\na,0,0.5,64,65\n", [], "line 2: a width must lie in [1, ceiling]"),
         ("slot,stage,depth,ceiling,width\na,0,0.5,64,6\na,1,0.5,64,6\n", [], "names a slot twice"),
         ("", [], "is no table"),

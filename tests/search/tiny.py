@@ -35,7 +35,7 @@ def arguments(run, *, figures=False, **changes):
     ]
 
 
-LEARNT = {"train-size": 600, "supernet-epochs": 12, "epochs": 8}  # long enough that every network learns
+LEARNT = {"train-size": 450, "supernet-epochs": 12, "epochs": 7}  # long enough that every network learns
 
 
 def resuming(run, **changes):

@@ -89,7 +89,7 @@ def rule_from_dict(data: Mapping[str, Any], source: str) -> Rule:
         return KINDS[kind](dict(data["parameters"]))
     except (KeyError, TypeError, ValueError) as error:
         said = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
-        raise UsageError(f"{source} is no {kind} rule: {said}") from None
+        raise UsageError(f"{source} is not a {kind} rule: {said}") from None
 
 
 def _ratio(value: Any) -> float:

@@ -59,8 +59,8 @@ def export(
         difference = float((run(x) - wanted).abs().max() / wanted.abs().max().clamp_min(1e-12))
         if not difference <= TOLERANCE:
             raise PruneNasError(
-                f"{files[0]} does not compute what the network does: its outputs lie {difference:.1e} of the largest "
-                f"logit away, {TOLERANCE:.0e} are allowed. Please report it"
+                f"{files[0]} does not compute what the network does: its outputs differ by {difference:.1e} of the "
+                f"largest logit, and {TOLERANCE:.0e} is allowed. Please report it"
             )
         written[name] = {"files": [str(file) for file in files], "difference": difference}
     return written

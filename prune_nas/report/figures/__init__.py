@@ -95,15 +95,15 @@ def make(run: RunData, kinds: Sequence[str] | None = None) -> Made:
         if kind not in MAKERS:
             raise unknown("figure", kind, KINDS)
         if kind not in fitting:
-            raise UsageError(f"a run such as {run.path} has no figure of {kind}; it has {', '.join(fitting)}")
+            raise UsageError(f"a run such as {run.path} has no figure of {kind}. It has {', '.join(fitting)}")
         needs, maker = MAKERS[kind]
         try:
             with style.styled():
                 made = list(maker(run))
         except KeyError as error:
             raise PruneNasError(
-                f"{run.path}: its tables and its space.json speak of different slots ({error} is not in both); restore "
-                "the one that was changed from a copy"
+                f"{run.path}: its tables and its space.json name different slots ({error} is not in both). Restore "
+                "the changed file from a copy"
             ) from error
         for drawing in made if about else ():
             style.note(drawing.figure, about)

@@ -106,7 +106,7 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
     """
     if brief.get("schema") != SCHEMA or brief.get("code") != code_digest():
         raise UsageError(
-            f"the run is worked on by version {brief.get('version')} (code {brief.get('code')}), and this is "
+            f"the run uses version {brief.get('version')} (code {brief.get('code')}), and this machine "
             f"{version('prune-nas')} (code {code_digest()}). Install the same version here"
         )
     try:
@@ -116,12 +116,12 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
         raise UsageError(f"the run's briefing is damaged ({type(error).__name__}). Repeat the run's command") from error
     if runs_code(config.model) and place.model is None:
         raise UsageError(
-            f"the run's network is Python code, {config.model}. If you trust it and it is here, say so with --model "
+            f"the run's network is Python code, {config.model}. If you trust it and have it here, add --model "
             f"{config.model}"
         )
     if data_runs_code(config.dataset) and place.dataset is None:
         raise UsageError(
-            f"the run's data set is Python code, {config.dataset}. If you trust it and it is here, say so with "
+            f"the run's data set is Python code, {config.dataset}. If you trust it and have it here, add "
             f"--dataset {config.dataset}"
         )
     config = config.model_copy(
@@ -138,7 +138,7 @@ def workplace(brief: Mapping[str, Any], place: Place) -> Workplace:
         )
     traced = trace_model(config, data.input_shape, len(data.classes), brief.get("settings"))
     if replace(traced.space, model=there.model, latency=(), base_latency=None) != there:
-        raise UsageError(f"{config.model} has another space here than in the run. Install the same code of it")
+        raise UsageError(f"{config.model} has other layers here than in the run. Install the same code here")
     return Workplace(config, traced, Setting(on_device(data, device), device, Precision(str(brief["precision"]))))
 
 

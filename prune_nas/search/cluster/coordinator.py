@@ -94,9 +94,9 @@ class Cluster:
         self._queue = made(storage, self._name)
         if self._queue.study.user_attrs and (wrong := differences(self._queue.briefing, self._briefing)):
             raise UsageError(
-                f"the study {self._name} in that database is another run's:\n  "
+                f"the study {self._name} in that database belongs to another run:\n  "
                 + "\n  ".join(wrong)
-                + "\nname another with --study"
+                + "\nname another study with --study"
             )
         self._queue.brief(self._briefing)
 
@@ -126,7 +126,9 @@ class Cluster:
             if self._team.size or patiently(self._busy, self._view.say):
                 quiet_since = time.monotonic()
             elif time.monotonic() - quiet_since > _LONELY:
-                self._view.say(f"no worker is there. Start some: prune-nas worker --storage URL --study {self._name}")
+                self._view.say(
+                    f"no worker has joined. Start a worker: prune-nas worker --storage URL --study {self._name}"
+                )
                 quiet_since = time.monotonic()
             time.sleep(pause)
 
@@ -285,7 +287,7 @@ class _Team:
 def _checked(url: URL, local: int) -> URL:
     if url.get_backend_name() == "sqlite" and local != 1:
         raise UsageError(
-            "SQLite cannot hand out trainings to several workers (two may get the same one). Use --workers 1, "
-            "a postgresql:// storage, or no --storage: on one machine none is needed"
+            "SQLite cannot hand out trainings to several workers (two may get the same training). Use "
+            "--workers 1 or a postgresql:// storage. On one machine leave --storage out"
         )
     return url

@@ -68,11 +68,11 @@ class Order:
             order = cls(training, data["origin"] and checked(data["origin"]), bool(data["keeps"]))
             sound = 0 < training.epochs <= 100_000 and 0 <= training.seed < 2**32
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UsageError(f"the queue holds something that is no training ({error})") from error
+            raise UsageError(f"the queue holds an entry that is not a training ({error})") from error
         if not sound:
             raise UsageError(f"the queue asks for {training.epochs} epochs with seed {training.seed}")
         if key is not None and order.key != key:
-            raise UsageError("the queue holds a training under a key that is not its own")
+            raise UsageError("the queue holds a training under a wrong key")
         return order
 
     @property
@@ -161,7 +161,7 @@ class Queue:
         """
         briefing = self.study.user_attrs.get(_BRIEFING)
         if not isinstance(briefing, dict):
-            raise UsageError(f"the study {self.name} is no run of prune-nas. See the name that `search` printed")
+            raise UsageError(f"the study {self.name} was not made by prune-nas. Use the name that `search` printed")
         return briefing
 
     def brief(self, briefing: Mapping[str, Any]) -> None:
@@ -300,7 +300,7 @@ class Queue:
             count = pieces["pieces"] if 0 <= pieces["pieces"] <= _MOST_PIECES else 0
             content = b"".join(base64.b64decode(pieces[str(number)]) for number in range(count))
         if hashlib.sha256(content).hexdigest() != digest:
-            raise PruneNasError(f"the database holds no whole file {digest[:12]} of {self.name}. Repeat the command")
+            raise PruneNasError(f"file {digest[:12]} of {self.name} is incomplete in the database. Repeat the command")
         write_bytes(path, content)
 
     def has_file(self, digest: str) -> bool:
@@ -369,5 +369,5 @@ def result_from_dict(data: Mapping[str, Any], worker: str) -> Result:
     except (AttributeError, TypeError):
         sound = False
     if not sound:
-        raise PruneNasError(f"the queue holds a result that is none: {str(data)[:300]}")
+        raise PruneNasError(f"the queue holds an entry that is not a result: {str(data)[:300]}")
     return result

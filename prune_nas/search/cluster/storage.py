@@ -124,8 +124,8 @@ def parse_url(text: str) -> URL:
         url = make_url(text)
     except (ArgumentError, ValueError):  # which may quote a part of the password
         raise UsageError(
-            "--storage must be like postgresql://user:password@host/database, special characters percent-encoded. Got "
-            "no such URL"
+            "--storage must be like postgresql://user:password@host/database, special characters percent-encoded. The "
+            "given text is not such a URL"
         ) from None
     if "@" in (url.host or ""):
         raise UsageError("--storage: percent-encode the @ in the password, as %40")
@@ -172,8 +172,8 @@ def open_storage(url: URL, heartbeat: int) -> Storage:
         if url.password:
             reason = reason.replace(str(url.password), "***")
         raise MissingError(
-            f"the database {masked(url)} cannot be used: {reason}. See that it runs, that this machine may reach it, "
-            "and that name and password are right"
+            f"the database {masked(url)} cannot be used: {reason}. Check that it runs, that this machine can reach "
+            "it, and that name and password are right"
         ) from None
 
 

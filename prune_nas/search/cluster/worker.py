@@ -224,7 +224,7 @@ class Worker:
         plain = {**result_to_dict(result, digest), "worker": self.name}
         if not self._queue.deliver(trial, plain, epochs):
             self._given_up = True
-            self._say(f"{training.spoken} had been given up. Its result was kept all the same")
+            self._say(f"{training.spoken} had been given up. Its result was kept")
         return plain
 
     def _report(self, trial: optuna.Trial, key: str, epochs: list[dict[str, Any]]) -> None:

@@ -134,7 +134,7 @@ def _arrays(batch: dict[str, Any], kind: Kind) -> Arrays:
     pixels = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     labels = np.asarray(batch[kind.label_key], np.int64)
     if len(labels) != len(pixels) or not np.isin(labels, range(len(kind.classes))).all():
-        raise ValueError(f"it must hold one label from 0 to {len(kind.classes) - 1} an image")
+        raise ValueError(f"it must hold one label from 0 to {len(kind.classes) - 1} per image")
     return Arrays(np.ascontiguousarray(pixels), labels)
 
 

@@ -59,7 +59,7 @@ def test_what_does_not_fit_this_machine_is_refused(plain, change, says):
 
 def test_another_space_is_refused(plain):
     other = {**plain, "config": {**plain["config"], "base_width": 0.25}}
-    with pytest.raises(UsageError, match="another space"):
+    with pytest.raises(UsageError, match="other layers here"):
         workplace(other, Place(threads=1))
 
 

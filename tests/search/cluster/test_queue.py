@@ -101,7 +101,7 @@ def test_a_file_travels_whole(queue, tmp_path, size, monkeypatch):
     assert (tmp_path / "copy").read_bytes() == content
     queue.drop_file(digest)
     if size:
-        with pytest.raises(PruneNasError, match="no whole file"):
+        with pytest.raises(PruneNasError, match="is incomplete in the database"):
             queue.get_file(digest, tmp_path / "copy")
     queue.drop_files()
     assert [s.study_name for s in queue._storage.get_all_studies()] == ["run"]
@@ -136,7 +136,7 @@ def test_what_is_no_result_is_refused(change):
     plain = result_to_dict(Result(0.5, 1, 1.0), None)
     assert result_from_dict(plain, "host.example:7") == Result(0.5, 1, 1.0, worker="host.example:7")
     assert result_from_dict(plain, '=HYPERLINK("x")').worker == ""
-    with pytest.raises(PruneNasError, match="a result that is none"):
+    with pytest.raises(PruneNasError, match="an entry that is not a result"):
         result_from_dict({**plain, **change}, "me")
 
 
@@ -300,7 +300,7 @@ def test_a_key_that_is_not_the_order_s_own_touches_no_file(queue, tmp_path):
     Worker(queue, FakePlace(), tmp_path / "worker", lambda text: None).next()
     assert victim.read_bytes() == b"precious"
     (trial,) = queue.study.get_trials()
-    assert (trial.state, "not its own" in trial.user_attrs["note"]) == (TrialState.FAIL, True)
+    assert (trial.state, "under a wrong key" in trial.user_attrs["note"]) == (TrialState.FAIL, True)
 
 
 @pytest.mark.parametrize(
