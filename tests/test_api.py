@@ -91,9 +91,9 @@ def test_what_does_not_belong_together_is_refused_before_it_trains(network, data
     with pytest.raises(UsageError, match=r"traced for \(3, 32, 32\) images in 5 classes"):
         pn.train_supernet(other, data)
     for widths in (pn.Widths({"x": 4}), pn.Widths({name: 10 * n for name, n in network.space.base.items()})):
-        with pytest.raises(UsageError, match="widths are not of vgg11"):
+        with pytest.raises(UsageError, match="widths do not fit vgg11"):
             pn.train_widths(network, widths, data)
-        with pytest.raises(UsageError, match="widths are not of vgg11"):
+        with pytest.raises(UsageError, match="widths do not fit vgg11"):
             pn.study(network, data, "macs=0.4", prior=widths)
 
 

@@ -179,7 +179,7 @@ WRONG = json.dumps({"schema": 1, "model": "vgg11", "input_shape": [3, 32, 32], "
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [("{}", "lacks model"), ("[", "no JSON"), (None, "no spec"), (WRONG, "must be a whole number")],
+    [("{}", "lacks model"), ("[", "not JSON"), (None, "no spec"), (WRONG, "must be a whole number")],
 )
 def test_train_refuses_what_is_no_spec(cli, tmp_path, content, message):
     if content is not None:
@@ -205,12 +205,12 @@ def test_status_counts_what_is_done(searched, cli):
     assert got["phases"] == {"supernet": "done", "study": "done", "finals": "done"}
     assert got["finals"] == len(read_table(searched / "finals.csv", Final))
     assert got["running"] is False
-    finalists = [row for row in read_table(searched / "trials.csv", TrialRow) if row.epochs == 8]
+    finalists = [row for row in read_table(searched / "trials.csv", TrialRow) if row.epochs == LEARNT["epochs"]]
     values = {w: [row.value for row in finalists if row.widths == w] for w in {row.widths for row in finalists}}
     best = got["best"]["macs=0.4"]
     assert best["value"] == pytest.approx(max(sum(each) / len(each) for each in values.values()))
-    assert best["epochs"] == 8
-    assert got["latest"]["epoch"] == 8
+    assert best["epochs"] == LEARNT["epochs"]
+    assert got["latest"]["epoch"] == LEARNT["epochs"]
 
 
 def test_status_names_no_best_network_while_the_best_one_guesses(searched, cli):
@@ -302,7 +302,7 @@ def test_kinds_take_commas_and_must_fit_the_run(searched, cli, tmp_path):
     names = {"ledger.svg", "ledger.png", "widths-1.svg", "widths-1.png"}
     assert {line.rpartition("/")[2] for line in out.split()} == names
     code, _, err = cli("plot", searched, "-k", "methods", "--out", tmp_path)
-    assert (code, "has no figure of methods; it has accuracy" in " ".join(err.split())) == (2, True)
+    assert (code, "has no figure of methods. It has accuracy" in " ".join(err.split())) == (2, True)
 
 
 def test_what_is_written_onto_a_file_is_refused(searched, cli, tmp_path):

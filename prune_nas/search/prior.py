@@ -134,7 +134,7 @@ def read_prior(source: Source) -> Prior:
         raise UsageError(f"{name} is a rule already. --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
         if not path.is_file():
-            raise UsageError(f"there is not a rule file {path}")
+            raise UsageError(f"there is no rule file {path}")
         return _allowed(_rule_file(name, path, source.budget), source)
     known = published()
     if name not in known:

@@ -150,7 +150,8 @@ def test_a_run_published_without_weights_can_be_extended(searched, monkeypatch, 
     monkeypatch.setattr(loop, "_epoch", lambda *args: trained.append(args[2].epochs) or real(*args))
     assert cli(*resuming(searched, seeds=3, arms="uniform"))[0] == 0
     rows = [r for r in read_table(searched / "finals.csv", Final) if r.arm.startswith("uniform") and r.seed == 1002]
-    assert trained == [8] * 8 * len({row.candidate for row in rows})  # one more seed, eight epochs a net
+    epochs = LEARNT["epochs"]
+    assert trained == [epochs] * epochs * len({row.candidate for row in rows})  # one more seed
     assert not (searched / "supernet.safetensors").exists()
     assert "## Ledger" in (searched / "README.md").read_text()
 
@@ -220,7 +221,7 @@ def test_another_configuration_is_refused_and_the_difference_shown(searched, cli
     before = outcome(searched)
     code, _, err = cli(*resuming(searched, epochs=3, seed=4))
     assert code == 2
-    assert "epochs: 8 there, 3 now" in err
+    assert f"epochs: {LEARNT['epochs']} there, 3 now" in err
     assert "seed: 0 there, 4 now" in err
     assert outcome(searched) == before
 

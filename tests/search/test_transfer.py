@@ -162,7 +162,7 @@ def test_a_rule_of_another_kind_of_budget_is_said_to_be_one(searched, cli, tmp_p
     assert cli("rules", "fit", searched, "-o", out)[0] == 0
     assert json.loads(out.read_text())["evidence"]["budget"] == "macs=0.4"  # the run's own
     asked = ["transfer", out, "-m", "vgg13", "-d", "digits", "--image-size", "16"]
-    said = "was found under macs=0.4, and is asked for params=0.2"
+    said = "was found under macs=0.4, and is used for params=0.2"
     for budget, expected in (("macs=0.2", False), ("params=0.2", True)):
         code, told, err = cli(*asked, "-b", budget)
         assert code == 0, err
@@ -205,7 +205,7 @@ def test_rules_are_fitted_on_several_runs_and_say_how_far_they_agree(searched, c
         ("slot,width\nconv1_1,3o\n", ["--source-model", "vgg11"], "'3o' is not a whole number"),
         ("slot,stage,depth,ceiling,width\na,0,0.5,64,65\n", [], "line 2: a width must lie in [1, ceiling]"),
         ("slot,stage,depth,ceiling,width\na,0,0.5,64,6\na,1,0.5,64,6\n", [], "names a slot twice"),
-        ("", [], "is no table"),
+        ("", [], "is not a table"),
     ],
 )
 def test_tables_that_are_no_source(cli, tmp_path, lines, flags, message):

@@ -147,7 +147,7 @@ def test_a_batchnorm_with_a_forward_of_its_own_is_refused():
         def forward(self, x):
             return 2 * super().forward(x)
 
-    with pytest.raises(UsageError, match="Doubled has a forward of its own"):
+    with pytest.raises(UsageError, match="Doubled replaces `forward`"):
         _forward(Doubled(4))
 
 
