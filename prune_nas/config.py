@@ -354,8 +354,7 @@ def resolve(
     try:
         return Config(**{**usual, **asked, "preset": preset})
     except ValidationError as error:
-        problems = [f"--{'.'.join(map(str, e['loc'])).replace('_', '-')}: {_problem(e)}" for e in error.errors()]
-        raise UsageError("the configuration is not usable:\n  " + "\n  ".join(problems)) from None
+        raise UsageError("\n  ".join(map(_problem, error.errors()))) from None
 
 
 def _implied(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -385,10 +384,15 @@ def given(
 
 
 def _problem(error: Mapping[str, Any]) -> str:
-    """What pydantic says, and where names are listed that the command line cannot do without."""
-    name = str(error["loc"][0]) if error["loc"] else ""
-    listed = f". `prune-nas {name}s` lists them" if error["type"] == "missing" and name in ("model", "dataset") else ""
-    return f"{error['msg']}{listed}"
+    """What pydantic says of a setting. For a missing network or data set: where the names are listed."""
+    flag = f"--{'.'.join(map(str, error['loc'])).replace('_', '-')}"
+    if error["type"] != "missing":
+        return f"{flag}: {error['msg']}"
+    listed = {
+        "--model": "`prune-nas models` lists the networks",
+        "--dataset": "`prune-nas datasets` lists the data sets",
+    }
+    return f"{flag} is missing. {listed.get(flag, 'Give it a value')}"
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:

@@ -274,7 +274,9 @@ def test_flags_that_do_not_exist(cli, words):
 def test_two_budgets_behind_one_flag_are_told_how(cli):
     code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "-b", "macs=0.2", "params=0.1")
     assert code == 2
+    assert err.startswith("prune-nas: Give every budget its -b: ")
     assert "-b macs=0.2,params=0.1" in err
+    assert cli("search", "-m", "vgg11", "-d", "digits", "macs=0.2")[2] == err
     assert "Give every budget its -b" not in cli("search", "-m", "vgg11", "-b", "macs=0.2", "--nonsense")[2]
 
 
@@ -328,6 +330,14 @@ def test_what_is_not_a_run_is_refused(cli, tmp_path, command):
     code, _, err = cli(command, tmp_path)
     assert code == 2
     assert "run.json" in err
+
+
+def test_the_list_of_networks_names_every_source(cli):
+    code, out, _ = cli("models")
+    assert code == 0
+    first = [line.split()[0] for line in out.splitlines()]
+    assert first[-3:] == ["torchvision:NAME", "timm:NAME", "FILE.py:NAME"]
+    assert set(first[:-3]) == set(json.loads(cli("models", "--json")[1]))
 
 
 @pytest.mark.parametrize("command", ["models", "datasets", "doctor"])
@@ -459,7 +469,7 @@ def test_output_for_files_and_without_colour_has_no_escapes(searched, colour):
 def test_a_network_that_is_not_named_says_where_they_are_listed(cli):
     code, _, err = cli("search", "--dataset", "digits")
     assert code == 2
-    assert "--model: Field required. `prune-nas models` lists them" in err
+    assert "--model is missing. `prune-nas models` lists the networks" in err
 
 
 def test_a_run_that_is_not_there_names_those_beside_it(cli, tmp_path):

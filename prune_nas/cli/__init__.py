@@ -9,6 +9,8 @@ import re
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
 
 import typer
 
@@ -17,7 +19,7 @@ from prune_nas.cli.common import app
 from prune_nas.errors import PruneNasError
 
 INTERRUPTED = 130
-_BUDGET = re.compile(r"(macs|params|latency|weights)=")
+_BUDGET = re.compile(r"(macs|params|latency|weights)=[\d.]")
 _EACH = "Give every budget its -b: -b macs=0.2 -b params=0.1. For both bounds at once: -b macs=0.2,params=0.1"
 _RESUMABLE = "Interrupted. Repeat the command to continue: finished trainings stay finished."
 
@@ -59,12 +61,13 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; whatever goes wrong ends in one message on stderr."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if _loose_budget(given):
+        return _fail(_EACH, 2)
     try:
-        app(None if arguments is None else list(arguments))
+        app(given)
     except SystemExit as done:  # Typer has ended: with a result, or with its own message about the flags
         code = done.code if isinstance(done.code, int) else 1
-        if code == 2 and _loose_budget(sys.argv[1:] if arguments is None else arguments):
-            return _fail(_EACH, code)
         return _fail(_RESUMABLE, code) if code == INTERRUPTED else code
     except PruneNasError as error:
         return _fail(str(error), error.exit_code)
@@ -88,9 +91,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _loose_budget(arguments: Sequence[str]) -> bool:
-    """Whether something like a budget stands without its flag, where Typer speaks of an unexpected argument."""
-    before = ("", *arguments)
-    return any(_BUDGET.match(text) and not flag.startswith("-") for flag, text in zip(before, arguments, strict=False))
+    """Whether a budget stands without its flag. Typer would speak of an unexpected argument."""
+    return any(
+        _BUDGET.match(text) and not before.startswith("-") and not Path(text).exists()
+        for before, text in pairwise(arguments)
+    )
 
 
 def _fail(message: str, code: int) -> int:

@@ -190,12 +190,19 @@ def export(
         typer.echo(feeding.sentence())
 
 
+_SOURCES = {
+    "torchvision:NAME": "a classification network of torchvision, such as torchvision:resnet18",
+    "timm:NAME": "a network of timm, such as timm:resnet50 (pip install 'prune-nas[timm]')",
+    "FILE.py:NAME": "your class or function, such as net.py:MyNet. In a package: package.module:NAME",
+}
+
+
 @app.command(epilog="Example: prune-nas models")
 def models(json_: Json = False) -> None:
     """List the networks: built-in, torchvision, timm, your code."""
     from prune_nas.nets.models import DESCRIPTIONS
 
-    print_listing(DESCRIPTIONS, json_=json_)
+    print_listing(DESCRIPTIONS if json_ else {**DESCRIPTIONS, **_SOURCES}, json_=json_)
 
 
 def _draw_space(space: Any, path: Path, *, quiet: bool) -> None:
