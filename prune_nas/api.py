@@ -39,6 +39,7 @@ from prune_nas.report.run_data import RunData
 from prune_nas.search import study as studies
 from prune_nas.search.estimate import Steps
 from prune_nas.search.pipeline import dry_run, search
+from prune_nas.search.prior import Source, read_prior
 from prune_nas.search.progress import View
 from prune_nas.search.single import setting_for
 from prune_nas.search.sparsity import sparsify
@@ -194,6 +195,19 @@ def fit_rule(kind: str, patterns: Sequence[tuple[Traced, Widths]]) -> Rule:
         UsageError: the kind is unknown, or the networks have different numbers of stages.
     """
     return rules.fit(kind, [pattern_of(network.space, widths) for network, widths in patterns]).rule
+
+
+def load_rule(source: Path | str, *, budget: str | None = None) -> Rule:
+    """The rule that a source holds, as `prune-nas transfer` reads it.
+
+    Args:
+        source: a published rule's name, a rule file, a run directory, or a .csv of widths that has stages and depths.
+        budget: the budget under which a run is pruned, or whose rule a run's rule file gives; by default the first.
+
+    Raises:
+        UsageError: the source is not there, is damaged, or its supernet did not learn.
+    """
+    return read_prior(Source(str(source), budget=budget)).rule
 
 
 def apply_rule(rule: Rule, network: Traced, budget: Budget | str) -> Widths:
@@ -471,7 +485,7 @@ def _result(network: Traced, setting: Setting, schedule: Recipe, training: Train
 
 
 __all__ = [
-    "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net",
+    "Budget", "RunData", "Studied", "Trained", "Widths", "apply_rule", "fit_rule", "load_data", "load_net", "load_rule",
     "plan_search", "read_run", "run_search", "select", "study", "taper", "trace", "train_supernet", "train_widths",
     "uniform",
 ]  # fmt: skip

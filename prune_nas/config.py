@@ -342,7 +342,7 @@ def resolve(
             f"{file if 'cases' in _from_file(file) else f'{ENVIRONMENT}CASES'}"
         )
     if asked.get("lr") is not None and asked.get("optimizer") == "auto":
-        raise UsageError("--lr belongs to one optimizer: name it with --optimizer sgd or --optimizer adamw")
+        raise UsageError("--lr belongs to one optimiser: name it with --optimizer sgd or --optimizer adamw")
     preset = str(asked.get("preset", "auto"))
     preset = automatic if preset == "auto" else preset
     if preset not in PRESETS:

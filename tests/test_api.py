@@ -118,3 +118,14 @@ def test_the_whole_job_is_the_command_s(searched, tmp_path):
     there = pn.read_run(searched)
     columns = ["arm", "schedule", "test_accuracy"]
     assert run.results[columns].equals(there.results[columns])
+
+
+def test_a_published_rule_and_a_rule_of_a_run_are_loaded(network, searched):
+    rule = pn.load_rule("vgg16-cifar10-params")
+    widths = pn.apply_rule(rule, network, "params=0.3")
+    space = network.space
+    assert space.cost(widths).params <= 0.3 * space.cost(space.base).params
+    of_run, of_file = pn.load_rule(searched), pn.load_rule(searched / "rule.json")
+    assert of_run.explain() == of_file.explain() != rule.explain()
+    with pytest.raises(UsageError, match=r"is a network, not a rule\. Give its run directory"):
+        pn.load_rule(searched / "deploy.json")

@@ -171,7 +171,7 @@ def test_a_spec_is_trained_as_its_run_did_unless_something_else_is_asked_for(sea
     assert code == 0, err
     assert (json.loads(out)[0]["epochs"], json.loads(out)[0]["lr"]) == (2, 0.025)  # less for a smaller batch
     code, _, err = cli("train", path, *short, "--optimizer", "auto", "--lr", 0.1)
-    assert (code, "--lr belongs to one optimizer" in err) == (2, True)
+    assert (code, "--lr belongs to one optimiser" in err) == (2, True)
 
 
 WRONG = json.dumps({"schema": 1, "model": "vgg11", "input_shape": [3, 32, 32], "classes": "ten", "widths": {}})
@@ -211,6 +211,10 @@ def test_status_counts_what_is_done(searched, cli):
     assert best["value"] == pytest.approx(max(sum(each) / len(each) for each in values.values()))
     assert best["epochs"] == LEARNT["epochs"]
     assert got["latest"]["epoch"] == LEARNT["epochs"]
+    last, more = cli("status", searched)[1].splitlines()[-2:]
+    assert last.startswith("  The run is done. Under macs=0.4: ")
+    assert f"Use {searched}/deploy.json" in last
+    assert more == f"  Everything else: prune-nas report {searched}"
 
 
 def test_status_names_no_best_network_while_the_best_one_guesses(searched, cli):
@@ -506,7 +510,7 @@ def test_a_transfer_keeps_to_file_and_environment_without_evaluating_too(cli, tm
 def test_what_is_about_trainings_needs_evaluate(cli, flag):
     code, _, err = cli("transfer", "taper", "-m", "vgg11", "-d", "digits", *flag)
     assert code == 2
-    assert f"{flag[0]} is about trainings. Add --evaluate, or leave it out" in err
+    assert f"{flag[0]} needs --evaluate. Without it nothing is trained" in err
 
 
 def test_settings_read_as_text_mean_what_flags_do(tmp_path):

@@ -98,12 +98,15 @@ Space = Annotated[
 TrainSize = Annotated[
     int | None,
     typer.Option(
-        metavar="N", help="Most training images, the same share of each class [default: by preset 1000, 10000, all]."
+        metavar="N",
+        help="Largest number of training images, the same share of each class [default: by preset 1000, 10000, all].",
     ),
 ]
 ValSize = Annotated[
     int | None,
-    typer.Option(metavar="N", help="Most validation images, cut from the training set [default: by preset]."),
+    typer.Option(
+        metavar="N", help="Largest number of validation images, cut from the training set [default: by preset]."
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="List the trainings, estimate the time, train nothing.")]
 DataDir = Annotated[
@@ -155,8 +158,8 @@ Steps = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="Least optimiser steps of the unpruned network. A small folder gets more epochs [default: by preset 240, "
-        "1500, 4000, and 0 with --epochs].",
+        help="Smallest number of optimiser steps of the unpruned network. A small folder gets more epochs "
+        "[default: by preset 240, 1500, 4000, and 0 with --epochs].",
     ),
 ]
 CacheImages = Annotated[

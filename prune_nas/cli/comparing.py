@@ -94,7 +94,8 @@ def compare(
         float | None,
         typer.Option(
             metavar="FACTOR",
-            help="Most epochs of scratch-b / epochs. The paper takes 2 on ImageNet [default: no limit].",
+            help="Limit of scratch-b: so many times the epochs of scratch-e. The paper takes 2 on ImageNet "
+            "[default: no limit].",
         ),
     ] = None,
     scratch_b_tuning: Annotated[

@@ -141,13 +141,16 @@ def search(
     ] = None,
     supernet_steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Least optimiser steps of the supernet [default: by preset 200, 800, 2000]."),
+        typer.Option(
+            metavar="N", help="Smallest number of optimiser steps of the supernet [default: by preset 200, 800, 2000]."
+        ),
     ] = None,
     trials: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Most short trainings per budget [default: by preset 6, 12, 24, 24]. 0 leaves the study out.",
+            help="Largest number of short trainings per budget [default: by preset 6, 12, 24, 24]. 0 leaves the "
+            "study out.",
         ),
     ] = None,
     trial_epochs: Annotated[
@@ -155,23 +158,26 @@ def search(
     ] = None,
     trial_steps: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Least optimiser steps of a trial [default: by preset 60, 400, 800]."),
+        typer.Option(
+            metavar="N", help="Smallest number of optimiser steps of a trial [default: by preset 60, 400, 800]."
+        ),
     ] = None,
     finalists: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Most trials that are trained again in full, beside uniform scaling [default: 3, smoke 2].",
+            help="Largest number of trials that are trained again in full, beside uniform scaling "
+            "[default: 3, smoke 2].",
         ),
     ] = None,
     finalist_seeds: Annotated[
-        int | None, typer.Option(metavar="N", help="Most seeds per finalist [default: 2].")
+        int | None, typer.Option(metavar="N", help="Largest number of seeds per finalist [default: 2].")
     ] = None,
     search_cost: Annotated[
         float | None,
         typer.Option(
             metavar="N",
-            help="Most compute of supernet and study per budget, in trainings of the unpruned network [default: 2].",
+            help="Largest compute of supernet and study per budget, in trainings of the unpruned network [default: 2].",
         ),
     ] = None,
     latency_batch: Annotated[

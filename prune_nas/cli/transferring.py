@@ -240,7 +240,7 @@ def _widths(
     from prune_nas.search.transfer import transfer as work
 
     if training := [name for name in flags if name in _OF_TRAINING]:
-        raise UsageError(f"--{training[0].replace('_', '-')} is about trainings. Add --evaluate, or leave it out")
+        raise UsageError(f"--{training[0].replace('_', '-')} needs --evaluate. Without it nothing is trained")
     settings = given(flags, file=file)
     weights = prune_weights(Budget.parse(str(text)) for text in settings.get("budget", ()))
     about = {"rule": settings.get("rule"), "source-model": settings.get("prior_model"), "out": out,
@@ -268,8 +268,8 @@ def _widths(
     _show(found, source, figure=figure, out=out, json_=json_)
     if not named and not json_ and ":" not in model:
         typer.echo(
-            "These are widths of the network at its full width. --evaluate trains a built-in network at the preset's "
-            "width (laptop half, smoke a quarter): give both the same --base-width."
+            "These widths are for the full network. --evaluate narrows a built-in network by the preset (laptop half, "
+            "smoke a quarter). To train these widths, give it --base-width 1."
         )
 
 
@@ -277,6 +277,8 @@ def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, jso
     """Print, write and draw the widths that a source gives another network."""
     if out is not None:
         found.write_widths(out)
+        if not json_:
+            typer.echo(f"widths: {out}")
     if figure is not None:
         _draw(found, source, figure, quiet=json_)
     if json_:
@@ -288,12 +290,13 @@ def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, jso
     for target in found.targets:
         kind = target.prior.rule.kind
         named = kind if kind == source else f"{kind} from {source}"
-        about = [f"{named}: {target.prior.rule.explain()}", target.remark]
+        about = [f"{named}, before it is scaled onto the budget: {target.prior.rule.explain()}", target.remark]
         for line in about:
             if line and line not in said:
                 typer.echo(line)
         said.update(about)
-        typer.echo(f"{target.budget}: {target.macs:,} macs, {target.params:,} params")
+        shares = f"{100 * target.macs / base.macs:.0f} %", f"{100 * target.params / base.params:.0f} %"
+        typer.echo(f"{target.budget}: {target.macs:,} macs ({shares[0]}), {target.params:,} params ({shares[1]})")
         typer.echo("  " + ", ".join(f"{slot} {width}" for slot, width in target.widths.items()))
 
 

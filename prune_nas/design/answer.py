@@ -12,9 +12,11 @@ from prune_nas.design.arms import UNIFORM_ARMS
 from prune_nas.design.evidence import Summary, by_arm, compare, summarise
 from prune_nas.design.records import KEPT, Final
 from prune_nas.design.subject import Subject
-from prune_nas.design.words import accuracy, capital, count, duration, spoken
+from prune_nas.design.verdict import PROBED
+from prune_nas.design.words import accuracy, capital, count, duration, percent, spoken
 
 _MAIN = "scratch-e"
+_SEARCHED = ("found", "transferred", "pruned")  # the first rivals of uniform scaling
 _RIVALS = ("uniform", "uniform@macs", "uniform@params", "taper", "found", "transferred", "pruned", "guided", "random")
 
 
@@ -145,9 +147,13 @@ def _use(mine: Summary, lines: Mapping[tuple[str, str], Summary], keeps: Mapping
     width = f": every layer at about {100 * sum(kept) / len(kept):.0f} % of its width" if kept else ""
     if uniform and found is not None and found.candidate == mine.candidate:
         return f"The search found nothing better than uniform scaling{width}."
-    if uniform:
+    if uniform and found is None:
         return f"Uniform scaling, chosen by validation accuracy{width}."
-    return capital(f"{spoken(mine.arm, mine.schedule)}.")
+    name = f"Uniform scaling{width}" if uniform else capital(spoken(mine.arm, mine.schedule))
+    if found is None or mine.arm == subject:
+        return f"{name}."
+    theirs = f"{spoken(subject, mine.schedule)} {percent(found.val_accuracy)}"
+    return f"{name}. On validation images it has {percent(mine.val_accuracy)}, {theirs}."
 
 
 def _use_of_masks(mine: Summary) -> str:
@@ -189,7 +195,8 @@ def _sure(rows: Sequence[Final], mine: Summary, lines: Mapping[tuple[str, str], 
     """
     groups = {(arm, schedule): own for (_, arm, schedule), own in by_arm(rows).items()}
     own = mine.schedule if mine.schedule in KEPT else _MAIN
-    for (left, right), arm in product(((mine.schedule, mine.schedule), (own, _MAIN)), _RIVALS):
+    rivals = _SEARCHED + _RIVALS if mine.arm in UNIFORM_ARMS else _RIVALS
+    for (left, right), arm in product(((mine.schedule, mine.schedule), (own, _MAIN)), rivals):
         line = lines.get((arm, right))
         if line is None or (mine.arm, left) not in lines or arm == mine.arm or line.candidate == mine.candidate != "":
             continue
@@ -210,4 +217,5 @@ def _search(search: tuple[int, float, str], finals: Iterable[Final]) -> str:
     if not macs:
         return "The search cost no training."
     trainings = f"as much as {macs / base:.1f} trainings of the unpruned network, " if base else ""
-    return f"The search cost {trainings}{count(macs)} macs, {duration(seconds)} ({phases})."
+    what, listed = (PROBED, "") if phases == PROBED else ("search", f" ({phases})")
+    return f"The {what} cost {trainings}{count(macs)} macs, {duration(seconds)} of training{listed}."

@@ -188,4 +188,7 @@ def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least:
     value = (
         f"{math.ceil(1e3 * lowest) / 1e3:g}ms" if kind == "latency" else f"{math.ceil(1e4 * lowest / whole) / 1e4:g}"
     )
-    return f"{said}. Raise the budget to at least {kind}={value}, or lower the floors"
+    return (
+        f"{said}. Raise the budget to at least {kind}={value}, take a larger --base-width, or "
+        "lower `floor` in a --space file"
+    )

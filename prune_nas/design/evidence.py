@@ -17,7 +17,7 @@ from statistics import fmean, median, stdev
 
 from prune_nas.design.records import KEPT, Final
 from prune_nas.design.significance import p_value, spread_of
-from prune_nas.design.subject import count
+from prune_nas.design.subject import counts_apart
 from prune_nas.design.words import ARMS, capital, span, spoken
 
 CONFIDENCE = 0.95
@@ -123,7 +123,8 @@ class Comparison:
                     said = f"{left} against {right}: undecided, {gap} ({interval_})"
         elif self.n >= FEWEST:
             said = (
-                f"{left} against {right}: undecided. All {self.n} seeds differ by {gap}, so no interval can be computed"
+                f"{left} against {right}: undecided. The difference is {gap} on each of {self.n} seeds, so no "
+                "interval can be computed"
             )
         return capital(f"{said}{self._about_macs()}.")
 
@@ -131,7 +132,8 @@ class Comparison:
         if not (self.left_macs and self.right_macs) or abs(self.right_macs / self.left_macs - 1) <= _APART:
             return ""
         right, share = capital(_spoken(self.right)), f"{100 * self.right_macs / self.left_macs:.0f} %"
-        return f". {right} has {share} of the macs: {count(self.right_macs)} against {count(self.left_macs)}"
+        theirs, mine = counts_apart(self.right_macs, self.left_macs)
+        return f". {right} has {share} of the macs: {theirs} against {mine}"
 
 
 def _spoken(name: str) -> str:

@@ -82,10 +82,16 @@ def width_words(base_width: float) -> str:
     return "full width" if base_width == 1 else f"{base_width:g} of its width"
 
 
-def count(number: float) -> str:
-    """A number with its unit, such as 2.2M or 0.8G."""
+def count(number: float, digits: int = 1) -> str:
+    """A number with its unit and so many digits after the point, such as 2.2M or 0.8G."""
     for unit, suffix in _SUFFIXES:
         if number >= unit:
             scaled = number / unit
-            return f"{scaled:.1f}{suffix}" if scaled < 100 else f"{scaled:.0f}{suffix}"
+            return f"{scaled:.{digits}f}{suffix}" if scaled < 100 else f"{scaled:.0f}{suffix}"
     return f"{number:.0f}"
+
+
+def counts_apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers as `count` writes them, with a second digit if they would look equal."""
+    digits = 2 if count(one) == count(other) and one != other else 1
+    return count(one, digits), count(other, digits)

@@ -32,6 +32,8 @@ _RIVALS = ("transferred", "guided", "pruned", "taper", "random", "inherited")
 _PLAIN = (*UNIFORM_ARMS, "taper")  # the shapes that need no search
 FAILED = " failed, so no comparison contains it: "
 _NONE = Chance(0.0, 1)
+PROBED = "choice of the optimiser"
+_MANY = 30  # seeds: more than anybody trains
 _NO_SCRATCH_B = (
     "Not tested: {rivals} with the training compute of the unpruned network, the fairest comparison. Add it: repeat "
     "the command with --schedules scratch-b --arms {arms}."
@@ -185,6 +187,11 @@ def _about_seeds(comparisons: Sequence[Comparison]) -> list[str]:
         return [f"{many} undecided at n = {n}. How many seeds would decide a difference of one point is not known."]
     if needed <= n:
         return [f"{many} undecided at n = {n}, though n is enough to decide a difference of one point."]
+    if needed > _MANY:
+        return [
+            f"{many} undecided at n = {n}. Seeds alone will hardly decide a difference of one point: about {needed} "
+            "would be needed. More validation and test images make the spread smaller."
+        ]
     return [
         f"{many} undecided at n = {n}. To decide a difference of one point, about {needed} seeds are needed: repeat "
         f"the command with --seeds {needed}."
@@ -239,7 +246,7 @@ def about_shape(keeps: Sequence[float], subject: str) -> str:
 def search_cost(budget: str, expenses: Iterable[Expense]) -> tuple[int, float, str]:
     """Training macs and seconds of a budget's search, and its phases in words."""
     costs = [e for e in expenses if e.phase in ("supernet", "probe") or (e.phase == "study" and e.budget == budget)]
-    names = {"probe": "choice of the optimizer", "supernet": "supernet", "study": "study"}
+    names = {"probe": PROBED, "supernet": "supernet", "study": "study"}
     phases = [word for phase, word in names.items() if any(e.phase == phase and e.train_macs for e in costs)]
     return sum(e.train_macs for e in costs), sum(e.seconds for e in costs), ", ".join(phases)
 

@@ -43,7 +43,7 @@ SCHEDULES = {
 }
 TERMS = {
     "macs": "multiply-accumulates of convolutions and linear layers for one image",
-    "probe": "some steps with each optimizer on the unpruned network, to choose the better optimizer",
+    "probe": "some steps with each optimiser on the unpruned network, to choose the better optimiser",
     "params": "number of trainable parameters, with biases and norms",
     "train macs": "macs of a training, forward and backward, over all epochs",
     "±": "sample standard deviation of the test accuracy over n seeds",

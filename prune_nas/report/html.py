@@ -19,7 +19,7 @@ import pandas as pd
 from prune_nas.design.answer import Timing
 from prune_nas.design.files import write_text
 from prune_nas.design.subject import width_words
-from prune_nas.design.words import capital, spoken
+from prune_nas.design.words import spoken
 from prune_nas.report import glossary, paper_table
 from prune_nas.report.answers import answers, subject
 from prune_nas.report.figures import Drawing, Made, make, save
@@ -161,13 +161,13 @@ def _one_verdict(verdict: Mapping[str, Any], *, compares: bool) -> str:
     deploy = verdict.get("deploy")
     if deploy:
         words = (
-            f"{capital(spoken(deploy['arm'], deploy['schedule']))}: {percent(deploy['val_accuracy'])} % validation "
+            f"{spoken(deploy['arm'], deploy['schedule'])}: {percent(deploy['val_accuracy'])} % validation "
             f"accuracy, {quantity(deploy['macs'])} macs, {millions(deploy['params'])} params."
         )
         rule = (
             "Of its schedules it is the best on validation."
             if compares
-            else "Chosen by validation accuracy. Within 0.5 points of the best, the searched network goes first, then "
+            else "Chosen by validation accuracy. Within 0.5 points of the best, the found network goes first, then "
             "uniform scaling."
         )
         lines.append(f'<p><strong>Use</strong> {escape(words)} <span class="quiet">{rule}</span></p>')

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from prune_nas.design.learning import Chance
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.words import percent
-from prune_nas.report.answers import subject
+from prune_nas.report.answers import answers, subject
 from prune_nas.report.run_data import RunData
 
 
@@ -49,8 +49,8 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
     ]
     if config.get("trials") and not config.get("cases"):
         said.append(
-            f"  {now['trials']} trainings of the study finished (at most {config['trials']} trials a budget, then "
-            "finalists)"
+            f"  {now['trials']} trainings of the study finished (at most {config['trials']} trials per budget, "
+            "then finalists)"
         )
         said += [f"  best under {budget}: {_best_words(run, one)}" for budget, one in now["best"].items()]
     said.append(f"  {now['finals']} final trainings finished")
@@ -61,7 +61,10 @@ def lines(run: RunData, now: Mapping[str, Any]) -> list[str]:
             "validation"
         )
     over = all(state in ("done", "skipped") for state in now["phases"].values())
-    if not over:
+    if over:
+        used = [f"Under {budget}: {answer[0]}" for budget, answer in answers(run)]
+        said += [f"  The run is done. {' '.join(used)}".rstrip(), f"  Everything else: prune-nas report {run.path}"]
+    else:
         idle = "The run is stopped. Repeat its command to continue."
         said.append("  The run is in progress." if now["running"] else f"  {idle}")
     return said

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from prune_nas.search.spending import Spending
 
 _ADVICE = (
-    "advice: at equal total compute no search measured so far was clearly ahead of a taper that was trained with all "
-    "of it (artifacts/results/peers.md). Try that first"
+    "advice: with all costs counted, no search that we measured was better than the taper (`prune-nas guide search`). "
+    "Try the taper first"
 )
 _SAME = (
     "base_width",
@@ -110,10 +110,10 @@ class Steps:
         return [
             self.subject,
             *(step.sentence(steps) for step in self.steps),
-            f"{sum(step.trainings for step in self.steps)} trainings at most on {self.images:,} images, as much as "
-            f"{self.train_macs / self.base_train_macs:.1f} trainings of the unpruned network: about "
-            f"{spoken(self.seconds)} here. Networks that are not found yet count as uniform scaling, a training in "
-            "progress counts whole.",
+            f"Together at most {sum(step.trainings for step in self.steps)} trainings on {self.images:,} images. They "
+            f"cost as much as {self.train_macs / self.base_train_macs:.1f} trainings of the unpruned network: about "
+            f"{spoken(self.seconds)} here. Widths that are not known yet count as those of uniform scaling. An "
+            "interrupted training is counted in full.",
         ]
 
     def to_dict(self) -> dict[str, Any]:
@@ -138,15 +138,20 @@ def announce(job: Search, view: View) -> None:
     if not left.steps:
         view.say("everything is trained already")
         return
-    searching = any(step.phase != "finals" for step in left.steps)
-    if searching and not job.priors and not ("taper" in config.arms and "scratch-b" in config.schedules):
-        view.say(f"{_ADVICE}: {_taper_command(config)}")
+    advise(job, left, view)
     workers, _ = job.size
     beside = f" with {workers} trainings at the same time" if workers > 1 else ""
     view.say(
-        f"estimate: about {spoken(left.seconds)} of training{beside}, latencies and figures apart. Stop at any time, "
-        "the same command resumes"
+        f"estimate: about {spoken(left.seconds)} of training{beside}. Latencies and figures come on top. Stop at any "
+        "time: the same command continues"
     )
+
+
+def advise(job: Search, left: Steps, view: View) -> None:
+    """Before a search without a prior: name the command that trains a taper instead."""
+    searching = any(step.phase != "finals" for step in left.steps)
+    if searching and not job.priors and not {"taper", "scratch-b"} <= {*job.config.arms, *job.config.schedules}:
+        view.say(f"{_ADVICE}: {_taper_command(job.config)}")
 
 
 def _taper_command(config: Config) -> str:
@@ -168,24 +173,29 @@ def remark(job: Search, view: View) -> None:
     for budget, limits in job.limits.items():
         if limits.admits(job.space.cost(job.space.base)):
             view.say(f"the unpruned network meets {budget} already, so nothing becomes smaller")
-    if job.priors and job.scored:
-        wished = ", ".join(arm for arm in FROM_SUPERNET if arm in job.config.arms)
-        view.say(f"a supernet is trained, because the arms were asked for that need it: {wished}")
+    _remark_arms(job, view)
     if job.batch >= len(job.setting.data.train):
         view.say(
             f"a batch of {job.batch} takes all {len(job.setting.data.train)} training images: an epoch is one step. "
             "A smaller --batch learns faster"
         )
-    if not job.scored:
-        view.say(
-            "no supernet is trained: the widths come from the prior, so the arms pruned, guided and inherited and the "
-            "files scores.safetensors, supernet.safetensors and rule.json are absent"
-        )
     for asked in job.config.budgets:
         if any(job.studies_left(asked)):
             _remark_cost(job.config, str(asked), job.spending[str(asked)], view)
-    if "inherited" in job.config.arms and job.space.shuffles:
-        view.say("the inherited arm is left out: this network shuffles its channels, so that none can be followed")
+
+
+def _remark_arms(job: Search, view: View) -> None:
+    """Say what follows from the arms that were asked for."""
+    arms = job.config.arms
+    if job.priors and job.scored:
+        wished = ", ".join(arm for arm in FROM_SUPERNET if arm in arms)
+        view.say(f"a supernet is trained, since these arms need it: {wished}")
+    if not job.scored:
+        view.say("no supernet is trained: the widths come from the prior. So no arm is pruned, guided or inherited")
+    if "base" not in arms:
+        view.say("the unpruned network is not trained, since --arms does not name base: nothing is compared with it")
+    if "inherited" in arms and job.space.shuffles:
+        view.say("the inherited arm is left out: this network shuffles its channels, so they cannot be followed")
 
 
 def _remark_cost(config: Config, budget: str, spending: Spending, view: View) -> None:
@@ -244,7 +254,8 @@ def _steps(job: Search) -> Iterator[Step]:
             yield Step("study", budget, "trial", "scratch-e", trials, config.trial_epochs, macs, lasting)
         if finalists:
             lasting = seconds(finalists, config.epochs, even[budget])
-            yield Step("study", budget, "finalist", "scratch-e", finalists, config.epochs, macs, lasting)
+            seeds = config.finalist_seeds if finalists % config.finalist_seeds == 0 else 1
+            yield Step("study", budget, "finalist", "scratch-e", finalists, config.epochs, macs, lasting, seeds)
     known = job.scores_are_there and not any(map(any, lacking.values()))
     finals = _owed(job) if known else _expected(job, even)
     for (budget, arm, schedule), group in groupby(sorted(finals, key=_kind), key=_kind):

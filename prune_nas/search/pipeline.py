@@ -76,7 +76,9 @@ def dry_run(config: Config, path: Path, view: View) -> estimate.Steps:
         try:
             with _begun(config, copy, view, tries=False) as job:
                 estimate.remark(job, view)
-                return estimate.steps_left(job)
+                left = estimate.steps_left(job)
+                estimate.advise(job, left, view)
+                return left
         except PruneNasError as error:
             raise type(error)(str(error).replace(str(copy), str(path))) from None
         except RuntimeError as error:

@@ -383,6 +383,8 @@ def _rule_file(source: str, path: Path, budget: str | None) -> Prior:
         raise UsageError(f"{source} holds a single rule. Leave out --source-budget {budget} (or --prior-budget)")
     if not isinstance(data, Mapping):
         raise UsageError(f"{path} is not a rule file: it must hold a JSON object")
+    if "kind" not in data and "input_shape" in data:
+        raise UsageError(f"{path} is a network, not a rule. Give its run directory")
     evidence, spent = dict(data.get("evidence") or {}), data.get("spent", 0)
     if not isinstance(spent, int):
         raise UsageError(f"{path} is not a rule file: spent must be a whole number. Got {spent!r}")

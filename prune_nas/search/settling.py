@@ -62,7 +62,9 @@ def _settle(run: Run, traced: Traced, setting: Setting, view: View, *, tries: bo
     config = config.model_copy(update={**lengths, "penalty": penalty})
     optimizer: str = config.optimizer
     if optimizer == "auto":
-        optimizer = _recorded(run) or (_probed(run, config, traced, setting, view) if tries else "sgd")
+        optimizer = _recorded(run) or (
+            _probed(run, config, traced, setting, view) if tries else _to_probe(config, setting, view)
+        )
     run.config = config.model_copy(update={"optimizer": optimizer})
     run.note(settled={**lengths, "penalty": penalty, "optimizer": optimizer, "lr": recipe_of(run.config, 1).lr,
                       "batch": batch})  # fmt: skip
@@ -81,6 +83,18 @@ def _recorded(run: Run) -> str | None:
     if optimizer not in (None, *OPTIMIZERS):
         raise PruneNasError(f"{run.path}/run.json is damaged: its optimizer is {optimizer!r}. Restore it from a copy")
     return None if optimizer is None else str(optimizer)
+
+
+def _to_probe(config: Config, setting: Setting, view: View) -> str:
+    """Say what the choice of the optimiser will cost; a plan takes SGD until then."""
+    recipe, images = recipe_of(config, config.epochs), len(setting.data.train)
+    steps = steps_for(recipe, images)
+    share = len(OPTIMIZERS) * steps / max(recipe.steps(images), 1)
+    view.say(
+        f"optimizer: {' and '.join(OPTIMIZERS)} will be tried for {steps} steps each on the unpruned network. That "
+        f"costs as much as {share:.1f} of its training, which the list below leaves out"
+    )
+    return "sgd"
 
 
 def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: View) -> str:
@@ -105,5 +119,6 @@ def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: Vi
     losses = ", ".join(
         f"{name} {loss:.3f}" if math.isfinite(loss) else f"{name} diverged" for name, loss in found.losses.items()
     )
-    view.say(f"optimizer: {found.optimizer} (training loss at the end of {found.steps} steps: {losses})")
+    tied = ". sgd is kept unless adamw is clearly lower" if found.optimizer == "sgd" else ""
+    view.say(f"optimizer: {found.optimizer} (training loss at the end of {found.steps} steps: {losses}{tied})")
     return found.optimizer

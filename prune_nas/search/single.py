@@ -57,7 +57,7 @@ def train_spec(  # noqa: PLR0913  (keyword-only: the command's flags)
     if schedule not in ("scratch-e", "scratch-b"):
         raise unknown("schedule", schedule, ("scratch-e", "scratch-b"))
     if settings["lr"] is not None and settings["optimizer"] == "auto":
-        raise UsageError("--lr belongs to one optimizer: name it with --optimizer sgd or --optimizer adamw")
+        raise UsageError("--lr belongs to one optimiser: name it with --optimizer sgd or --optimizer adamw")
     if "weights" in spec:
         raise UsageError(f"{path} is a network with masked weights, and `train` would train all its weights. "
                          "Repeat the run that made it with more --seeds")  # fmt: skip

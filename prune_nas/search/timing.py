@@ -44,7 +44,9 @@ class Conditions:
         return cls(batch, threads or torch.get_num_threads(), str(device))
 
     def __str__(self) -> str:
-        return f"{self.device}, {self.threads} threads, {self.dtype}, batch {self.batch}"
+        return (
+            f"{self.device}, {self.threads} thread{'s' if self.threads > 1 else ''}, {self.dtype}, batch {self.batch}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,8 @@ def test_a_clear_win_in_six_lines():
         "Test accuracy 79.0 ± 1.0 % (n = 3, 12 epochs). The unpruned network has 83.0 ± 1.0 % (n = 3, 12 epochs).",
         "10 macs (20 %), 5 params (25 %), 1 ms (25 % of 4 ms).",
         "The found network is better than uniform scaling by 4.0 points (95 % CI 3.8 to 4.2, n = 3). Macs: 10 and 10.",
-        "The search cost as much as 2.0 trainings of the unpruned network, 3.0k macs, 2 min (supernet, study).",
+        "The search cost as much as 2.0 trainings of the unpruned network, 3.0k macs, "
+        "2 min of training (supernet, study).",
         "Next: prune-nas export runs/a/macs-0.2/deploy.json --model net.py:Mine --format onnx",
     ]
 
@@ -47,8 +48,15 @@ def test_equal_networks_are_called_uniform_scaling():
 
 
 def test_uniform_scaling_that_is_better_on_validation_is_named_as_such():
-    said = of(arm("found", [0.70, 0.71, 0.72]), arm("uniform", [0.74, 0.751, 0.759]))
-    assert said.use == "Uniform scaling, chosen by validation accuracy: every layer at about 50 % of its width."
+    rows = arm("found", [0.70, 0.71, 0.72]), arm("uniform", [0.74, 0.751, 0.759]), arm("taper", [0.6, 0.61, 0.6])
+    said = of(*rows)
+    own = {row.val_accuracy for row in rows[1]}, {row.val_accuracy for row in rows[0]}
+    ours, theirs = (f"{100 * sum(values) / len(values):.1f} %" for values in own)
+    assert said.use == (
+        "Uniform scaling: every layer at about 50 % of its width. On validation images it has "
+        f"{ours}, the found network {theirs}."
+    )
+    assert said.sure.startswith("Uniform scaling is better than the found network by ")
 
 
 def test_a_supernet_that_did_not_learn_is_the_headline():

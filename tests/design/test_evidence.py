@@ -137,3 +137,8 @@ def test_equal_differences_of_other_numbers_give_no_interval():
     assert interval([-0.4, 0.6, 0.1]) == (-1.0, 1.0)
     rows = arm("found", [a / 5000 for a, _ in pairs]), arm("uniform", [b / 5000 for _, b in pairs])
     assert "so no interval can be computed" in compare(*rows).sentence()
+
+
+def test_macs_that_would_look_equal_have_a_second_digit():
+    one = replace(ONE, left_macs=1_770_000, right_macs=1_820_000)
+    assert one.sentence().endswith("has 103 % of the macs: 1.82M against 1.77M.")

@@ -71,7 +71,7 @@ def test_more_seeds_are_asked_for_once_with_their_number():
 def test_the_search_costs_the_probe_the_supernet_and_the_study_of_its_budget():
     spent = [Expense("", "probe", "", 0, 10, 0.5), Expense("", "supernet", "", 1, 1500, 1.0),
              Expense("macs=0.2", "study", "", 2, 1500, 2.0), Expense("other", "study", "", 2, 9000, 1.0)]  # fmt: skip
-    assert search_cost("macs=0.2", spent) == (3010, 3.5, "choice of the optimizer, supernet, study")
+    assert search_cost("macs=0.2", spent) == (3010, 3.5, "choice of the optimiser, supernet, study")
     assert search_cost("macs=0.2", spent[1:2]) == (1500, 1.0, "supernet")
 
 

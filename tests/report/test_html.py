@@ -53,7 +53,7 @@ def test_the_verdict_comes_first(text):
     assert headings == [name for name, _ in SECTIONS]
     assert headings[:3] == ["Answer", "Comparisons", "Results"]
     assert "The found network is better than uniform scaling by 0.8 points (95 % CI 0.2 to 1.4, n = 3)." in text
-    assert "Uniform scaling (scratch-b): 82.2 % validation accuracy, 15.6M macs, 0.73M params." in text
+    assert "uniform scaling (scratch-b): 82.2 % validation accuracy, 15.6M macs, 0.73M params." in text
 
 
 def test_the_head_says_which_network_and_which_images(text):

@@ -150,6 +150,18 @@ def test_the_advice_is_a_command_for_the_same_network(tmp_path, searched, cli):
     assert "advice:" not in err  # the search is over: only finals are left
 
 
+def test_a_plan_says_what_it_leaves_out(tmp_path, cli):
+    """The choice of the optimiser, the unpruned network where no arm is its, and the cheaper rival."""
+    code, out, err = cli(*resuming(tmp_path / "new", arms="found,uniform"), "--dry-run")
+    said = " ".join(err.split())
+    assert code == 0, err
+    assert "optimizer: sgd and adamw will be tried for 60 steps each on the unpruned network" in said
+    assert "That costs as much as 1.2 of its training" in said  # 120 steps beside 7 epochs of 14
+    assert "the unpruned network is not trained, since --arms does not name base" in said
+    assert "prune-nas transfer taper -m vgg11 -d digits" in said
+    assert "finalist, 2 networks x 2 seeds" in " ".join(out.split())
+
+
 def test_a_batch_of_everything_is_remarked_on(tmp_path, cli):
     _, _, err = cli(*arguments(tmp_path / "new", batch=500), "--dry-run")
     assert "a batch of 500 takes all 200 training images" in err

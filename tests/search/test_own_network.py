@@ -200,7 +200,7 @@ def test_an_optimiser_that_diverges_is_written_down_as_that(photos, tmp_path, mo
 def test_a_learning_rate_goes_with_a_named_optimiser():
     asked = {"model": "vgg11", "dataset": "digits", "lr": 0.05}
     assert resolve(asked).optimizer == "sgd"
-    with pytest.raises(UsageError, match="--lr belongs to one optimizer: name it with --optimizer sgd"):
+    with pytest.raises(UsageError, match="--lr belongs to one optimiser: name it with --optimizer sgd"):
         resolve({**asked, "optimizer": "auto"})
 
 

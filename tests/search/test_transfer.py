@@ -134,7 +134,7 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     for one in json.loads(out):
         assert one["widths"] == dict(taper_widths(space, Budget.parse(one["budget"]).limits(space)))
     _, out, _ = cli("transfer", "taper", *asked)
-    assert "taper: " in out
+    assert "taper, before it is scaled onto the budget: keep in each stage 0." in out
     assert "taper from taper" not in out
     assert "widths of the network at its full width" in out
     code, _, err = cli("transfer", "taper", *asked, "--evaluate", "--out", tmp_path / "w.csv")

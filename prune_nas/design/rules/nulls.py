@@ -57,7 +57,7 @@ class Taper:
 
     def explain(self) -> str:
         """The ratio from stage to stage."""
-        return f"keep {self.ratio:.2f} times as large a share of each stage as of the one before"
+        return f"keep in each stage {self.ratio:.2f} times the share of the stage before"
 
 
 @dataclass(frozen=True, slots=True)
