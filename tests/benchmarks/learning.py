@@ -6,12 +6,12 @@
 
 Each way changes one part of the package's own recipe (`fast`, with SGD and the author's initial values):
 
-- `author`: nothing; built-in networks start from He's values. `adamw`: the optimiser. `paper`: initial values as
-  Network Slimming's code draws them, and `torch`: PyTorch's defaults, both in a built-in network. `he`: He's normal
-  values for every layer of another network. `zeros`: crops reach into zeros, not into the mirrored picture. `step`: the
-  paper's schedule.
-- `plain sgd`, `plain adamw`: `tests/benchmarks/plain.py` in the network as its constructor made it, or for a built-in
-  network in He's values, on the same pixels, for as many epochs, at the same learning rate and batch.
+- `author`: nothing; VGG and ResNet start from He's values, MobileNetV2 from PyTorch's. `adamw`: the optimiser.
+  `paper`: initial values as Network Slimming's code draws them, and `torch`: PyTorch's defaults, both in a built-in
+  network. `he`: He's normal values for every layer of another network. `zeros`: crops reach into zeros, not into the
+  mirrored picture. `step`: the paper's schedule.
+- `plain sgd`, `plain adamw`: `tests/benchmarks/plain.py` in the network as its constructor made it, or for VGG and
+  ResNet in He's values, on the same pixels, for as many epochs, at the same learning rate and batch.
 
 `chosen` is the optimiser that the probe of `--optimizer auto` takes. A result that is in the file already is not made
 again. Test accuracy is of the whole test split; it chooses nothing here.
@@ -97,9 +97,10 @@ class Bench:
             plain.Pixels(part.pixels.permute(0, 2, 3, 1).contiguous().numpy(), part.labels.numpy(), mean, std)
             for part in map(_in_memory, (data.train, self.test))
         )
+        initial = "he" if self.built_in and self.model != "mobilenetv2" else "as-made"
         plan = plain.Plan(
             ours.epochs, optimizer, ours.lr, ours.batch, ours.weight_decay, smoothing=ours.label_smoothing,
-            pixels=min(data.input_shape[1:]) // 8, initial="he" if self.built_in else "as-made",
+            pixels=min(data.input_shape[1:]) // 8, initial=initial,
         )  # fmt: skip
         return float(plain.trained(lambda: self._made(seed), *splits, plan, seed)["test"])
 

@@ -136,7 +136,7 @@ def test_a_rule_made_by_hand_needs_no_source(cli, tmp_path):
     _, out, _ = cli("transfer", "taper", *asked)
     assert "taper, before it is scaled onto the budget: keep in each stage 0." in out
     assert "taper from taper" not in out
-    assert "widths of the network at its full width" in out
+    assert "These widths are for the full network" in out
     code, _, err = cli("transfer", "taper", *asked, "--evaluate", "--out", tmp_path / "w.csv")
     assert (code, "--out is written without --evaluate" in err) == (2, True)
     small = ["--preset", "smoke", "--train-size", 100, "--seeds", 1, "--arms", "transferred,uniform"]
