@@ -189,6 +189,12 @@ def test_train_refuses_what_is_no_spec(cli, tmp_path, content, message):
     assert message in err
 
 
+def test_a_table_of_widths_is_trained_by_transfer(cli, tmp_path):
+    (tmp_path / "widths.csv").write_text("slot,width\nconv1_1,8\n")
+    code, _, err = cli("train", tmp_path / "widths.csv", "--dataset", "digits")
+    assert (code, f"prune-nas transfer {tmp_path}/widths.csv --evaluate" in " ".join(err.split())) == (2, True), err
+
+
 def test_a_spec_with_a_misspelt_slot_names_the_nearest(searched, cli):
     spec = json.loads((searched / "best.json").read_text())
     spec["widths"]["conv1_l"] = spec["widths"].pop("conv1_1")

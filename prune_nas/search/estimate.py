@@ -162,7 +162,8 @@ def _taper_command(config: Config) -> str:
     budgets = " ".join(f"-b {budget}" for budget in config.budget)
     return (
         f"prune-nas transfer taper -m {config.model} -d {config.dataset} {budgets} --evaluate "
-        f"{' '.join(f'--{name} {value}' for name, value in flags)} --schedules scratch-b --arms transferred,uniform"
+        f"{' '.join(f'--{name} {value}' for name, value in flags)} --schedules scratch-b "
+        "--arms transferred,uniform,base"
     )
 
 

@@ -144,7 +144,7 @@ def test_the_advice_is_a_command_for_the_same_network(tmp_path, searched, cli):
     command = estimate._taper_command(config)
     assert command == (
         "prune-nas transfer taper -m vgg11 -d digits -b macs=0.4 -b params=0.2 --evaluate --preset smoke "
-        "--train-size 300 --epochs 4 --schedules scratch-b --arms transferred,uniform"
+        "--train-size 300 --epochs 4 --schedules scratch-b --arms transferred,uniform,base"
     )
     _, _, err = cli(*resuming(searched, arms=ARMS, seeds=3))
     assert "advice:" not in err  # the search is over: only finals are left
