@@ -119,6 +119,7 @@ def _probed(run: Run, config: Config, traced: Traced, setting: Setting, view: Vi
     losses = ", ".join(
         f"{name} {loss:.3f}" if math.isfinite(loss) else f"{name} diverged" for name, loss in found.losses.items()
     )
-    tied = ". sgd is kept unless adamw is clearly lower" if found.optimizer == "sgd" else ""
+    lowest = min(found.losses, key=lambda name: found.losses[name])
+    tied = f". {lowest} is lower, but not clearly" if lowest != found.optimizer else ""
     view.say(f"optimizer: {found.optimizer} (training loss at the end of {found.steps} steps: {losses}{tied})")
     return found.optimizer
