@@ -30,7 +30,10 @@ def read_spec(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"there is no spec at {path}. Name the deploy.json of a run")
     if path.suffix == ".csv":
-        raise UsageError(f"{path} is a table of widths. To train them: prune-nas transfer {path} --evaluate")
+        raise UsageError(
+            f"{path} is a table of widths. To train them: prune-nas transfer {path} --evaluate -m MODEL -d DATASET "
+            "-b BUDGET"
+        )
     spec = _json(path)
     missing = [key for key in _SPEC if not isinstance(spec, dict) or key not in spec]
     if missing:

@@ -97,7 +97,7 @@ class Bench:
             plain.Pixels(part.pixels.permute(0, 2, 3, 1).contiguous().numpy(), part.labels.numpy(), mean, std)
             for part in map(_in_memory, (data.train, self.test))
         )
-        initial = "he" if self.built_in and self.model != "mobilenetv2" else "as-made"
+        initial = "he" if self.built_in and self.model not in models.BY_DEFAULT else "as-made"
         plan = plain.Plan(
             ours.epochs, optimizer, ours.lr, ours.batch, ours.weight_decay, smoothing=ours.label_smoothing,
             pixels=min(data.input_shape[1:]) // 8, initial=initial,

@@ -17,7 +17,7 @@ from prune_nas.nets.models.suggestions import suggestions
 from prune_nas.nets.models.vgg import vgg11, vgg13, vgg16, vgg19
 from prune_nas.nets.models.widths import check_base_width
 
-__all__ = ["DESCRIPTIONS", "MODELS", "check_base_width", "create", "maker", "no_model"]
+__all__ = ["BY_DEFAULT", "DESCRIPTIONS", "MODELS", "check_base_width", "create", "maker", "no_model"]
 
 
 def create(name: str, classes: int, base_width: float = 1.0) -> nn.Module:
@@ -46,7 +46,7 @@ def maker(name: str, classes: int, base_width: float = 1.0) -> Callable[[], nn.M
 
 def _made(name: str, classes: int, base_width: float) -> nn.Module:
     network = MODELS[name](classes=classes, base_width=base_width)
-    return network if name in _BY_DEFAULT else he(network)
+    return network if name in BY_DEFAULT else he(network)
 
 
 def no_model(name: str) -> UsageError:
@@ -70,7 +70,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
     "mobilenetv2": mobilenetv2,
 }
 
-_BY_DEFAULT = {"mobilenetv2"}
+BY_DEFAULT = {"mobilenetv2"}
 """Networks that start from PyTorch's defaults. At a quarter of its width MobileNetV2 learns faster from them."""
 
 DESCRIPTIONS: dict[str, str] = {
