@@ -131,24 +131,31 @@ def trained(run):
 @pytest.mark.parametrize("trials", [16, pytest.param(60, marks=pytest.mark.slow)])
 def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
     run, watch = tmp_path / "many", Watch(postgres, "many")
-    asked = {**QUICK, "trial_epochs": 5}  # longer than a look into the database takes
+    asked = {**QUICK, "trial_epochs": 10, "search_cost": 1000}  # longer than a look into the database takes
     search = start_search(postgres, run, trials=trials, workers=0, **asked)
-    workers = [start_worker(postgres, "many", tmp_path / f"worker{i}") for i in range(4)]
-    killed, paused = workers[0], workers[1]
 
-    while True:
-        until(lambda: watch.finished() >= 5 and watch.in_hand_of(killed.pid), search)
-        killed.send_signal(signal.SIGSTOP)  # so that it is killed with a training in hand, not just after one
-        if watch.in_hand_of(killed.pid):
-            break
-        killed.send_signal(signal.SIGCONT)
+    def another():
+        workers.append(start_worker(postgres, "many", tmp_path / f"worker{len(workers)}"))
+        return workers[-1]
+
+    def stopped_in_a_training(worker):
+        """No other worker is awake, so that trainings are left however often a look comes too late."""
+        while True:
+            until(lambda: watch.in_hand_of(worker.pid), search)
+            worker.send_signal(signal.SIGSTOP)
+            if held := watch.in_hand_of(worker.pid):
+                return held
+            worker.send_signal(signal.SIGCONT)
+
+    workers = []
+    killed = another()
+    until(lambda: watch.finished() >= 2, search)
+    stopped_in_a_training(killed)
     killed.kill()
-    while True:  # suspended with a training in hand, past the grace period
-        until(lambda: watch.in_hand_of(paused.pid), search)
-        paused.send_signal(signal.SIGSTOP)
-        if held := watch.in_hand_of(paused.pid):
-            break
-        paused.send_signal(signal.SIGCONT)
+    paused = another()
+    held = stopped_in_a_training(paused)  # past the grace period
+    another()
+    another()
     until(lambda: watch.trials()[held.number].state.name == "FAIL", search)
     paused.send_signal(signal.SIGCONT)
     until(lambda: watch.finished() >= trials // 2, search)
