@@ -387,12 +387,27 @@ def _problem(error: Mapping[str, Any]) -> str:
     """What pydantic says of a setting. For a missing network or data set: where the names are listed."""
     flag = f"--{'.'.join(map(str, error['loc'])).replace('_', '-')}"
     if error["type"] != "missing":
-        return f"{flag}: {error['msg']}"
+        return f"{flag} {_expected(error)}. Got {error['input']!r}"
     listed = {
         "--model": "`prune-nas models` lists the networks",
         "--dataset": "`prune-nas datasets` lists the data sets",
     }
     return f"{flag} is missing. {listed.get(flag, 'Give it a value')}"
+
+
+def _expected(error: Mapping[str, Any]) -> str:
+    """What a setting must be, from pydantic's error."""
+    kind, limits = str(error["type"]), error.get("ctx", {})
+    bounds = {"greater_than": ("gt", "more than"), "greater_than_equal": ("ge", "at least"),
+              "less_than": ("lt", "less than"), "less_than_equal": ("le", "at most")}  # fmt: skip
+    if kind in bounds:
+        key, words = bounds[kind]
+        return f"must be {words} {limits[key]}"
+    named = {"int": "a whole number", "float": "a number", "bool": "true or false", "finite": "a finite number",
+             "literal": f"one of {limits.get('expected', '')}", "tuple": "a list", "path": "a path",
+             "string": "a text"}  # fmt: skip
+    known = named.get(kind.partition("_")[0])
+    return f"must be {known}" if known else f"is not valid ({error['msg']})"
 
 
 def _from_file(path: Path | None) -> dict[str, Any]:

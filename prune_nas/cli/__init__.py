@@ -6,6 +6,7 @@ Progress and messages go to stderr, results to stdout. Commands import what they
 
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -48,7 +49,8 @@ app.registered_commands.sort(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line and leave with its exit code."""
+    """Run the command line and leave with its exit code; the signal to terminate is taken as Ctrl-C is."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = run(arguments)
     if "TORCHELASTIC_RUN_ID" in os.environ:
         # A thread of torch.distributed that lets go of its last tensor while Python ends aborts the process, one time

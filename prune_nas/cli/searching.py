@@ -205,7 +205,8 @@ def search(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Networks of the final comparison, with commas [default: all]. `prune-nas guide search` lists them.",
+            help="Networks of the final comparison, with commas [default: all but uniform@macs and the like]. "
+            "`prune-nas guide search` lists them.",
         ),
     ] = None,
     figures: Figures = True,
@@ -247,6 +248,8 @@ def perform(
     if done is not None:
         from prune_nas.report.html import write_all  # here, since matplotlib keeps the first training waiting
 
+        if figures and not quiet:
+            typer.echo("drawing the figures and the report", err=True)
         report_run(done.path, partial(write_all, figures=figures), json_=json_)
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from prune_nas.cli.common import (
     BaseWidth,
@@ -42,7 +43,7 @@ from prune_nas.cli.common import (
     save_figure,
 )
 from prune_nas.cli.searching import announce_plan, perform
-from prune_nas.errors import UsageError
+from prune_nas.errors import UsageError, unknown
 
 Source = Annotated[
     str,
@@ -141,8 +142,8 @@ def transfer(
         str | None,
         typer.Option(
             metavar="NAMES",
-            help="Networks of the final comparison, with commas [default: all]. Without guided and pruned no "
-            "supernet is trained.",
+            help="Networks of the final comparison, with commas [default: all but uniform@macs and the like]. Without "
+            "guided and pruned no supernet is trained.",
         ),
     ] = None,
     seed: Seed = None,
@@ -290,7 +291,7 @@ def _show(found: Any, source: str, *, figure: Path | None, out: Path | None, jso
     for target in found.targets:
         kind = target.prior.rule.kind
         named = kind if kind == source else f"{kind} from {source}"
-        about = [f"{named}, before it is scaled onto the budget: {target.prior.rule.explain()}", target.remark]
+        about = [f"{named}, before it is scaled onto the budget: {target.prior.rule.explain()}", *target.remarks]
         for line in about:
             if line and line not in said:
                 typer.echo(line)
@@ -326,6 +327,8 @@ def _plan(
         return
     for each in found:
         typer.echo(f"{each.budget} from {source}: {each.prior.rule.explain()}")
+        kept, of = (sum(counts) for counts in zip(*each.kept.values(), strict=True))
+        typer.echo(f"{model}: {kept:,} of {of:,} weights of convolutions stay ({100 * kept / of:.1f} %)")
         if each.remark:
             typer.echo(each.remark)
         typer.echo("  " + ", ".join(f"{layer} {100 * kept / of:.1f} %" for layer, (kept, of) in each.kept.items()))
@@ -345,7 +348,28 @@ def _draw(found: Any, source: str, path: Path, *, quiet: bool) -> None:
     )
 
 
-rules = typer.Typer(help="List the published rules, or fit a rule.", rich_markup_mode=None)
+class _Named(TyperGroup):
+    """The commands of `rules`; the name of a published rule in a command's place is explained."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is named first.
+
+        Raises:
+            UsageError: it is a rule's name, or nothing that is known.
+        """
+        from prune_nas.search.prior import published
+
+        if args[0] not in self.commands and not args[0].startswith("-"):
+            if args[0] in published():
+                raise UsageError(
+                    f"{args[0]} is a published rule. `prune-nas rules` says what it is. To apply the rule: prune-nas "
+                    f"transfer {args[0]} --model MODEL --dataset DATA --budget BUDGET"
+                )
+            raise unknown("command or rule", args[0], [*self.commands, *published()])
+        return super().resolve_command(ctx, args)
+
+
+rules = typer.Typer(cls=_Named, help="List the published rules, or fit a rule.", rich_markup_mode=None)
 app.add_typer(rules, name="rules")
 
 
@@ -379,7 +403,14 @@ def list_rules(context: typer.Context, json_: Json = False) -> None:
         typer.echo(f"  {evidence.get('helped', 'no evidence is given')}{seeds}")
         if "did_not_help" in evidence:
             typer.echo(f"  where it did not help: {evidence['did_not_help']}")
-    if not found:
+    if old := [name for name, (_, evidence) in found.items() if evidence.get("old_recipe")]:
+        typer.echo(
+            f"Networks of {', '.join(old)} were trained by an old recipe: they started from the initial values of "
+            "Network Slimming's code."
+        )
+    if found:
+        typer.echo("To apply a rule: prune-nas transfer NAME --model MODEL --dataset DATA --budget BUDGET")
+    else:
         typer.echo("No rule is published yet. Make a rule: prune-nas rules fit RUN -o FILE.json")
 
 

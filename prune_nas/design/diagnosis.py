@@ -111,7 +111,9 @@ def _about_scores(supernet: Supernet, dead: float, tenth: float, middle: float, 
         f"{100 * dead:.0f} % of the channels carry next to nothing (|gamma| below {_DEAD * supernet.gamma:.2g}, it "
         f"started at {supernet.gamma:.2g}, 10th percentile {tenth:.2g}, median {middle:.2g})"
     ]
-    if dead >= _ALL:
+    if separated:
+        said.append("these channels stand apart from the others, so widths can be read from the scores")
+    elif dead >= _ALL:
         said.append(f"nearly every channel is dead: take a weaker penalty{_half(supernet.strength)}")
     elif supernet.learnt and not separated:
         stronger = "" if supernet.strength is None else f" (--strength {3 * supernet.strength:.1g})"

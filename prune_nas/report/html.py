@@ -283,8 +283,7 @@ def _latency(run: RunData) -> str:
     lines = [
         f"<tr><td>{escape(str(verdict.get('budget', '')))}</td><td>{escape(str(arm))}</td>"
         f"{_timed(Timing(float(m['median_ms']), float(m['iqr_ms'])))}"
-        f"<td>{escape(str(m['device']))}, {escape(str(m['threads']))} threads, {escape(str(m['dtype']))}, "
-        f"batch {escape(str(m['batch']))}</td></tr>"
+        f"<td>{escape(_conditions(m))}</td></tr>"
         for verdict in run.verdicts
         for arm, m in (verdict.get("latency") or {}).items()
     ]
@@ -299,6 +298,12 @@ def _latency(run: RunData) -> str:
     )
     made = f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table>"
     return f'{_wide(made, "latencies")}\n<p class="quiet">{note}</p>'
+
+
+def _conditions(measured: Mapping[str, Any]) -> str:
+    """What a latency was measured under."""
+    threads = f"{measured['threads']} thread{'' if measured['threads'] == 1 else 's'}"
+    return f"{measured['device']}, {threads}, {measured['dtype']}, batch {measured['batch']}"
 
 
 def _timed(time: Timing) -> str:
@@ -362,7 +367,8 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(item, Mapping):
             flat |= _flat(item, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = ", ".join(map(str, item)) if isinstance(item, list) else item
+            told = f"{item:.6g}" if isinstance(item, float) else item
+            flat[f"{prefix}{key}"] = ", ".join(map(str, item)) if isinstance(item, list) else told
     return flat
 
 

@@ -31,7 +31,7 @@ NAMES = {"unpruned": "Unpruned", "fine-tune": "Fine-tuned", "rewind": "Rewound"}
 NOTE = (
     "Accuracies on the test split, %, mean and sample standard deviation over n seeds. Every seed trains, prunes and "
     "retrains a network of its own. Removed: share of channels, of residual blocks for sss-blocks, of weights for "
-    "magnitude. Liu et al.: five runs of 160 epochs on all of CIFAR; ? = from memory, check it against the paper "
+    "magnitude. Liu et al.: five runs of 160 epochs on all of CIFAR. ? = from memory, check it against the paper "
     "before quoting it."
 )
 

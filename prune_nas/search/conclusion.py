@@ -20,11 +20,13 @@ from prune_nas.design.space import Space, Widths
 from prune_nas.design.subject import Subject
 from prune_nas.design.verdict import about_floors, about_shape, search_cost, verdict
 from prune_nas.design.words import percent
+from prune_nas.errors import PruneNasError
 from prune_nas.nets.models.sources import runs_code
 from prune_nas.nets.settings import read_settings
 from prune_nas.search import timing
 from prune_nas.search.finals import weights_of
-from prune_nas.search.prior import HAND, Prior, remark
+from prune_nas.search.prior import HAND, Prior, remarks
+from prune_nas.search.rundir import read_json
 from prune_nas.search.setup import recipe_of
 
 if TYPE_CHECKING:
@@ -45,7 +47,10 @@ def conclude(run: Run, job: Search) -> None:
         about = {"learnt": not noise, "warning": noise}
         rules_ = [{"budget": b, **rules.to_dict(fit), **about} for b, fit in job.rules.items()]
         write_json(run.file("rule.json"), rules_)
-    verdicts = [_verdict(job, number, finals, expenses, noise) for number in range(len(job.arms))]
+    before = {one["budget"]: one["latency"] for one in _verdicts_before(run)}
+    verdicts = [
+        _verdict(job, number, finals, expenses, noise, before.get(budget, {})) for number, budget in enumerate(job.arms)
+    ]
     write_json(run.file("verdict.json"), verdicts)
     write_nets(job, verdicts, finals)
 
@@ -62,8 +67,18 @@ def noise_of(run: Run) -> str:
     )
 
 
-def _verdict(job: Search, number: int, finals: list[Final], expenses: Sequence[Expense], noise: str) -> dict[str, Any]:
-    """The verdict of one budget, by its number, with the answer in front."""
+def _verdicts_before(run: Run) -> list[dict[str, Any]]:
+    """The verdicts that an earlier command wrote; none where the file is damaged or not there."""
+    try:
+        return [one for one in read_json(run.file("verdict.json")) if {"budget", "latency"} <= one.keys()]
+    except (PruneNasError, AttributeError, TypeError):
+        return []
+
+
+def _verdict(
+    job: Search, number: int, finals: list[Final], expenses: Sequence[Expense], noise: str, before: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The verdict of one budget, by its number, with the answer in front; `before` are latencies of an earlier one."""
     budget, candidates = list(job.arms.items())[number]
     limits, space = job.limits[budget], job.space
     within = {arm for arm, all_ in candidates.items() if all(limits.admits(space.cost(w)) for w in all_)}
@@ -75,7 +90,7 @@ def _verdict(job: Search, number: int, finals: list[Final], expenses: Sequence[E
             said["headline"] = f"{saved(job, finals)}{said['headline']}"
             said["sentences"] += about_prior(job.priors[budget], space, finals)
     measured, notes = timing.facts(
-        job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions
+        job.traced, candidates, job.subject, dict(limits.bounds).get("latency"), job.conditions, before, job.view
     )
     answered = answer(
         said,
@@ -138,7 +153,7 @@ def saved(job: Experiment, finals: list[Final]) -> str:
 
 def about_prior(prior: Prior | KernelPrior, space: Space, finals: list[Final]) -> list[str]:
     """What must be said of a transferred rule, and what its source cost."""
-    said = [text] if (text := remark(prior, space)) else []
+    said = remarks(prior, space)
     base = next((row.train_macs for row in finals if row.arm == "base"), 0)
     if prior.source in HAND:
         return [*said, "The rule was made by hand: no network was trained for it."]

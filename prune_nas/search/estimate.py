@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from statistics import fmean
@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from prune_nas.config import FROM_SUPERNET, PRESETS, Config
-from prune_nas.design.arms import Job, Key, jobs, training_of
+from prune_nas.design.arms import Job, Key, jobs, training_of, widths_of_arms
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.projection import uniform_widths
 from prune_nas.design.records import SCHEMA, Final, read_table
+from prune_nas.design.sizes import Size
 from prune_nas.design.space import Widths
 from prune_nas.design.subject import Subject, count
+from prune_nas.design.words import capital
+from prune_nas.design.words import spoken as spoken_arm
 from prune_nas.search.finals import owed
 from prune_nas.search.speed import seconds_per_image
 from prune_nas.training.loop import is_out_of_memory
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from prune_nas.search.progress import View
     from prune_nas.search.spending import Spending
 
+_MUCH = 1.2  # times the macs of uniform scaling
 _ADVICE = (
     "advice: with all costs counted, no search that we measured was better than the taper (`prune-nas guide search`). "
     "Try the taper first"
@@ -91,6 +95,10 @@ class Steps:
     """Images per optimiser step."""
     subject: str
     """The network and the images, in words."""
+    shared: tuple[str, ...] = ()
+    """Which arms share their trainings, in sentences."""
+    most: float = 0.0
+    """Macs that a network of unknown widths can have, per macs of uniform scaling; 0 where all widths are known."""
 
     @property
     def seconds(self) -> float:
@@ -110,11 +118,19 @@ class Steps:
         return [
             self.subject,
             *(step.sentence(steps) for step in self.steps),
+            *self.shared,
             f"Together at most {sum(step.trainings for step in self.steps)} trainings on {self.images:,} images. They "
             f"cost as much as {self.train_macs / self.base_train_macs:.1f} trainings of the unpruned network: about "
-            f"{spoken(self.seconds)} here. Widths that are not known yet count as those of uniform scaling. An "
-            "interrupted training is counted in full.",
+            f"{spoken(self.seconds)} here. An interrupted training is counted in full.",
+            *([self._guess] if self.most else []),
         ]
+
+    @property
+    def _guess(self) -> str:
+        said = "Widths that are not known yet count as those of uniform scaling."
+        if self.most < _MUCH:
+            return f"{said} The budget bounds macs, so that they cost about as much."
+        return f"{said} The budget does not bound macs, so that they may cost up to {self.most:.3g} times as much."
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `--json`."""
@@ -157,7 +173,9 @@ def advise(job: Search, left: Steps, view: View) -> None:
 def _taper_command(config: Config) -> str:
     """The command that trains a taper of the same network on the same data."""
     plain = {**Config(model="", dataset="").model_dump(), **PRESETS.get(config.preset, {})}
-    same = [(name, value) for name in _SAME if (value := getattr(config, name)) != plain.get(name)]
+    if ":" not in config.model:  # a built-in network has a size of its own
+        plain["image_size"] = str(Size.parse(32))
+    same = [(name, value) for name in _SAME if (value := getattr(config, name)) not in (None, plain.get(name))]
     flags = [("preset", config.preset), *((name.replace("_", "-"), value) for name, value in same)]
     budgets = " ".join(f"-b {budget}" for budget in config.budget)
     return (
@@ -169,7 +187,7 @@ def _taper_command(config: Config) -> str:
 
 def remark(job: Search, view: View) -> None:
     """Say what a reader may not expect of a run."""
-    for said in dict.fromkeys(prior.remark for prior in job.priors.values() if prior.remark):
+    for said in dict.fromkeys(said for prior in job.priors.values() for said in prior.remarks):
         view.say(f"prior: {said}")
     for budget, limits in job.limits.items():
         if limits.admits(job.space.cost(job.space.base)):
@@ -226,28 +244,46 @@ def steps_left(job: Search) -> Steps:
     """
     images, base = len(job.setting.data.train), job.space.cost(job.space.base).macs
     about = str(Subject.from_dict(job.run.record["subject"]))
-    return Steps(tuple(_steps(job)), images, train_macs(base, images, job.config.epochs), job.batch, about)
+    even = {budget: uniform_widths(job.space, limits) for budget, limits in job.limits.items()}
+    lacking = {str(budget): job.studies_left(budget) for budget in job.config.budgets}
+    known = job.scores_are_there and not any(map(any, lacking.values()))
+    finals, shared = _distinct(_owed(job)) if known else _expected(job, even)
+    steps = tuple(_steps(job, even, lacking, finals))
+    most = 0.0 if known else max(job.spending[budget].most / job.space.cost(even[budget]).macs for budget in even)
+    return Steps(steps, images, train_macs(base, images, job.config.epochs), job.batch, about, shared, most)
 
 
-def _steps(job: Search) -> Iterator[Step]:
-    """The supernet alone with every thread, then everything else on as many workers as there are."""
+def _steps(
+    job: Search, even: Mapping[str, Widths], lacking: Mapping[str, tuple[int, int]], finals: Sequence[Job]
+) -> Iterator[Step]:
+    """The supernet alone with every thread, then everything else on as many workers as there are.
+
+    Args:
+        job: the run.
+        even: budget -> uniform scaling, whose speed stands for that of all networks under the budget.
+        lacking: budget -> trials and trainings of finalists that are left.
+        finals: the final trainings that are left.
+    """
     config, space = job.config, job.space
     workers, threads = job.size
     images = len(job.setting.data.train) + len(job.setting.data.val) / 3  # a step is three forward passes
     speed: dict[Widths, float] = {}
+    resumed = job.run.file("curves.csv").exists()  # the machine may do something else since
 
     def seconds(trainings: int, epochs: int, like: Widths) -> float:
         """`like` is a network whose speed stands for theirs."""
         if like not in speed:
-            speed[like] = seconds_per_image(job, like, threads)
+            speed[like] = seconds_per_image(job, like, threads, anew=resumed)
         return trainings * epochs * images * speed[like] / workers
 
     if not job.scores_are_there:
-        alone = config.supernet_epochs * images * seconds_per_image(job, space.widest, torch.get_num_threads())
+        alone = (
+            config.supernet_epochs
+            * images
+            * seconds_per_image(job, space.widest, torch.get_num_threads(), anew=resumed)
+        )
         macs = space.cost(space.widest).macs
         yield Step("supernet", "", "supernet", config.penalty, 1, config.supernet_epochs, macs, alone)
-    even = {budget: uniform_widths(space, limits) for budget, limits in job.limits.items()}
-    lacking = {str(budget): job.studies_left(budget) for budget in config.budgets}
     for budget, (trials, finalists) in lacking.items():
         macs = space.cost(even[budget]).macs
         if trials:
@@ -257,8 +293,6 @@ def _steps(job: Search) -> Iterator[Step]:
             lasting = seconds(finalists, config.epochs, even[budget])
             seeds = config.finalist_seeds if finalists % config.finalist_seeds == 0 else 1
             yield Step("study", budget, "finalist", "scratch-e", finalists, config.epochs, macs, lasting, seeds)
-    known = job.scores_are_there and not any(map(any, lacking.values()))
-    finals = _owed(job) if known else _expected(job, even)
     for (budget, arm, schedule), group in groupby(sorted(finals, key=_kind), key=_kind):
         own = list(group)
         macs, epochs = round(fmean(space.cost(one.widths).macs for one in own)), round(fmean(o.epochs for o in own))
@@ -275,29 +309,54 @@ def _owed(job: Search) -> list[Job]:
     """The finals' trainings that are left, each under the arm that it is trained for."""
     table = job.run.file("finals.csv")
     done = {training_of(row) for row in read_table(table, Final)}
-    left: dict[Key, Job] = {}
-    for one in job.hopeful(owed(job.jobs(), table)):
-        if one.training not in done:
-            left.setdefault(one.training, one)
-    return list(left.values())
+    return [one for one in job.hopeful(owed(job.jobs(), table)) if one.training not in done]
 
 
-def _expected(job: Search, even: Mapping[str, Widths]) -> list[Job]:
-    """The finals' trainings before their widths are known: all are taken as uniform; what has a row is left out."""
+def _distinct(finals: Sequence[Job], unknown: Collection[str] = ()) -> tuple[list[Job], tuple[str, ...]]:
+    """Each training once, and which arms share theirs, in sentences; arms whose widths are unknown share none."""
+    first: dict[Key, Job] = {}
+    left, shared = [], []
+    for one in finals:
+        if one.arm in unknown:
+            left.append(one)
+        elif one.training not in first:
+            first[one.training] = one
+            left.append(one)
+        else:
+            other = first[one.training]
+            place = f" under {one.budget}" if one.budget else ""
+            names = (
+                "a random network" if arm == "random" else spoken_arm(arm)
+                for arm in dict.fromkeys((one.arm, other.arm))
+            )
+            shared.append(f"{' is the same network as '.join(names)}{place}")
+    return left, tuple(f"{capital(text)}. They share the trainings." for text in dict.fromkeys(shared))
+
+
+def _expected(job: Search, even: Mapping[str, Widths]) -> tuple[list[Job], tuple[str, ...]]:
+    """The finals' trainings before all widths are known, and which arms share theirs; what has a row is left out.
+
+    Widths that follow from the budget alone, or from a prior, are known. The others are taken as uniform.
+    """
     config = job.config
     absent = {"base", *([] if job.priors else ["transferred"]), *([] if job.studied else ["found"])}
     absent |= set() if job.scored else set(FROM_SUPERNET)
     absent |= {"inherited"} if job.space.shuffles else set()
     arms: dict[str, dict[str, list[Widths]]] = {}
-    for budget, widths in even.items():
-        several = {"random": config.randoms}
-        arms[budget] = {arm: [widths] * several.get(arm, 1) for arm in config.arms if arm not in absent}
+    for budget in config.budgets:
+        given = {"transferred": job.transferred(budget)}
+        known = widths_of_arms(
+            job.space, job.limits[str(budget)], given, randoms=config.randoms, seed=config.seed, wanted=config.arms
+        )
+        guessed = [even[str(budget)]]
+        arms[str(budget)] = {arm: known.get(arm, guessed) for arm in config.arms if arm not in absent}
     everything = jobs(
         job.space, arms, wanted=config.arms, schedules=config.schedules, seeds=job.seeds(), epochs=config.epochs
     )
     rows = read_table(job.run.file("finals.csv"), Final)
     settled = {(row.budget, row.arm, row.schedule, row.seed) for row in rows if row.arm != "found"}
-    return [one for one in everything if (one.budget, one.arm, one.schedule, one.seed) not in settled]
+    left = [one for one in everything if (one.budget, one.arm, one.schedule, one.seed) not in settled]
+    return _distinct(left, unknown=("found", *FROM_SUPERNET))
 
 
 def spoken(seconds: float) -> str:

@@ -16,7 +16,7 @@ from prune_nas.design.space import Space
 from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.tracing import trace
 from prune_nas.pruning import magnitude
-from prune_nas.search.prior import RESTORE, published, remark, spent_by
+from prune_nas.search.prior import RESTORE, published, remarks, spent_by
 from prune_nas.search.rundir import read_json
 from prune_nas.search.subject import image_size
 from prune_nas.search.weights import load_weights
@@ -38,6 +38,11 @@ class KernelPrior:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for `prior.json`: a rule file with its source."""
         return {"source": self.source, **self.rule.to_dict(), "remark": self.remark, "spent": self.spent}
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be said of it on any network."""
+        return [self.remark] if self.remark else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def _of_run(source: str, path: Path, budget: Budget) -> KernelPrior:
         if not (path / "run.json").is_file():
             raise UsageError(f"{path} is not a run directory: it has no run.json")
         names = (str(item.get("budget")) for item in recorded if isinstance(item, Mapping))
-        budgets = "; ".join(name for name in names if name.startswith("weights="))
+        budgets = " ".join(name for name in names if name.startswith("weights="))
         raise UsageError(
             f"{path} has no weights of a supernet, so it cannot be pruned to {budget}. Its rules of single "
             f"weights: {budgets or 'none'}"
@@ -179,9 +184,9 @@ def _of_run(source: str, path: Path, budget: Budget) -> KernelPrior:
     if taught < _HALF:
         said.append(
             f"3x3 kernels hold {100 * taught:.0f} % of the source's weights. For other kernels a rule has only the "
-            "mean of the stage"
+            "mean of the stage."
         )
-    return KernelPrior(source, rule, "; ".join(said), spent)
+    return KernelPrior(source, rule, " ".join(said), spent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,5 +232,5 @@ def plan(
         prior = read_kernel_prior(source, (asked or budget).share_of(total))
         kept = planned(prior.rule, own, space.stages, budget.weights(total))
         by_layer = {kernel.layer: (int(kept[kernel.layer].sum()), kernel.weights) for kernel in own}
-        made.append(Planned(str(budget), prior, remark(prior, space), by_layer))
+        made.append(Planned(str(budget), prior, " ".join(remarks(prior, space)), by_layer))
     return made

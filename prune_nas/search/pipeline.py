@@ -26,6 +26,7 @@ from prune_nas.design.patterns import pattern_of
 from prune_nas.design.records import KEPT, TrialRow, write_table
 from prune_nas.design.selection import Selection, best_channels
 from prune_nas.design.space import Cost, Widths
+from prune_nas.design.words import percent
 from prune_nas.errors import PruneNasError
 from prune_nas.nets.inherit import inherit
 from prune_nas.pruning import penalties
@@ -245,6 +246,18 @@ class Search(Experiment):
             if source.lacks:
                 done = len(study.trained(opened_study))
                 self.view.say(f"study {budget}: {done} of {config.trials} trials, since {why[source.lacks]}")
+            self._doubt_ranking(budget, opened_study)
+
+    def _doubt_ranking(self, budget: Budget, opened_study: Study) -> None:
+        """Say that the order of the trials is noise, where none of them is better than guessing."""
+        values = [trial.value for trial in study.trained(opened_study) if trial.value is not None]
+        chance = self.setting.data.chance
+        if values and not chance.is_beaten(max(values)):
+            self.view.say(
+                f"study {budget}: no trial learnt anything (the best has {percent(max(values))} on validation, "
+                f"guessing gives {percent(chance.guessing)}). Their order is noise. Use --trial-epochs "
+                f"{4 * self.config.trial_epochs} or more"
+            )
 
     def _trials(self, budget: Budget, opened_study: Study, lanes: int, bar: Bar) -> study.Trials:
         config, limits, prior = self.config, self.limits[str(budget)], self.centre(budget)
@@ -309,7 +322,7 @@ class Search(Experiment):
 
     def _training(self, budget: Budget, name: str, widths: Widths, seed: int, epochs: int) -> Training:
         checkpoint = self.run.checkpoint(f"{name} {budget}")
-        return Training(str(budget), name, f"{name} of {budget}", widths, seed, epochs, checkpoint)
+        return Training(str(budget), name, f"{name} under {budget}", widths, seed, epochs, checkpoint)
 
     def _after_trial(self, bar: Bar, training: Training, result: Result) -> None:
         bar.ended(result.val_accuracy, training.spoken)

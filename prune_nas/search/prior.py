@@ -30,6 +30,8 @@ HAND: Mapping[str, Callable[[Space, Limits], Rule]] = {
     "uniform": lambda space, limits: Uniform(),
 }
 """Rules that need no pattern, by the name that stands for a source."""
+ABOUT = ("slot", "stage", "depth", "ceiling")
+"""The columns of a table of widths that say where a slot sits."""
 ARM = "pruned"  # whose widths a run lends
 
 
@@ -53,13 +55,20 @@ class Prior:
     """That the source's supernet did not learn, so that the rule is noise; empty where it did."""
 
     @property
-    def remark(self) -> str:
+    def remarks(self) -> list[str]:
         """What must be said of it on any network: that it is noise, flat, or was found under other kinds of bounds."""
-        return " ".join(filter(None, [self.warning, self.flat, self._elsewhere]))
+        return [said for said in (self.warning, self.flat, self._elsewhere) if said]
 
     @property
     def _elsewhere(self) -> str:
-        if not (self.found_under and self.asked) or _kinds(self.found_under) == _kinds(self.asked):
+        if not self.asked or self.fitted is not None:
+            return ""
+        if not self.found_under:
+            return (
+                f"It is not known under which budget {self.source} was found. What is scarce decides the widths. "
+                "Compare them with uniform scaling (--evaluate)."
+            )
+        if _kinds(self.found_under) == _kinds(self.asked):
             return ""
         return (
             f"{self.source} was found under {self.found_under}, and is used for {self.asked}. What is scarce decides "
@@ -94,8 +103,8 @@ class Given(Protocol):
         ...
 
     @property
-    def remark(self) -> str:
-        """What is to be said of it on any network."""
+    def remarks(self) -> list[str]:
+        """What is to be said of it on any network, in sentences."""
         ...
 
 
@@ -129,7 +138,7 @@ def read_prior(source: Source) -> Prior:
         asked = Budget.parse(source.budget) if source.budget else None
         return _fitted(source, pattern_of_run(path, asked, selection=source.selection))
     if path.suffix == ".csv":
-        return _fitted(source, pattern_of_table(path, source.model))
+        return _fitted(source, pattern_of_table(path, source.model, source.budget))
     if source.kind is not None:
         raise UsageError(f"{name} is a rule already. --rule {source.kind} is for runs and tables of widths")
     if path.suffix == ".json":
@@ -161,6 +170,8 @@ def read_priors(source: Source, space: Space, budgets: Sequence[Budget]) -> dict
         if source.budget or source.kind or source.model:
             raise UsageError(f"{source.name} is a rule by itself. Leave out --rule, --source-budget and --source-model")
         return {str(b): Prior(source.name, HAND[source.name](space, _unmeasured(b, space))) for b in budgets}
+    if path.suffix == ".csv" and source.budget is None and len(budgets_of_table(path)) > 1:
+        return {str(b): replace(read_prior(replace(source, budget=str(b))), asked=str(b)) for b in budgets}
     if source.budget is not None or not path.is_dir():
         one = read_prior(source)
         return {str(budget): replace(one, asked=str(budget)) for budget in budgets}
@@ -187,11 +198,9 @@ def priors_of(config: Config, run: Path, space: Space) -> dict[str, Prior]:
     return read_priors(source, space, config.budgets)
 
 
-def remark(prior: Given, space: Space) -> str:
+def remarks(prior: Given, space: Space) -> list[str]:
     """What a reader must be told before using the widths: a pattern that is flat, stages that differ in number."""
-    said = []
-    if prior.remark:
-        said.append(prior.remark)
+    said = prior.remarks
     if prior.rule.stages is not None and prior.rule.stages != space.stages:
         places = (on_scale(prior.rule.stages, stage, space.stages) for stage in range(space.stages))
         asked = ", ".join(f"{1 + place:.3g}" for place in places)
@@ -199,7 +208,7 @@ def remark(prior: Given, space: Space) -> str:
             f"The rule was made for {prior.rule.stages} stages, and {space.model} has {space.stages}. Its stages take "
             f"the values of the rule's stages {asked}."
         )
-    return " ".join(said)
+    return said
 
 
 def _kinds(budget: str) -> set[str]:
@@ -250,7 +259,7 @@ def pattern_of_run(path: Path, budget: Budget | None = None, *, selection: str |
     if not (path / "scores.safetensors").is_file():
         raise UsageError(
             f"{path} has no scores of a supernet, so it can only lend the widths of its own budgets: "
-            f"{'; '.join(names)}, chosen {own}. Name one with --source-budget and --selection {own}"
+            f"{' '.join(names)}, chosen {own}. Name one with --source-budget and --selection {own}"
         )
     limits = (budget or Budget.parse(name)).limits(space)
     chosen = select(space, load_scores(path / "scores.safetensors", space), limits, by=selection or own)
@@ -290,10 +299,34 @@ def _relative(budget: Budget, space: Space) -> Budget | None:
     return Budget(shares) if shares else None
 
 
-def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
-    """The pattern in a table with `slot, stage, depth, ceiling` and one more column: the widths.
+def budgets_of_table(path: Path) -> list[str]:
+    """The columns of widths of a table: one for each budget, as `transfer --out` writes them."""
+    return [name for name in _rows(path)[0] if name not in ("budget", *ABOUT)]
 
-    With `model` (at 3x32x32) the table needs `slot` and the widths alone.
+
+def _column(path: Path, row: Mapping[str, str], budget: str | None) -> str:
+    """The column of widths that a budget names, or the only one.
+
+    Raises:
+        UsageError: there is no such column, or no column, or several and no budget.
+    """
+    columns = [name for name in row if name not in ("budget", *ABOUT)]
+    if not columns:
+        raise UsageError(f"{path} must have a column of widths. It has {', '.join(row)}")
+    if budget in columns:
+        return str(budget)
+    if len(columns) > 1:
+        given = f"It has none for {budget}" if budget else "Name a budget with --source-budget"
+        raise UsageError(f"{path} has widths for several budgets: {' '.join(columns)}. {given}")
+    if budget is not None:
+        raise UsageError(f"{path} has widths for {columns[0]} alone. Leave out --source-budget {budget}")
+    return columns[0]
+
+
+def pattern_of_table(path: Path, model: str | None = None, budget: str | None = None) -> Pattern:
+    """The pattern in a table with `slot, stage, depth, ceiling` and a column of widths for each budget.
+
+    With `model` (at 3x32x32) the table needs `slot` and the widths alone. Of several columns `budget` names one.
 
     Raises:
         UsageError: there is no such file, a column or slot is missing, misspelt or there twice, or a number is none or
@@ -301,21 +334,20 @@ def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
     """
     rows = _rows(path)
     if model is not None:
-        return _named(path, rows, trace(model).space)
-    extra = [name for name in rows[0] if name not in ("budget", "slot", "stage", "depth", "ceiling")]
-    missing = [name for name in ("slot", "stage", "depth", "ceiling") if name not in rows[0]]
-    if missing or len(extra) != 1:
+        return _named(path, rows, trace(model).space, budget)
+    if missing := [name for name in ABOUT if name not in rows[0]]:
         raise UsageError(
-            f"{path} must have the columns slot, stage, depth and ceiling and one column of widths. "
-            + (f"Missing: {', '.join(missing)} (or name its network: --source-model)" if missing else f"Got {extra}")
+            f"{path} must have the columns slot, stage, depth and ceiling and a column of widths. "
+            f"Missing: {', '.join(missing)} (or name its network: --source-model)"
         )
+    column = _column(path, rows[0], budget)
     space_like = {row["slot"]: row for row in rows}
     if len(space_like) < len(rows):
         raise UsageError(f"{path} names a slot twice. Keep the rows of one network and budget")
     ratios = []
     for line, row in enumerate(rows, start=2):
         stage, depth = _number(row["stage"], path), _depth(row["depth"], path)
-        keep = _number(row[extra[0]], path) / max(_number(row["ceiling"], path), 1)
+        keep = _number(row[column], path) / max(_number(row["ceiling"], path), 1)
         if not (0 < keep <= 1 and 0 <= depth <= 1 and stage >= 0):
             raise UsageError(
                 f"{path}, line {line}: a width must lie in [1, ceiling], a depth in [0, 1] and a stage count from 0"
@@ -324,12 +356,12 @@ def pattern_of_table(path: Path, model: str | None = None) -> Pattern:
     return Pattern(path.name, max(ratio.stage for ratio in ratios) + 1, tuple(ratios))
 
 
-def _named(path: Path, rows: list[dict[str, str]], space: Space) -> Pattern:
+def _named(path: Path, rows: list[dict[str, str]], space: Space, budget: str | None) -> Pattern:
     """The pattern of a table that names the slots of a known network."""
-    columns = [name for name in rows[0] if name not in ("budget", "slot", "stage", "depth", "ceiling")]
-    if "slot" not in rows[0] or len(columns) != 1:
-        raise UsageError(f"{path} must have the column slot and one column of widths. It has {', '.join(rows[0])}")
-    widths = space.check({row["slot"]: _number(row[columns[0]], path) for row in rows})
+    if "slot" not in rows[0]:
+        raise UsageError(f"{path} must have the column slot and a column of widths. It has {', '.join(rows[0])}")
+    column = _column(path, rows[0], budget)
+    widths = space.check({row["slot"]: _number(row[column], path) for row in rows})
     if wide := [name for name, width in widths.items() if width > space.by_name[name].ceiling]:
         raise UsageError(f"{path}: {wide[0]} is {widths[wide[0]]} wide, more than its {space.by_name[wide[0]].ceiling}")
     return pattern_of(space, widths, path.name)

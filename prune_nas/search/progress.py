@@ -29,6 +29,7 @@ class View:
         """Write to stderr; only warnings if `quiet`."""
         self.console = Console(stderr=True, quiet=quiet, highlight=False)
         self._said = -math.inf
+        self._unsaid = ""
 
     def say(self, text: str) -> None:
         """A line that stays."""
@@ -49,12 +50,19 @@ class View:
         with _Progress(*columns, console=self.console, disable=not self.console.is_terminal) as progress:
             task = progress.add_task(title, total=total, note="")
             yield Bar(self, progress, task, title, total, unit)
+        if self._unsaid:
+            self.say(self._unsaid)
+            self._unsaid = ""
 
     def plainly(self, text: str) -> None:
-        """A line now and then, where there is no terminal."""
-        if not self.console.is_terminal and time.monotonic() - self._said >= _QUIET_SECONDS:
+        """A line now and then, and the last of a phase, where there is no terminal."""
+        if self.console.is_terminal:
+            return
+        self._unsaid = text
+        if time.monotonic() - self._said >= _QUIET_SECONDS:
             self._said = time.monotonic()
             self.say(text)
+            self._unsaid = ""
 
 
 class _Progress(Progress):
@@ -81,7 +89,7 @@ class Bar:
         """One more epoch, or other unit, is done; `note` says of what, and how it stands."""
         self.done += 1
         if self._best is not None:
-            note = f"{note}, best {100 * self._best[0]:.1f} %, {self._best[1]}"
+            note = f"{note} (best so far {100 * self._best[0]:.1f} %: {self._best[1]})"
         self._progress.update(self._task, advance=1, note=note)
         self._view.plainly(f"{self._title}, {self.done} of {self._total} {self._unit}: {note}")
 

@@ -197,7 +197,7 @@ class Scoring:
 
     def _epoch(self, bar: Bar, watch: Watch, epoch: Epoch) -> None:
         self.curve(epoch)
-        bar.advance(f"epoch {epoch.number}: {100 * epoch.val_accuracy:.1f} % on validation")
+        bar.advance(f"{100 * epoch.val_accuracy:.1f} % on validation")
         watch.see(epoch)
 
 

@@ -56,8 +56,10 @@ def precision_for(
     )
 
 
-def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
+def seconds_per_image(job: Experiment, widths: Widths, threads: int, *, anew: bool = False) -> float:
     """Seconds per training image of a network on so many CPU threads: of the fastest of a few steps.
+
+    What was measured within the last hour is remembered, unless it is to be measured `anew`.
 
     Raises:
         RuntimeError: the network does not fit into memory.
@@ -73,6 +75,7 @@ def seconds_per_image(job: Experiment, widths: Widths, threads: int) -> float:
             ),
             float,
             _positive,
+            anew=anew,
         )
     finally:
         torch.set_num_threads(before)
@@ -105,12 +108,14 @@ def _positive(seconds: Any) -> float:
     return float(seconds)
 
 
-def _remembered(of: list[Any], measure: Callable[[], T], write: Callable[[T], Any], read: Callable[[Any], T]) -> T:
+def _remembered(
+    of: list[Any], measure: Callable[[], T], write: Callable[[T], Any], read: Callable[[Any], T], *, anew: bool = False
+) -> T:
     """What was measured of the same within an hour, or is now; a file that is damaged is as good as none."""
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_dir() / "speeds" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-        if 0 <= time.time() - path.stat().st_mtime < _HOUR:
+        if not anew and 0 <= time.time() - path.stat().st_mtime < _HOUR:
             return read(parse_json(path.read_text()))
     found = measure()
     with contextlib.suppress(OSError):

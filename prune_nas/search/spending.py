@@ -54,11 +54,15 @@ class Spending:
         return uniform_widths(self.space, self.limits)
 
     @cached_property
+    def most(self) -> int:
+        """The most macs that a network within the limits can have."""
+        widest = self.space.cost(self.space.widest).macs
+        return min(int(dict(self.limits.bounds).get("macs", widest)), widest)
+
+    @cached_property
     def dearest(self) -> int:
         """The most that a trial can cost."""
-        widest = self.space.cost(self.space.widest).macs
-        macs = min(int(dict(self.limits.bounds).get("macs", widest)), widest)
-        return train_macs(macs, self.images, self.config.trial_epochs)
+        return train_macs(self.most, self.images, self.config.trial_epochs)
 
     @cached_property
     def allowance(self) -> Allowance:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -26,6 +26,7 @@ _SPREAD = 16  # random shapes of all sizes
 _NEAR = 5  # random shapes at a limit, a round
 _ROUNDS = 2
 _SECONDS = 0.3  # a network
+_AGREED = 1.25  # times that should be equal may differ by this factor
 FILE = "latency.json"
 
 
@@ -152,7 +153,34 @@ def calibrate(
         f"latency on {conditions}: the unpruned network takes {space.base_latency:.3g} ms. The time formula was fitted "
         f"on {len(samples)} networks. Its median error near the limit is {100 * timing.error:.0f} %"
     )
+    if doubt := _doubt(space, timing, [samples[0].median_ms for samples in measured]):
+        view.say(doubt)
     return space, timing
+
+
+def _doubt(space: Space, timing: Timing, base: Sequence[float]) -> str:
+    """A warning where the times that the formula was fitted on do not agree; empty where they do.
+
+    Args:
+        space: with the fitted formula.
+        timing: what it was fitted on.
+        base: milliseconds of the unpruned network in every round.
+    """
+    told, usual = space.cost(space.base).latency, median(base)
+    reasons = []
+    if max(base) > _AGREED * min(base):
+        reasons.append(f"the unpruned network took {min(base):.3g} to {max(base):.3g} ms")
+    if told is not None and not usual / _AGREED < told < _AGREED * usual:
+        reasons.append(f"the formula gives the unpruned network {told:.3g} ms, and {usual:.3g} ms were measured")
+    if timing.error > _AGREED - 1:
+        reasons.append(f"the formula is {100 * timing.error:.0f} % off near the limit")
+    if not reasons:
+        return ""
+    return (
+        f"latency: the budget is uncertain, since {' and '.join(reasons)}. Another program may have taken the "
+        f"processor. To measure again, stop this command, end other programs, delete {FILE} in the run directory and "
+        "repeat the command"
+    )
 
 
 def _measure(traced: Traced, wanted: Iterable[Widths], conditions: Conditions, bar: Bar, *, near: bool) -> list[Sample]:
@@ -188,7 +216,13 @@ def _anchored(rounds: Sequence[Sequence[Sample]]) -> tuple[Sample, ...]:
 
 
 def facts(
-    traced: Traced, candidates: dict[str, list[Widths]], subject: str, limit_ms: float | None, conditions: Conditions
+    traced: Traced,
+    candidates: dict[str, list[Widths]],
+    subject: str,
+    limit_ms: float | None,
+    conditions: Conditions,
+    before: Mapping[str, Any],
+    view: View,
 ) -> tuple[dict[str, Any], list[str]]:
     """Measured latencies of a budget's arms, and what a reader must be told of them.
 
@@ -198,10 +232,12 @@ def facts(
         subject: the arm that is judged.
         limit_ms: the budget's bound, if it has one.
         conditions: to measure under.
+        before: what an earlier call returned. It is kept where it holds the same networks under the same conditions.
+        view: where it is said that networks are measured now.
 
     Returns:
-        Arm -> measurement (`nets.latency.Latency` as a dict), and sentences: an arm over its bound, or macs that fell
-        while time did not.
+        Arm -> measurement (`nets.latency.Latency` as a dict, and `candidate`, the digest of its widths), and sentences:
+        an arm over its bound, or macs that fell while time did not.
     """
     space = traced.space
     arms = {"base": space.base, **{arm: ws[0] for arm, ws in candidates.items() if arm not in ("random", "inherited")}}
@@ -209,7 +245,10 @@ def facts(
         rounded = formula.rounded(space, arms[subject], multiple)
         if rounded not in arms.values():
             arms[f"{subject} in multiples of {multiple}"] = rounded
-    measured = _compare(traced, arms.values(), conditions)
+    measured = _kept(before, arms.values(), conditions)
+    if measured is None:
+        view.say(f"latency: timing {len(set(arms.values()))} networks on {conditions}")
+        measured = _compare(traced, arms.values(), conditions)
     own = measured[arms[subject]]
     notes = []
     if limit_ms is not None and own.median_ms - own.iqr_ms / 2 > limit_ms:
@@ -218,4 +257,23 @@ def facts(
             f"formula is off there. Search again with latency={limit_ms**2 / own.median_ms:.3g}ms"
         )
     warning = formula.advice(space, arms, {arm: measured[widths] for arm, widths in arms.items()}, subject)
-    return {arm: asdict(measured[w]) for arm, w in arms.items()}, [*notes, *([warning] if warning else [])]
+    rows = {arm: {**asdict(measured[w]), "candidate": w.digest} for arm, w in arms.items()}
+    return rows, [*notes, *([warning] if warning else [])]
+
+
+def _kept(
+    before: Mapping[str, Any], wanted: Iterable[Widths], conditions: Conditions
+) -> dict[Widths, latency.Latency] | None:
+    """The latencies of all wanted networks as they were measured before, under the same conditions; None if not all."""
+    found = {}
+    rows = {row.get("candidate"): row for row in before.values()}
+    for widths in wanted:
+        row = dict(rows.get(widths.digest, {}))
+        row.pop("candidate", None)
+        try:
+            found[widths] = latency.Latency(**row)
+        except TypeError:
+            return None
+        if Conditions(row["batch"], row["threads"], row["device"], row["dtype"]) != conditions:
+            return None
+    return found

@@ -8,6 +8,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import pandas as pd
+
 from prune_nas.design import kernels
 from prune_nas.design.budget import Budget
 from prune_nas.design.files import write_json, write_text
@@ -20,13 +22,14 @@ from prune_nas.nets.settings import parse_settings, read_settings
 from prune_nas.nets.tracing import trace
 from prune_nas.search.kernel_rules import read_kernel_prior
 from prune_nas.search.prior import (
+    ABOUT,
     Prior,
     Source,
     first_budget,
     pattern_of_run,
     pattern_of_table,
     read_priors,
-    remark,
+    remarks,
     spent_by,
     warning_of,
 )
@@ -44,9 +47,9 @@ class Target:
     widths: Widths
 
     @property
-    def remark(self) -> str:
+    def remarks(self) -> list[str]:
         """What a reader must be told before using the widths."""
-        return remark(self.prior, self.space)
+        return remarks(self.prior, self.space)
 
     @property
     def macs(self) -> int:
@@ -65,7 +68,7 @@ class Target:
             "rule": {key: value for key, value in self.prior.to_dict().items() if key != "schema"},
             "model": self.space.model,
             "budget": self.budget,
-            "remark": self.remark,
+            "remark": " ".join(self.remarks),
             "widths": dict(self.widths),
             "macs": self.macs,
             "params": self.params,
@@ -80,13 +83,11 @@ class Transferred:
     targets: tuple[Target, ...]
 
     def write_widths(self, path: Path) -> None:
-        """The widths as a table with a column a budget; of one budget, `transfer` reads it again."""
-        named = [target.budget.replace(",", ";") for target in self.targets]
-        lines = [",".join(["slot", "stage", "depth", "ceiling", *named])]
-        for slot in self.space.slots:
-            own = [str(target.widths[slot.name]) for target in self.targets]
-            lines.append(",".join([slot.name, str(slot.stage), f"{slot.depth:.4f}", str(slot.ceiling), *own]))
-        write_text(path, "\n".join(lines) + "\n")
+        """The widths as a table with a column for each budget, which `transfer` reads again."""
+        table = pd.DataFrame([(s.name, s.stage, f"{s.depth:.4f}", s.ceiling) for s in self.space.slots], columns=ABOUT)
+        for target in self.targets:
+            table[target.budget] = [target.widths[slot.name] for slot in self.space.slots]
+        write_text(path, table.to_csv(index=False, lineterminator="\n"))
 
 
 def transfer(
@@ -159,7 +160,7 @@ def fit_rule(
         raise UsageError(f"{' '.join(warnings)} To fit a rule all the same, add --allow-untrained")
     for path in map(Path, sources):
         table = path.suffix == ".csv"
-        patterns.append(pattern_of_table(path, source_model) if table else pattern_of_run(path, asked))
+        patterns.append(pattern_of_table(path, source_model, budget) if table else pattern_of_run(path, asked))
         found_under.add("" if table else budget or first_budget(path))
     fitted = fit(kind or "stage-mean", patterns)
     same = len({tuple(ratio.slot for ratio in pattern.ratios) for pattern in patterns}) == 1
@@ -172,7 +173,7 @@ def fit_rule(
         )
     )
     if len(found_under) > 1:
-        named = "; ".join(sorted(found_under - {""}))
+        named = " ".join(sorted(found_under - {""}))
         agree += f". The sources were pruned under different budgets, each under its first ({named}). "
         agree += "--source-budget names one"
     spent = sum(spent_by(Path(source) / "run.json") for source in sources)

@@ -218,3 +218,18 @@ def test_what_reads_only_starts_without_torch(tmp_path, command, code):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == f"{code} []", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("--epochs", "0"), "--epochs must be at least 1. Got 0"),
+        (("--config", "EPOCHS"), "--epochs must be a whole number. Got 'many'"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_in_plain_words(cli, tmp_path, flags, said):
+    (tmp_path / "own.toml").write_text('epochs = "many"')
+    flags = [str(tmp_path / "own.toml") if flag == "EPOCHS" else flag for flag in flags]
+    code, _, err = cli("search", "-m", "vgg11", "-d", "digits", "--run", tmp_path / "run", *flags)
+    assert code == 2
+    assert said in err

@@ -165,3 +165,22 @@ def test_a_plan_says_what_it_leaves_out(tmp_path, cli):
 def test_a_batch_of_everything_is_remarked_on(tmp_path, cli):
     _, _, err = cli(*arguments(tmp_path / "new", batch=500), "--dry-run")
     assert "a batch of 500 takes all 200 training images" in err
+
+
+def test_arms_of_one_network_share_their_trainings_in_a_plan(cli):
+    asked = ("-m", "vgg11", "-d", "digits", "--preset", "smoke", "-b", "params=0.2", "--evaluate", "--dry-run")
+    code, out, err = cli("transfer", "taper", *asked, "--arms", "transferred,taper,uniform", "--seeds", "3")
+    assert code == 0, err
+    assert "The taper is the same network as the transferred network under params=0.2. They share the trainings." in out
+    assert "Together at most 6 trainings" in out
+    assert "not known yet" not in out
+    code, out, _ = cli(*asked[:0], "transfer", "taper", *asked, "--arms", "transferred,taper,uniform", "--json")
+    macs = {step["arm"]: step["macs"] for step in json.loads(out)["steps"]}
+    assert macs["transferred"] > 1.2 * macs["uniform"]  # not taken as uniform, which it is known not to be
+
+
+def test_a_plan_says_what_networks_of_unknown_widths_may_cost(cli, tmp_path):
+    _, out, _ = cli(*arguments(tmp_path / "run", budget="macs=0.4"), "--dry-run")
+    assert out.splitlines()[-1].endswith("The budget bounds macs, so that they cost about as much.")
+    _, out, _ = cli(*arguments(tmp_path / "run", budget="params=0.1"), "--dry-run")
+    assert "The budget does not bound macs, so that they may cost up to " in out

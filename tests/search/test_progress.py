@@ -29,7 +29,8 @@ def test_the_best_so_far_is_said_with_what_comes_next(capsys):
         bar.ended(0.4, "trial 2")
         bar.advance("trial 3, epoch 1: 20.0 % on validation")
     assert (
-        "study, 1 of 10 epochs: trial 3, epoch 1: 20.0 % on validation, best 50.0 %, trial 0" in capsys.readouterr().err
+        "study, 1 of 10 epochs: trial 3, epoch 1: 20.0 % on validation (best so far 50.0 %: trial 0)"
+        in capsys.readouterr().err
     )
 
 
@@ -44,3 +45,14 @@ def test_sentences_are_broken_between_words_on_a_terminal_only():
     assert " ".join(line.strip() for line in lines) == words
     assert max(map(len, lines)) <= 20
     assert file.console.export_text() == words + "\n"
+
+
+def test_the_last_line_of_a_phase_is_said(capsys):
+    view = View()
+    with view.phase("supernet", 3) as bar:
+        for accuracy in ("10.0 %", "20.0 %", "30.0 %"):
+            bar.advance(f"{accuracy} on validation")
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "supernet, 1 of 3 epochs: 10.0 % on validation", "supernet, 3 of 3 epochs: 30.0 % on validation",
+    ]  # fmt: skip

@@ -72,12 +72,18 @@ def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(searched, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *resuming(run, arms="found,uniform,inherited")]
     for phase in ("supernet", "study", "finals"):
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         while not waits_for(run, phase):
             assert process.poll() is None, f"it ended before it could be killed in {phase}"
             time.sleep(0.02)
-        process.kill()
-        process.wait()
+        if phase == "study":
+            process.terminate()
+            _, err = process.communicate()
+            assert process.returncode == 130
+            assert err.endswith("Interrupted. Repeat the command to continue: finished trainings stay finished.\n")
+        else:
+            process.kill()
+            process.communicate()
     subprocess.run(command, check=True, capture_output=True)
     assert outcome(run) == outcome(searched)
     epochs = [(r.budget, r.trial, r.epoch) for r in read_table(run / "curves.csv", Curve)]

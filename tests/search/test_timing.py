@@ -1,15 +1,18 @@
 """A latency budget from end to end, on a clock that is a function of the network: no timing decides a test."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from torch import nn
 
+from prune_nas.design.latency import Sample
 from prune_nas.design.records import TrialRow, read_table
 from prune_nas.design.space import Space
 from prune_nas.nets import latency
 from prune_nas.nets.latency import Latency
 from prune_nas.nets.tracing import trace
+from prune_nas.search import timing
 from tests.search.tiny import arguments
 
 BUDGET = "latency=0.6"
@@ -59,9 +62,16 @@ def test_a_search_under_a_latency_keeps_to_it_and_compares_at_equal_latency(cloc
 
     measured = len(clock.rounds)
     clock.factor = 2.0  # the machine is slower now
-    code, _, err = cli(*arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=2, train_size=800, epochs=4))
+    again = arguments(run, budget=BUDGET, arms="found,uniform,taper", seeds=2, train_size=800, epochs=4)
+    code, _, err = cli(*again)
     assert code == 0, err
-    assert len(clock.rounds) == measured + 1  # the arms again; the formula is the run's
+    assert len(clock.rounds) == measured  # the formula and the times of the arms are the run's
+    assert json.loads((run / "verdict.json").read_text())[0]["latency"] == verdict["latency"]
+
+    (run / "verdict.json").unlink()
+    code, _, err = cli(*again)
+    assert code == 0, err
+    assert len(clock.rounds) == measured + 1  # the arms again
     assert json.loads((run / "latency.json").read_text()) == kept
     verdict = json.loads((run / "verdict.json").read_text())[0]
     said = next(sentence for sentence in verdict["sentences"] if "ms asked for" in sentence)
@@ -92,3 +102,15 @@ def test_inspect_measures_what_a_latency_takes(clock, cli):
     space = trace("vgg11").space
     assert shown["budget_latency"] > 0.5
     assert shown["budget_macs"] < space.cost(space.base).macs
+
+
+def test_times_that_do_not_agree_are_doubted():
+    space = trace("vgg11", base_width=0.25).space
+    samples = [Sample(space.base, 5.0, 0.1, near=False)]
+    fitted = replace(space, latency=(("constant", 5.0),), base_latency=5.0)
+    clear = timing.Timing(timing.Conditions(1, 1, "cpu"), tuple(samples), 0.02)
+    assert timing._doubt(fitted, clear, [5.0, 5.2]) == ""
+    assert "the unpruned network took 4 to 6 ms" in timing._doubt(fitted, clear, [4.0, 6.0, 5.0])
+    assert "30 % off near the limit" in timing._doubt(fitted, replace(clear, error=0.3), [5.0])
+    off = replace(fitted, latency=(("constant", 8.0),))
+    assert "the formula gives the unpruned network 8 ms, and 5 ms were measured" in timing._doubt(off, clear, [5.0])

@@ -282,3 +282,37 @@ def test_without_trials_a_search_only_prunes_and_compares_the_pruned_net(cli, tm
     code, out, err = cli(*asked, "--allow-untrained")
     assert code == 0, err
     assert "supernet did not learn" in " ".join((out + err).split())
+
+
+def test_a_table_of_several_budgets_is_a_source_again(cli, tmp_path):
+    path, asked = tmp_path / "w.csv", ("-m", "vgg11", "-d", "digits")
+    code, _, err = cli("transfer", "taper", *asked, "-b", "macs=0.4,params=0.2", "-b", "macs=0.5", "--out", path)
+    assert code == 0, err
+    assert path.read_text().splitlines()[0] == 'slot,stage,depth,ceiling,"macs=0.4,params=0.2",macs=0.5'
+    code, out, err = cli("transfer", path, *asked, "-b", "macs=0.5", "--json")
+    assert code == 0, err
+    (target,) = json.loads(out)
+    widths = {row["slot"]: int(row["macs=0.5"]) for row in csv.DictReader(path.open())}
+    assert all(abs(target["widths"][slot] - width) <= 0.1 * width + 4 for slot, width in widths.items())
+    code, _, err = cli("transfer", path, *asked, "-b", "params=0.3")
+    assert code == 2
+    assert "has widths for several budgets: macs=0.4,params=0.2 macs=0.5. It has none for params=0.3" in err
+    code, _, err = cli("transfer", path, *asked, "-b", "params=0.3", "--source-budget", "macs=0.5")
+    assert code == 0, err
+
+
+def test_a_rule_of_unknown_budget_says_so(cli):
+    code, out, err = cli("transfer", "vgg19-cifar10-slimming50", "-m", "vgg11", "-d", "digits", "-b", "macs=0.4")
+    assert code == 0, err
+    assert "It is not known under which budget vgg19-cifar10-slimming50 was found." in out.splitlines()[2]
+
+
+def test_the_name_of_a_rule_in_the_place_of_a_command_is_explained(cli):
+    code, _, err = cli("rules", "vgg16-cifar10-macs")
+    assert code == 2
+    assert "prune-nas transfer vgg16-cifar10-macs --model MODEL --dataset DATA --budget BUDGET" in err
+    code, _, err = cli("rules", "vgg16-cifar10-mac")
+    assert code == 2
+    assert "vgg16-cifar10-macs" in err
+    _, out, _ = cli("rules")
+    assert out.count("old recipe") == 1

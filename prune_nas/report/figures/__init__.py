@@ -59,7 +59,7 @@ def draw(
     made = side_by_side([run, *beside], kinds) if beside else make(run, kinds)
     if not made[0]:
         repair = "" if beside else ". Finish the run by repeating its command"
-        raise PruneNasError(f"nothing was drawn: {'; '.join(made[1])}{repair}")
+        raise PruneNasError(f"nothing was drawn: {'. '.join(made[1])}{repair}")
     return save(made, formats, out=out, dark=theme == "dark")
 
 

@@ -151,8 +151,8 @@ def _caption(arms: pd.DataFrame) -> str:
     latency = f" Latency was not measured of {', '.join(untimed)}." if 0 < len(untimed) < arms["arm"].nunique() else ""
     n = f"n = {counts[0]}" if len(counts) == 1 else f"n = {counts[0]} to {counts[-1]}" if counts else "n = 0"
     return (
-        f"Marks: mean over seeds ({n}); bars: one standard deviation. "
-        "Every mark stands at its cost; thin lines join an arm's budgets.\n"
-        "Front: no other arm has a higher validation accuracy at a lower cost; drawn through the marks."
+        f"Marks: mean over seeds ({n}). Bars: one standard deviation. "
+        "Every mark stands at its cost. Thin lines join the budgets of an arm.\n"
+        "Front: no other arm has a higher validation accuracy at a lower cost."
         f"{latency}"
     )

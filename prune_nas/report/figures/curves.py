@@ -69,7 +69,7 @@ def curves(frame: pd.DataFrame, budget: str) -> Figure:
     figure.suptitle(f"Every training under {budget}, epoch by epoch", x=0.01, ha="left", fontsize=11)
     figure.legend(handles=_legend(frame), loc="outside right upper")
     style.note(
-        figure, "Lines: mean over an arm's trainings, as far as all of them go; bands: from the least to the most."
+        figure, "Lines: mean over the trainings of an arm, as far as all of them go. Bands: from the least to the most."
     )
     return figure
 

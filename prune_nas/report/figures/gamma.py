@@ -82,7 +82,7 @@ def gamma(frame: pd.DataFrame, cuts: pd.DataFrame, names: Sequence[str] = ()) ->
         kept = [f"{own.loc[own['budget'] == budget, 'kept'].sum():g}" for budget in budgets]
         axes.set_title(f"{name}: {len(values)} channels" + (f", {' or '.join(kept)} kept" if kept else ""))
         style.grid(axes)
-    panels[-1].set_xlabel(f"|gamma| of a channel, log scale; all below {edges[0]:.1g} at the left end")
+    panels[-1].set_xlabel(f"|gamma| of a channel, log scale (all below {edges[0]:.1g} at the left end)")
     figure.supylabel("channels (log scale)", fontsize=10)
     figure.suptitle("What the penalty left of |gamma|, stage by stage", x=0.01, ha="left", fontsize=11)
     _legend(figure, budgets)

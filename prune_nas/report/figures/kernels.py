@@ -58,5 +58,8 @@ def kernels(frame: pd.DataFrame) -> Figure:
             if number == 0:
                 axes.set_title(f"stage {stage + 1}", loc="center")
         row[0].set_ylabel(name.replace(", ", "\n"), rotation=0, ha="right", va="center")
-    style.note(figure, "kept of the weights at each place of 3x3 kernels, %; below each map the stage's mean")
+    style.note(
+        figure,
+        "Share of the weights that stay at each place of 3x3 kernels, in %. Below each map: the mean of the stage.",
+    )
     return figure

@@ -53,7 +53,7 @@ def methods(frame: pd.DataFrame, whole: Cost) -> Figure:
     spread = f"n = {n[0]}" if len(n) == 1 else f"n = {n[0]} to {n[-1]}"
     style.note(
         figure,
-        f"Marks: mean over seeds ({spread}); bars: one standard deviation. Dashed: the unpruned network. "
+        f"Marks: mean over seeds ({spread}). Bars: one standard deviation. Dashed: the unpruned network. "
         "Methods whose nets cost the same stand side by side.",
     )
     return figure

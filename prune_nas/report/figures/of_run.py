@@ -81,7 +81,7 @@ def _accuracy(run: RunData) -> Iterator[Drawing]:
         table = table.assign(latency=[times.get(key, math.nan) for key in keys])
         best = table[table["arm"] != "base"].nlargest(1, "test_accuracy").iloc[0]
         most = f"{best['arm']} ({best['schedule']}) at {percent(best['test_accuracy'])} %"
-        alt = f"Points: test accuracy of every arm against what it costs; the highest is {most}"
+        alt = f"Points: test accuracy of every arm against its cost. The highest is {most}"
         yield Drawing("accuracy", accuracy(table), alt, table)
 
 

@@ -134,5 +134,5 @@ def _widths(axes: Axes, widths: pd.DataFrame, colours: dict[str, str], target: s
     firsts = {stage: i for i, stage in reversed(list(enumerate(base["stage"])))}
     axes.set_xticks(list(firsts.values()), [str(stage + 1) for stage in firsts])
     axes.set_ylabel("channels")
-    axes.set_xlabel(f"slots of {target}; a stage's number stands at its first")
+    axes.set_xlabel(f"slots of {target} (the number of a stage stands at its first slot)")
     style.grid(axes)

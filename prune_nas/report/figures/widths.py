@@ -46,7 +46,7 @@ def widths(frame: pd.DataFrame, budget: str, stage_names: Sequence[str] = ()) ->
     fits = 0.08 * frame["slot"].str.len().max() < _room(size, slots)
     labelled = slice(None, None, math.ceil(0.14 / _room(size, slots)))  # of many hundred slots, not all fit
     bottom.set_xticks(range(slots)[labelled], frame["slot"][labelled], rotation=0 if fits else 90, fontsize=9)
-    several = "\nmeans of the seeds' nets; whiskers: the least and the most" if spread else ""
+    several = "\nMeans over seeds. Whiskers: smallest and largest." if spread else ""
     bottom.set_xlabel(f"slot, from input to output{several}")
     figure.suptitle(f"Width of every slot under {budget}", x=0.01, ha="left", fontsize=11)
     handles, labels = top.get_legend_handles_labels()

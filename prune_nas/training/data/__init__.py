@@ -29,8 +29,8 @@ __all__ = [
 ]
 
 DATASETS = {
-    "cifar10": "60,000 colour photographs of 32x32 pixels in 10 classes (downloaded if need be)",
-    "cifar100": "60,000 colour photographs of 32x32 pixels in 100 classes (downloaded if need be)",
+    "cifar10": "colour photographs of 32x32 pixels in 10 classes, 60,000 as published (downloaded if need be)",
+    "cifar100": "colour photographs of 32x32 pixels in 100 classes, 60,000 as published (downloaded if need be)",
     "digits": "1,797 handwritten digits of 8x8 pixels, which come with scikit-learn",
     "folder:DIR": "your images: DIR/train/ and DIR/val/ or DIR/test/, each with a folder per class",
     "hf:NAME": "a set of the Hugging Face hub, hf:NAME:CONFIG for one of several (pip install 'prune-nas[hf]')",
