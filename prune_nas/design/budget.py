@@ -176,6 +176,10 @@ def amount(kind: str, value: float) -> str:
     return f"{value:.3g} ms" if kind == "latency" else f"{value:,.0f} {kind}"
 
 
+_MUCH = 0.2  # of the cheapest network's cost
+_NAMED = 3  # frozen dimensions in one message
+
+
 def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least: Cost, base: Cost) -> str:
     kind, lowest, whole = bound.kind, least.of(bound.kind), base.of(bound.kind)
     bare = " (a number above 1 without a unit is absolute: millions are written 1.5M)" if bound.unit == "" else ""
@@ -189,6 +193,16 @@ def _unreachable(space: Space, bound: Bound, limits: Mapping[str, float], least:
         f"{math.ceil(1e3 * lowest) / 1e3:g}ms" if kind == "latency" else f"{math.ceil(1e4 * lowest / whole) / 1e4:g}"
     )
     return (
-        f"{said}. Raise the budget to at least {kind}={value}, take a larger --base-width, or "
-        "lower `floor` in a --space file"
+        f"{said}.{_held(space, kind, lowest)} Raise the budget to at least {kind}={value}, take a larger "
+        "--base-width, or lower `floor` in a --space file"
     )
+
+
+def _held(space: Space, kind: str, lowest: float) -> str:
+    """What is frozen, where that is much of what is left; empty where it is not."""
+    held = space.held(kind) / lowest if kind != "latency" and lowest else 0.0
+    if held < _MUCH or not space.frozen:
+        return ""
+    named = [f"{one.dimension} ({one.reason})" for one in space.frozen[:_NAMED]]
+    more = f" and {len(space.frozen) - len(named)} more" if len(space.frozen) > len(named) else ""
+    return f" Of these {kind}, {100 * held:.0f} % do not depend on a free width. Frozen are {', '.join(named)}{more}."

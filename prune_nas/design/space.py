@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from prune_nas.design.parts import Branch, Extent, Frozen, Layer, Segment, Slot, constant
+from prune_nas.design.parts import Branch, Extent, Frozen, Layer, Segment, Slot, constant, size
 from prune_nas.errors import UsageError, unknown
 
 
@@ -132,6 +132,16 @@ class Space:
         rows = np.array([[widths[slot.name] for slot in self.slots]])
         macs, params = self.costs(rows)
         return Cost(int(macs[0]), int(params[0]), float(self.latencies(rows)[0]) if self.latency else None)
+
+    def held(self, kind: str) -> int:
+        """The `macs` or `params` of the layers in which no width is free."""
+        total = 0
+        for layer in self.layers:
+            if all(slot is None for slot, _ in (*layer.inputs, *layer.outputs)):
+                inputs, outputs = size(layer.inputs, {}), size(layer.outputs, {})
+                weights = layer.kernel * inputs * outputs // layer.groups
+                total += weights * layer.positions if kind == "macs" else weights + layer.vectors * outputs
+        return total
 
     def costs(self, widths: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Macs and params of many networks at once.

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from prune_nas.design.parts import DEFAULT_FLOOR, Frozen, Layer, Slot, constant
+from prune_nas.design.parts import DEFAULT_FLOOR, Frozen, Layer, Slot, constant, size
 from prune_nas.design.space import Space, Widths
 from prune_nas.errors import UsageError, unknown
 from prune_nas.nets.channels import Channels, Part
@@ -19,15 +19,28 @@ from prune_nas.nets.settings import SlotSettings, SpaceSettings
 LEFTOVER = "fixed"  # the kind of what has parameters or macs but no rule; it is never rebuilt
 
 
-def assemble(reading: Reading, settings: SpaceSettings, name: str, input_shape: tuple[int, ...], classes: int) -> Space:
+def assemble(
+    reading: Reading,
+    settings: SpaceSettings,
+    name: str,
+    input_shape: tuple[int, ...],
+    classes: int,
+    doubts: Mapping[str, str],
+) -> Space:
     """The slots, layers and frozen dimensions of one network; settings are applied.
+
+    `doubts` (slot -> reason) are frozen, too: a count has refuted what was read of them (`proof`).
 
     Raises:
         UsageError: settings name a slot that does not exist or ask for impossible widths, or no width is free.
     """
     channels = reading.channels
     _tie_asked(channels, settings, name)
-    _freeze_asked(channels, settings, name)
+    for root in channels.roots():
+        source = channels.sources(root)[0]
+        if source in doubts and channels.reason(root) is None:
+            channels.freeze((Part(root, 1),), doubts[source])
+    _freeze_asked(channels, settings, name, doubts)
     names = {root: channels.sources(root)[0] for root in channels.roots() if channels.reason(root) is None}
     maps = [one.spatial for one in reading.records.values() if one.kind in ("conv", "depthwise")]
     found = stages([*maps, *(reading.records[slot].spatial for slot in names.values())])
@@ -57,15 +70,18 @@ def with_leftovers(space: Space, network: nn.Module, graph: Graph) -> Space:
     These are parameters of modules without a rule, and macs that torch's counter saw and the layers do not explain
     (a matrix product between activations, say).
     """
-    known = {layer.name for layer in space.layers}
+    known = {layer.name: layer for layer in space.layers}
     called = {str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")}
     layers, frozen = list(space.layers), list(space.frozen)
     for path, module in network.named_modules():
         own = module.named_parameters(prefix=path, recurse=False)
         count = sum(parameter.numel() for name, parameter in own if name not in known)
-        if path in known or not count:
+        if path in known:
+            count = _unexplained(module, known[path], space.base)
+        if not count:
             continue
         label = path or "the network's own parameters"
+        label = f"{label} (other parameters)" if path in known else label
         layers.append(_leftover(label, params=count))
         used = not path or any(f"{path}.".startswith(f"{one}.") or one.startswith(f"{path}.") for one in called)
         reason = f"{type(module).__name__} has no rule" if used else "the forward pass in eval mode does not use it"
@@ -75,6 +91,13 @@ def with_leftovers(space: Space, network: nn.Module, graph: Graph) -> Space:
         layers.append(_leftover("other operations", macs=macs))
         frozen.append(Frozen("other operations", f"{macs} macs are not in layers with a rule and count as constant"))
     return replace(space, layers=tuple(layers), frozen=tuple(frozen))
+
+
+def _unexplained(module: nn.Module, layer: Layer, base: Mapping[str, int]) -> int:
+    """Numbers of a layer's own parameters that are neither its weight nor one for each channel."""
+    inputs, outputs = size(layer.inputs, base), size(layer.outputs, base)
+    explained = layer.kernel * inputs * outputs // layer.groups + layer.vectors * outputs
+    return sum(value.numel() for value in module.parameters(recurse=False)) - explained
 
 
 def _tie_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:
@@ -92,15 +115,15 @@ def _tie_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:
             channels.unify((Part(slots[group[0]], 1),), (Part(slots[slot], 1),), "the settings tie them")
 
 
-def _freeze_asked(channels: Channels, settings: SpaceSettings, name: str) -> None:
+def _freeze_asked(channels: Channels, settings: SpaceSettings, name: str, doubts: Mapping[str, str]) -> None:
     slots = {channels.sources(root)[0]: root for root in channels.roots() if channels.reason(root) is None}
     for slot in (*settings.freeze, *settings.slots):
-        if slot not in slots:
+        if slot not in slots and slot not in doubts:
             raise unknown(f"slot of {name}", slot, slots)
-    for slot in settings.freeze:
+    for slot in slots.keys() & set(settings.freeze):
         channels.freeze((Part(slots[slot], 1),), "the settings ask for it")
     if not set(slots) - set(settings.freeze):
-        why = "; ".join(f"{item.dimension}: {item.reason}" for item in _frozen(channels)[:3])
+        why = ". ".join(f"{item.dimension}: {item.reason}" for item in _frozen(channels)[:3])
         raise UsageError(f"{name} has no free width ({why or 'it has no convolution or linear layer'})")
 
 

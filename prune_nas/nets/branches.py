@@ -11,7 +11,8 @@ from torch import fx, nn
 
 from prune_nas.design.parts import Branch
 from prune_nas.design.space import Space
-from prune_nas.nets.graph import Graph, shape
+from prune_nas.nets.graph import Graph
+from prune_nas.nets.nodes import shape
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
 _KINDS = ("conv", "depthwise", "linear", "norm", "prelu")

@@ -19,6 +19,7 @@ from prune_nas.design.parts import Layer, size
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
 from prune_nas.nets.absent import Absent
+from prune_nas.nets.form import set_mode
 from prune_nas.nets.initialise import InitialValues, published
 from prune_nas.nets.reading import PARAMETER
 
@@ -64,7 +65,7 @@ def build(template: nn.Module, space: Space, widths: Mapping[str, int], values: 
     for module in network.modules():
         if isinstance(module, _NormBase):
             module.reset_running_stats()
-    return (published(network, seed) if values.as_published else network).train()
+    return set_mode(published(network, seed) if values.as_published else network, training=True)
 
 
 def _stretched(network: nn.Module, layer: Layer, outputs: int, generator: torch.Generator) -> nn.Parameter:

@@ -201,6 +201,38 @@ class Channels:
             self.unify(tuple(pieces[0]), tuple(piece), where)
         return [self._whole(tuple(piece)) for piece in pieces]
 
+    def gather(self, parts: Parts, count: int, where: str) -> Parts | None:
+        """The dimension of which each channel is made of `count` channels of `parts` in a row.
+
+        A free variable is then chosen in steps of `count`.
+
+        Returns:
+            The parts of the new dimension; None, and all frozen, where the channels do not lie so.
+        """
+        found: list[Part] = []
+        for part in self._whole(parts):
+            if part.times % count == 0:
+                found.append(Part(part.variable, part.times // count))
+            elif part.variable is None or part.times > 1 or not self.free((part,)) or self.width(part.variable) % count:
+                self.freeze(parts, f"its channels are not {count} in a row for each place: {where}")
+                return None
+            else:
+                found.append(self._in_steps(part.variable, count))
+        return tuple(found)
+
+    def _in_steps(self, variable: int, count: int) -> Part:
+        """A variable for every `count` channels in a row of a free one, which becomes `count` times the new one."""
+        root = self.root(variable)
+        one = self._classes.pop(root)
+        step = Part(len(self._parents), 1)
+        self._parents.append(len(self._parents))
+        multiple = one.multiple // math.gcd(one.multiple, count)
+        self._classes[step.variable or 0] = _Class(
+            one.width // count, one.sources, multiple, one.groups, None, one.shuffled
+        )
+        self._pieces[root] = (Part(step.variable, count),)
+        return step
+
     def _cut_one(self, part: Part, count: int, where: str) -> list[Parts]:
         root = self.root(part.variable or 0)
         one = self._classes[root]

@@ -16,6 +16,8 @@ import torch
 from filelock import FileLock
 from torch import nn
 
+from prune_nas.nets.form import set_mode
+
 if TYPE_CHECKING:
     from torch.utils.benchmark import Timer
 
@@ -121,7 +123,7 @@ def _timer(network: nn.Module, x: torch.Tensor, threads: int) -> Timer:
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     from torch.utils.benchmark import Timer  # noqa: PLC0415 - it imports setuptools, and few commands time anything
 
-    copied = copy.deepcopy(network).to(x.device).eval()
+    copied = set_mode(copy.deepcopy(network).to(x.device), training=False)
     if x.ndim == 4:
         copied = copied.to(memory_format=torch.channels_last)
     return Timer("network(x)", globals={"network": copied, "x": x}, num_threads=threads)

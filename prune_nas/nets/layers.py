@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from torch import nn
 
 from prune_nas.nets.channels import Part, Parts, fixed
+from prune_nas.nets.nodes import BATCH, of_batch
 from prune_nas.nets.reading import Call, Record, Tensor
 
 Module = Any  # a torch.nn module whose type the table has checked
@@ -17,9 +19,11 @@ Module = Any  # a torch.nn module whose type the table has checked
 def convolution(call: Call) -> Tensor:
     """Conv and ConvTranspose: a new width; grouped: both sides are multiples of the groups; depthwise: ties them."""
     conv: Module = call.module
+    if len(call.x.shape) != len(conv.kernel_size) + 2:  # without a batch, torch reads the first dimension as channels
+        return call.unknown()
     x = call.with_channels_in(1)
     # A transposed convolution applies its weight once for each of its input's places.
-    applied = math.prod(x.shape[2:] if conv.transposed else call.shape[2:])
+    applied = _applied(call, x.shape if conv.transposed else call.shape, 1)
     if is_depthwise(conv):
         times = conv.out_channels // conv.in_channels
         outputs = tuple(Part(part.variable, part.times * times) for part in x.along(1))
@@ -30,8 +34,8 @@ def convolution(call: Call) -> Tensor:
         record = _produce(call, "conv", x.along(1), conv.out_channels, applied)
         call.reading.channels.group(record.inputs, conv.groups, call.where)
         call.reading.channels.group(record.outputs, conv.groups, call.where)
-    own = [name for name, _ in conv.named_parameters(recurse=False)]
-    record.kernel, record.vectors = math.prod(conv.kernel_size), len(own) - 1  # the bias, a gain
+    record.kernel = math.prod(conv.kernel_size)
+    record.vectors = _vectors(conv, conv.out_channels)  # the bias, a gain
     record.groups = 1 if record.kind == "depthwise" else conv.groups
     record.spatial = record.spatial or call.shape[2:]
     return Tensor(call.shape, 1, record.outputs)
@@ -42,8 +46,8 @@ def linear(call: Call) -> Tensor:
     layer: Module = call.module
     last = len(call.shape) - 1
     x = call.with_channels_in(last)
-    record = _produce(call, "linear", x.along(last), layer.out_features, math.prod(call.shape[1:-1]))
-    record.kernel, record.vectors = 1, int(layer.bias is not None)
+    record = _produce(call, "linear", x.along(last), layer.out_features, _applied(call, call.shape, last))
+    record.kernel, record.vectors = 1, _vectors(layer, layer.out_features)
     record.spatial = record.spatial or call.shape[1:-1]
     return Tensor(call.shape, last, record.outputs)
 
@@ -81,6 +85,22 @@ def prelu(call: Call) -> Tensor:
     return Tensor(call.shape, call.x.dim, call.x.parts)
 
 
+def _applied(call: Call, shape: tuple[int, ...], channels: int) -> int:
+    """How often a layer applies its weight for one example.
+
+    Tiles, frames or tokens may lie in the batch, and the batch may lie in any dimension. So all dimensions but that of
+    the channels are counted, and divided by the batch where the operation depends on an input.
+    """
+    times = math.prod(shape) // max(shape[channels], 1)
+    return times // BATCH if of_batch(call.node) else times
+
+
+def _vectors(layer: Module, channels: int) -> int:
+    """Parameters of a layer, beside its weight, with one number a channel: a bias, a gain."""
+    own = layer.named_parameters(recurse=False)
+    return sum(name != "weight" and value.numel() == channels for name, value in own)
+
+
 def is_depthwise(module: Module) -> bool:
     """Whether a convolution has one group for each of its (several) input channels."""
     return bool(module.groups == module.in_channels > 1)
@@ -114,6 +134,8 @@ def _follow(call: Call, dim: int) -> Tensor:
     x = call.with_channels_in(dim)
     kind = "prelu" if isinstance(call.module, nn.PReLU) else "norm"
     record = _record(call, kind, fixed(0), x.along(dim))
+    layer: Module = call.module
+    record.vectors = sum(value.numel() == x.shape[dim] for value in layer.parameters(recurse=False))
     call.reading.channels.unify(x.along(dim), record.outputs, call.where)
     return Tensor(call.shape, dim, x.along(dim))
 
@@ -122,12 +144,34 @@ Rule = Callable[[Call], Tensor]
 
 
 def rule_of(module: nn.Module) -> Rule | None:
-    """What a module does to channels, if it is a layer with parameters that is known."""
+    """What a module does to channels, if it is a layer with parameters that is known.
+
+    A subclass of a known layer counts as that layer if it changes nothing but how the layer is made and shown.
+    """
     kind = type(module)
-    return LAYERS.get(kind) or NAMED.get(f"{kind.__module__}.{kind.__qualname__}")
+    for one in kind.__mro__:
+        if one is nn.Module:
+            return None
+        if (found := LAYERS.get(one) or NAMED.get(f"{one.__module__}.{one.__qualname__}")) is not None:
+            return found
+        if not _adds_nothing(one):
+            return None
+    return None
 
 
-# Exact types: a subclass may do anything.
+_HARMLESS = {"__init__", "__module__", "__doc__", "__qualname__", "__annotations__", "__constants__", "__parameters__",
+             "__orig_bases__", "__firstlineno__", "__static_attributes__", "__dict__", "__weakref__", "__repr__",
+             "__annotate_func__", "__annotations_cache__", "extra_repr", "reset_parameters"}  # fmt: skip
+"""What a subclass may define without doing anything else in `forward`."""
+
+
+@lru_cache(maxsize=1024)
+def _adds_nothing(kind: type) -> bool:
+    """Whether a class defines nothing that its bases have, so that `forward` does what theirs does."""
+    inherited = {name for base in kind.__mro__[1:] for name in vars(base)}
+    return not (vars(kind).keys() - _HARMLESS) & inherited
+
+
 LAYERS: dict[type[nn.Module], Rule] = {
     nn.Conv1d: convolution,
     nn.Conv2d: convolution,

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from prune_nas.nets.channels import Part, Parts
+from prune_nas.nets.nodes import shapes
 from prune_nas.nets.reading import Call, Number, Pieces, Tensor
 
 Rule = Callable[[Call], Tensor]
@@ -30,7 +31,12 @@ def keep(call: Call) -> Tensor:
 
 
 def pool(call: Call) -> Tensor:
-    """Pooling and resizing change only the dimensions after the channels."""
+    """Pooling and resizing change only the dimensions after the channels.
+
+    A pool of one dimension reads a tensor (N, C) as channels and places, so that it pools over features.
+    """
+    if len(call.x.shape) != len(call.shape) or call.x.shape[:2] != call.shape[:2]:
+        return call.unknown()
     return replace(call.with_channels_in(1), shape=call.shape)
 
 
@@ -55,6 +61,135 @@ def binary(call: Call) -> Tensor:
     for other in met[1:]:
         call.reading.channels.unify(met[0], other, call.where)
     return Tensor(call.shape, home, met[0])
+
+
+def extreme(call: Call) -> Tensor:
+    """`max` and `min`: of two tensors element by element, or over all of one."""
+    return binary(call) if len(call.tensors) > 1 else reduce(call)
+
+
+def stack(call: Call) -> Tensor:
+    """Tensors of one shape in a new dimension: the channels are the same."""
+    tensors, dim = call.tensors, call.arg(1, "dim", 0)
+    homes = {one.dim for one in tensors if one.dim is not None and _is_free(call, one)}
+    if len(homes) != 1 or not isinstance(dim, int):
+        return call.unknown()
+    (home,) = homes
+    for other in tensors[1:]:
+        call.reading.channels.unify(tensors[0].along(home), other.along(home), call.where)
+    return Tensor(call.shape, home + (dim % len(call.shape) <= home), tensors[0].along(home))
+
+
+def unsqueeze(call: Call) -> Tensor:
+    """A new dimension of size 1."""
+    x, dim = call.x, call.arg(1, "dim", None)
+    if x.dim is None or not isinstance(dim, int):
+        return call.unknown()
+    return replace(x, shape=call.shape, dim=x.dim + (dim % len(call.shape) <= x.dim))
+
+
+def squeeze(call: Call) -> Tensor:
+    """Dimensions of size 1 go: those that are named, or all."""
+    x, dims = call.x, call.arg(1, "dim", None)
+    if x.dim is None or x.shape[x.dim] == 1:
+        return call.unknown()
+    named = range(len(x.shape)) if dims is None else [dims] if isinstance(dims, int) else list(dims)
+    gone = {dim % len(x.shape) for dim in named if x.shape[dim] == 1}
+    return replace(x, shape=call.shape, dim=x.dim - sum(dim < x.dim for dim in gone))
+
+
+def expand(call: Call) -> Tensor:
+    """Dimensions of size 1 are repeated, to sizes that are read from a tensor or are the same at every width."""
+    x, sizes = call.x, call.args[1:] or (call.kwargs.get("size", ()),)
+    if len(sizes) == 1 and isinstance(sizes[0], Sequence):
+        sizes = tuple(sizes[0])
+    ahead = len(call.shape) - len(x.shape)
+    if len(sizes) != len(call.shape):
+        return call.unknown()
+    home = None if x.dim is None or not _is_free(call, x) else x.dim + ahead
+    met = [x.parts] if home is not None else []
+    for dim, size in enumerate(sizes):
+        parts = size.parts if isinstance(size, Number) and size.variables else None
+        if parts is None:
+            if (isinstance(size, Number) and size.variables) or (dim == home and not _stays(size)):
+                return call.unknown()
+            continue
+        if home not in (None, dim) or (dim >= ahead and dim != home and x.shape[dim - ahead] != 1):
+            return call.unknown()
+        home = dim
+        met.append(parts)
+    if home is None:
+        return Tensor(call.shape)
+    if len(met) > 1 and x.dim is not None and x.shape[x.dim] == call.shape[home]:
+        call.reading.channels.unify(met[0], met[1], call.where)
+    return Tensor(call.shape, home, met[-1])
+
+
+def _stays(size: Any) -> bool:
+    """Whether a size of `expand` leaves a dimension as it is at every width."""
+    return not isinstance(size, Number) and size == -1
+
+
+def expand_as(call: Call) -> Tensor:
+    """The first tensor, repeated to the shape of the second one."""
+    return binary(call)
+
+
+def make(call: Call) -> Tensor:
+    """A tensor of sizes, of which one may be that of a dimension of channels."""
+    leaves = [leaf for one in call.args for leaf in (one if isinstance(one, (tuple, list)) else (one,))]
+    wide = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Number) and leaf.variables]
+    if len(wide) != 1 or len(leaves) < len(call.shape):
+        return call.unknown()
+    parts = leaves[wide[0]].parts
+    return Tensor(call.shape, wide[0], parts) if parts is not None and wide[0] < len(call.shape) else call.unknown()
+
+
+def glu(call: Call) -> Tensor:
+    """The first half of a dimension, gated by the second half."""
+    dim = call.module.dim if isinstance(call.module, nn.GLU) else call.arg(1, "dim", -1)
+    halves = _cut(call, 2, dim)
+    return halves.tensors[0] if halves is not None else call.unknown()
+
+
+def pixel_shuffle(call: Call) -> Tensor:
+    """Each `factor` squared channels in a row become the places of one."""
+    x, factor = call.with_channels_in(1), _factor(call, "upscale_factor")
+    if x.dim is None or not isinstance(factor, int):
+        return call.unknown()
+    parts = call.reading.channels.gather(x.parts, factor**2, call.where)
+    return Tensor(call.shape, 1, parts) if parts is not None else call.unknown()
+
+
+def pixel_unshuffle(call: Call) -> Tensor:
+    """The places of a square become channels in a row."""
+    x, factor = call.with_channels_in(1), _factor(call, "downscale_factor")
+    if x.dim is None or not isinstance(factor, int):
+        return call.unknown()
+    return Tensor(call.shape, 1, _repeat(x.parts, factor**2))
+
+
+def _factor(call: Call, name: str) -> Any:
+    return getattr(call.module, name) if call.module is not None else call.arg(1, name, None)
+
+
+def attribute(call: Call) -> Tensor:
+    """What is read from a tensor and is a tensor itself: its transpose, its data."""
+    name, order = call.args[1], list(range(len(call.x.shape)))
+    if name == "data":
+        return keep(call)
+    if name not in ("T", "mT") or (name == "T" and len(order) != 2):
+        return call.unknown()
+    return _moved(call, [*order[:-2], order[-1], order[-2]])
+
+
+def unmoved(call: Call) -> Tensor:
+    """Along dimensions that hold no channels: every channel stays where it was."""
+    x, dims = call.x, call.arg(1, "dims", call.arg(1, "dim", None))
+    named = [dims] if isinstance(dims, int) else dims
+    if x.dim is None or not isinstance(named, (list, tuple)) or x.dim in {dim % len(x.shape) for dim in named}:
+        return call.unknown()
+    return replace(x, shape=call.shape)
 
 
 def cat(call: Call) -> Tensor:
@@ -99,8 +234,8 @@ def view(call: Call) -> Tensor:
         sizes = tuple(sizes[0])
     if x.dim is None or x.dim >= len(sizes) or new[: x.dim] != x.shape[: x.dim]:
         return call.unknown()
-    wanted, mine = sizes[x.dim], call.reading.channels.free(x.parts)
-    if call.sizes - mine or any(isinstance(one, Number) and one.variables for one in sizes if one is not wanted):
+    wanted = sizes[x.dim]
+    if any(isinstance(one, Number) and one.variables for one in sizes if one is not wanted):
         return call.unknown()
     flat = _repeat(x.parts, math.prod(x.shape[x.dim + 1 :]))
     if new[x.dim] == x.shape[x.dim] and len(new) > x.dim and _computed(call, wanted, x.parts):
@@ -111,10 +246,21 @@ def view(call: Call) -> Tensor:
 
 
 def _computed(call: Call, size: Any, parts: Parts) -> bool:
-    """Whether a size is that of `parts` at every width: left to torch (-1), or read from a tensor."""
+    """Whether a size is that of `parts` at every width: left to torch (-1), or read from a tensor.
+
+    A size that is read from another tensor demands that both are equal, as the gate of a map demands it that is
+    brought to the map's number of channels.
+    """
     if not isinstance(size, Number):
         return bool(size == -1)
-    return size.parts is not None and call.reading.channels.same(size.parts, parts)
+    if size.parts is None:
+        return False
+    channels = call.reading.channels
+    if not channels.same(size.parts, parts) and size.divisor == 1:
+        if sum(map(channels.size, size.parts)) != sum(map(channels.size, parts)):
+            return False
+        channels.unify(size.parts, parts, call.where)
+    return channels.same(size.parts, parts) and size.divisor == 1
 
 
 def pad(call: Call) -> Tensor:
@@ -196,9 +342,42 @@ def is_vector(call: Call) -> bool:
 
 def chunk(call: Call) -> Pieces | Number:
     """Equal pieces: of another dimension, with the channels whole; of the channels, which are cut."""
-    x, count, dim = call.x, call.arg(1, "chunks", None), call.arg(2, "dim", 0)
-    if x.dim is None or not isinstance(count, int) or not isinstance(dim, int) or x.shape[dim] % count:
+    return _cut(call, call.arg(1, "chunks", None), call.arg(2, "dim", 0)) or number(call)
+
+
+def split(call: Call) -> Pieces | Number:
+    """Pieces of another dimension; of the channels where their size is computed from the number of channels."""
+    x, size, dim = call.x, call.arg(1, "split_size_or_sections", call.arg(1, "split_size", None)), call.arg(2, "dim", 0)
+    if x.dim is None or not isinstance(dim, int):
         return number(call)
+    if dim % len(x.shape) != x.dim:
+        return Pieces(tuple(replace(x, shape=one) for one in shapes(call.node) or ()))
+    if isinstance(size, Number) and size.parts is not None and call.reading.channels.same(size.parts, x.parts):
+        return _cut(call, size.divisor, dim) or number(call)
+    return number(call)
+
+
+def unbind(call: Call) -> Pieces | Number:
+    """The places of a dimension, each by itself."""
+    x, dim = call.x, call.arg(1, "dim", 0)
+    if x.dim is None or not isinstance(dim, int) or dim % len(x.shape) == x.dim:
+        return number(call)
+    home = x.dim - (dim % len(x.shape) < x.dim)
+    return Pieces(tuple(replace(x, shape=one, dim=home) for one in shapes(call.node) or ()))
+
+
+def extremes(call: Call) -> Pieces | Number:
+    """`max`, `min` and the like over a dimension: the values and their places."""
+    if call.x.dim is None or call.arg(1, "dim", None) is None:
+        return number(call)
+    return Pieces(tuple(reduce(replace(call, shape=one)) for one in shapes(call.node) or ()))
+
+
+def _cut(call: Call, count: Any, dim: Any) -> Pieces | None:
+    """Equal pieces of a dimension; None where that cannot be followed."""
+    x = call.x
+    if x.dim is None or not isinstance(count, int) or not isinstance(dim, int) or x.shape[dim] % count:
+        return None
     dim %= len(x.shape)
     shape = tuple(size // count if i == dim else size for i, size in enumerate(x.shape))
     if dim != x.dim:
@@ -230,13 +409,14 @@ def number(call: Call) -> Number:
     if not isinstance(first, Tensor):
         if call.tensors:
             call.unknown()
-        return Number(call.sizes, parts=_multiple(call))
+        parts, divisor = _multiple(call)
+        return Number(call.sizes, parts=parts, divisor=divisor)
     if target is getattr:
         return Number(call.variables, first) if call.args[1] == "shape" else Number()
     if target == "size":
         dim = call.arg(1, "dim", None)
         return Number(call.variables, first) if dim is None else _size(call, first, dim)
-    if target not in ("dim", "is_floating_point"):
+    if target not in _HARMLESS:
         call.unknown()
     return Number()
 
@@ -250,13 +430,17 @@ def _size(call: Call, x: Tensor, key: Any) -> Number:
     return Number(call.reading.channels.free(x.parts) if x.dim in picked else frozenset(), parts=own)
 
 
-def _multiple(call: Call) -> Parts | None:
-    """The parts of a channel dimension's size times a whole number; None for any other arithmetic."""
-    if call.node.target is not operator.mul or len(call.args) != 2:
-        return None
-    size, times = sorted(call.args, key=lambda one: isinstance(one, int))
-    known = isinstance(size, Number) and size.parts is not None and isinstance(times, int) and times > 0
-    return _repeat(size.parts, times) if known else None
+def _multiple(call: Call) -> tuple[Parts | None, int]:
+    """The parts of a channel dimension's size times a whole number, and what it is divided by; None for the rest."""
+    target = call.node.target
+    if target not in (operator.mul, operator.floordiv) or len(call.args) != 2:
+        return None, 1
+    size, times = call.args if target is operator.floordiv else sorted(call.args, key=lambda one: isinstance(one, int))
+    if not (isinstance(size, Number) and size.parts is not None and isinstance(times, int) and times > 0):
+        return None, 1
+    if target is operator.floordiv:
+        return size.parts, size.divisor * times
+    return (_repeat(size.parts, times), 1) if size.divisor == 1 else (None, 1)
 
 
 def _is_free(call: Call, x: Tensor) -> bool:
@@ -277,21 +461,48 @@ def _table(rule: Rule, *keys: Any) -> dict[Any, Rule]:
     return dict.fromkeys(keys, rule)
 
 
-_ACTIVATIONS = "relu relu6 hardtanh silu gelu sigmoid tanh hardsigmoid hardswish leaky_relu elu selu celu mish softplus"
-_DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout"
+_ACTIVATIONS = (
+    "relu relu6 hardtanh silu gelu sigmoid tanh hardsigmoid hardswish leaky_relu elu selu celu mish softplus softsign "
+    "logsigmoid hardshrink softshrink tanhshrink threshold"
+)
+_DROPOUTS = "dropout dropout1d dropout2d dropout3d alpha_dropout feature_alpha_dropout"
 _POOLS = [f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3)]
-_BINARIES = "add sub mul div true_divide maximum minimum pow"
-_UNARIES = "abs neg exp log sqrt rsqrt square relu sigmoid tanh clamp clamp_min clamp_max softmax log_softmax clone"
-_METHODS = "contiguous detach float double half to type_as relu_ sigmoid_ tanh_ clamp_"
+_POOLS += ["lp_pool1d", "lp_pool2d", "lp_pool3d"]
+_BINARIES = "add sub mul div true_divide maximum minimum pow fmod remainder atan2 floor_divide eq ne lt le gt ge"
+_BINARIES += " logical_and logical_or logical_xor masked_fill where"
+_UNARIES = (
+    "abs neg exp expm1 log log1p log2 sqrt rsqrt square reciprocal sign sin cos erf round floor ceil trunc frac "
+    "nan_to_num isnan isinf isfinite logical_not relu sigmoid tanh clamp clamp_min clamp_max softmax log_softmax clone"
+)
+_LIKES = "zeros_like ones_like full_like empty_like"
+_METHODS = (
+    "contiguous detach float double half bfloat16 long int bool to type type_as relu_ sigmoid_ tanh_ clamp_ cpu "
+    "requires_grad_"
+)
+_HARMLESS = ("dim", "ndimension", "is_floating_point", "is_complex", "is_contiguous")
+"""Methods that give a number or a truth that is the same at every width."""
 _REDUCTIONS = "mean sum amax amin var std"
 
 FUNCTIONS: dict[Any, Rule] = {
     **_table(keep, *(getattr(F, name) for name in [*_ACTIVATIONS.split(), *_DROPOUTS.split(), "softmax", "normalize"])),
-    **_table(keep, *(getattr(torch, name) for name in _UNARIES.split()), torch.relu_, F.relu_, operator.neg),
+    **_table(keep, *(getattr(torch, name) for name in (*_UNARIES.split(), *_LIKES.split())), F.log_softmax),
+    **_table(keep, torch.relu_, F.relu_, operator.neg, operator.abs, operator.invert),
     **_table(pool, *(getattr(F, name) for name in _POOLS), F.interpolate),
     **_table(binary, *(getattr(torch, name) for name in _BINARIES.split())),
     **_table(binary, operator.add, operator.sub, operator.mul, operator.truediv, operator.pow),
     **_table(binary, operator.iadd, operator.isub, operator.imul, operator.itruediv),
+    **_table(binary, operator.eq, operator.ne, operator.lt, operator.le, operator.gt, operator.ge),
+    **_table(binary, operator.mod, operator.floordiv, operator.and_, operator.or_, operator.xor),
+    **_table(extreme, torch.max, torch.min),
+    **_table(stack, torch.stack),
+    **_table(unsqueeze, torch.unsqueeze),
+    **_table(squeeze, torch.squeeze),
+    **_table(make, torch.zeros, torch.ones, torch.full, torch.empty),
+    **_table(glu, F.glu),
+    **_table(pixel_shuffle, F.pixel_shuffle),
+    **_table(pixel_unshuffle, F.pixel_unshuffle),
+    **_table(unmoved, torch.flip, torch.cumsum),
+    **_table(attribute, getattr),
     **_table(cat, torch.cat, torch.concat),
     **_table(shuffle, F.channel_shuffle, torch.channel_shuffle),
     **_table(flatten, torch.flatten),
@@ -312,6 +523,12 @@ NAMED_FUNCTIONS: dict[str, Rule] = {
 METHODS: dict[str, Rule] = {
     **_table(keep, *_METHODS.split(), *_UNARIES.split()),
     **_table(binary, *_BINARIES.split(), *(f"{name}_" for name in _BINARIES.split())),
+    **_table(extreme, "max", "min"),
+    **_table(unsqueeze, "unsqueeze"),
+    **_table(squeeze, "squeeze"),
+    **_table(expand, "expand"),
+    **_table(expand_as, "expand_as"),
+    **_table(unmoved, "flip", "cumsum"),
     **_table(flatten, "flatten"),
     **_table(view, "view", "reshape"),
     **_table(reduce, *_REDUCTIONS.split()),
@@ -321,9 +538,13 @@ METHODS: dict[str, Rule] = {
 
 _ACTIVATION_MODULES = (
     "Identity ReLU ReLU6 Hardtanh SiLU GELU Sigmoid Tanh Hardsigmoid Hardswish LeakyReLU ELU SELU CELU Mish Softplus "
-    "Softmax LogSoftmax Dropout Dropout1d Dropout2d Dropout3d AlphaDropout"
+    "Softmax LogSoftmax Softmax2d Dropout Dropout1d Dropout2d Dropout3d AlphaDropout FeatureAlphaDropout Softsign "
+    "LogSigmoid Hardshrink Softshrink Tanhshrink Threshold RReLU"
 )
 _POOL_MODULES = [f"{kind}Pool{n}d" for kind in ("Max", "Avg", "AdaptiveAvg", "AdaptiveMax") for n in (1, 2, 3)] + [
+    "LPPool1d",
+    "LPPool2d",
+    "LPPool3d",
     "Upsample",
     "UpsamplingNearest2d",
     "UpsamplingBilinear2d",
@@ -337,10 +558,21 @@ MODULES: dict[type[nn.Module], Rule] = {
     **_table(pool, *(getattr(nn, name) for name in _POOL_MODULES)),
     **_table(flatten, nn.Flatten),
     **_table(shuffle, nn.ChannelShuffle),
+    **_table(glu, nn.GLU),
+    **_table(pixel_shuffle, nn.PixelShuffle),
+    **_table(pixel_unshuffle, nn.PixelUnshuffle),
+}
+
+# What gives several tensors at once.
+PIECES: dict[Any, Callable[[Call], Pieces | Number]] = {
+    **dict.fromkeys((torch.chunk, "chunk"), chunk),
+    **dict.fromkeys((torch.split, "split"), split),
+    **dict.fromkeys((torch.unbind, "unbind"), unbind),
+    **dict.fromkeys((torch.max, torch.min, torch.median, "max", "min", "median"), extremes),
 }
 
 # The rules through which a parameter with one number a channel stays one.
 VECTOR_RULES = (view, index)
 
 # The rules for which a width may come in as a number: as a size that `view` checks, or as a mere factor.
-SIZE_RULES = (binary, view)
+SIZE_RULES = (binary, view, expand, make)

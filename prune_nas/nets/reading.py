@@ -37,12 +37,13 @@ class Number:
     """Anything that is not a tensor: a size, a shape, a tuple. `variables` are the free widths it depends on.
 
     `shape_of` is set for the whole shape of a tensor, so that picking the batch from it depends on nothing; `parts` for
-    the size of a dimension of channels, or a whole number of times that.
+    the size of a dimension of channels, or a whole number of times that, divided by `divisor` without a rest.
     """
 
     variables: frozenset[int] = frozenset()
     shape_of: Tensor | None = None
     parts: Parts | None = None
+    divisor: int = 1
 
 
 @dataclass(frozen=True)

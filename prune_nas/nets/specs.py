@@ -14,6 +14,7 @@ from prune_nas.design.files import parse_json
 from prune_nas.design.records import SCHEMA
 from prune_nas.design.space import Widths
 from prune_nas.errors import MissingError, UsageError
+from prune_nas.nets.form import set_mode
 from prune_nas.nets.models import sources
 from prune_nas.nets.settings import parse_settings
 from prune_nas.nets.tracing import Traced, trace
@@ -107,4 +108,4 @@ def load(path: Path | str, *, model: str | None = None) -> nn.Module:
         network.load_state_dict(load_file(weights))
     except (SafetensorError, RuntimeError) as error:
         raise UsageError(f"{weights} does not hold the weights of {path}: {str(error).splitlines()[0]}") from error
-    return network.eval()
+    return set_mode(network, training=False)

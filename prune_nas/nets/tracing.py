@@ -8,9 +8,9 @@ never guessed.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from prune_nas.design.sizes import Size
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
-from prune_nas.nets import assembly, build, graph, initialise, models, walk
+from prune_nas.nets import assembly, build, form, graph, initialise, models, proof, walk
 from prune_nas.nets.branches import branches
 from prune_nas.nets.initialise import InitialValues, made_under
 from prune_nas.nets.models import sources
@@ -154,18 +154,68 @@ def trace(
     name, make, rest = _made(model, classes, base_width)
     network = made_under(make, 0) if make else model
     assert isinstance(network, nn.Module)  # noqa: S101  (for the type checker: without `make` it is one)
+    shapes = [input_shape, *other_inputs]
     _refuse_shared(name, network)
-    template = copy.deepcopy(network).cpu().eval()
-    read = graph.read(template, name, [input_shape, *other_inputs])
-    reading = walk.read(template, read, name, classes)
+    kind = form.other_type(network)
+    template = form.in_form(network, name, shapes)
+    form.set_mode(template, training=False)
+    if make is not None:
+        make = partial(_in_form, make, name, shapes)
+    read = graph.read(template, name, shapes)
     if settings is None:
         settings = load_settings(model) if isinstance(model, str) else SpaceSettings()
-    space = assembly.assemble(reading, settings, name, input_shape, classes)
-    space = assembly.with_leftovers(replace(space, other_inputs=tuple(other_inputs)), template, read)
-    space = replace(space, branches=branches(read, template, space))
-    drawn = isinstance(model, str) and not sources.runs_code(model)  # a library's constructors draw all they should
-    values = InitialValues(make) if drawn else initialise.read(template, make, space)
-    return Traced(space.scaled(supernet=settings.widening), template, values).scaled(base=rest)
+    known = isinstance(model, str) and not sources.runs_code(model)  # a library's constructors draw all they should
+
+    def traced(doubts: Mapping[str, str]) -> Traced:
+        reading = walk.read(template, read, name, classes)
+        space = assembly.assemble(reading, settings, name, input_shape, classes, doubts)
+        space = assembly.with_leftovers(replace(space, other_inputs=tuple(other_inputs)), template, read)
+        space = replace(space, branches=branches(read, template, space))
+        values = InitialValues(make) if known else initialise.read(template, make, space)
+        if kind:
+            note = f"{name} is in {kind}. It is trained from float32 (--precision decides how fast that is computed)."
+            values = replace(values, notes=(note, *values.notes))
+        return Traced(space.scaled(supernet=settings.widening), template, values)
+
+    found = traced({})
+    return (found if name in models.MODELS else _proven(found, traced)).scaled(base=rest)
+
+
+def _proven(found: Traced, again: Callable[[Mapping[str, str]], Traced]) -> Traced:
+    """The network without the slots that a count refutes, once its narrowest and widest form were seen to train.
+
+    Raises:
+        UsageError: a count cannot be explained by single slots, or a network does not run in training.
+    """
+    doubts: dict[str, str] = {}
+    while wrong := proof.doubts(found.space, partial(found.build, seed=0)):
+        doubts |= wrong
+        found = again(doubts)
+    build = partial(found.build, seed=0)
+    if not found.space.other_inputs:
+        proof.trains(found.space, build)
+    if proof.gives_probabilities(found.space, build):
+        note = (
+            f"{found.space.model} ends in a softmax: its outputs sum to 1. The loss of a training has a softmax of its "
+            "own, so that the network learns slowly. Leave the softmax out of the network"
+        )
+        return replace(found, values=replace(found.values, notes=(*found.notes, note)))
+    return found
+
+
+def _in_form(make: sources.Make, name: str, shapes: Sequence[tuple[int, ...]]) -> nn.Module:
+    return form.in_form(make(), name, shapes)
+
+
+def maker_of(model: str, input_shape: tuple[int, ...], classes: int, base_width: float) -> sources.Make:
+    """What makes a network anew, in the form in which it is read; see `trace` for the arguments.
+
+    Raises:
+        UsageError: there is no such network.
+    """
+    name, make, _ = _made(model, classes, base_width)
+    assert make is not None  # noqa: S101  (a name says what makes the network; for the type checker)
+    return partial(_in_form, make, name, [input_shape])
 
 
 def own_classes(model: str | nn.Module | Callable[..., nn.Module]) -> int:
@@ -194,11 +244,14 @@ def _made(
 
 
 def _refuse_shared(name: str, network: nn.Module) -> None:
+    """One module may have two names; two modules may not share a parameter."""
     first: dict[int, str] = {}
-    for path, parameter in network.named_parameters(remove_duplicate=False):
-        if id(parameter) in first:
-            raise UsageError(
-                f"{name} has one parameter under two names, {first[id(parameter)]} and {path}. "
-                "Call one module twice instead, under one name"
-            )
-        first[id(parameter)] = path
+    for path, module in network.named_modules():
+        for own, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            here = f"{path}.{own}".lstrip(".")
+            if id(parameter) in first:
+                raise UsageError(
+                    f"{name} has one parameter under two names, {first[id(parameter)]} and {here}. "
+                    "Call one module twice instead"
+                )
+            first[id(parameter)] = here

@@ -11,16 +11,17 @@ import torch
 from torch import fx, nn
 
 from prune_nas.errors import UsageError
-from prune_nas.nets import graph
+from prune_nas.nets import graph, nodes
+from prune_nas.nets.channels import Part
 from prune_nas.nets.layers import convolution, linear, rule_of
 from prune_nas.nets.operations import (
     FUNCTIONS,
     METHODS,
     MODULES,
     NAMED_FUNCTIONS,
+    PIECES,
     SIZE_RULES,
     VECTOR_RULES,
-    chunk,
     is_vector,
     number,
 )
@@ -65,18 +66,24 @@ def _call(
 ) -> Call:
     args: Any = fx.node.map_arg(node.args, lambda one: values[one])  # type: ignore[arg-type, return-value]
     kwargs: Any = fx.node.map_arg(node.kwargs, lambda one: values[one])  # type: ignore[arg-type, return-value]
-    where = f"{_operation(node, module)} at {graph.place(node)}"
-    return Call(node, args, kwargs, graph.shape(node) or (), module, level, where, reading)
+    where = f"{_operation(node, module)} at {nodes.place(node)}"
+    return Call(node, args, kwargs, nodes.shape(node) or (), module, level, where, reading)
 
 
 def _apply(call: Call) -> Tensor | Number | Pieces:
     """The result of one operation by its rule, or frozen where there is none."""
     node = call.node
-    if graph.shape(node) is None:
-        if node.target not in (getattr, "size", "dim"):
-            _note_uses(call)
-        return chunk(call) if node.target in (torch.chunk, "chunk") else number(call)
-    return _tensor(call)
+    if nodes.shape(node) is not None:
+        return _tensor(call)
+    if node.target not in (getattr, "size", "dim"):
+        _note_uses(call)
+    found = PIECES.get(node.target, number)(call)
+    line = nodes.asked(node)
+    if line is not None and isinstance(found, Number) and found.variables:
+        asked = tuple(Part(variable, 1) for variable in found.variables)
+        call.reading.channels.freeze(asked, f"a decision of `forward` depends on it ({line})")
+        return Number()
+    return found
 
 
 def _tensor(call: Call) -> Tensor:
@@ -116,13 +123,13 @@ def _note_uses(call: Call) -> None:
 
 
 def _finish(output: Any, values: Mapping[fx.Node, Any], reading: Reading, name: str, classes: int) -> None:
-    nodes: list[fx.Node] = []
-    fx.node.map_arg(output, nodes.append)
-    found = [values[node] for node in nodes]
+    given: list[fx.Node] = []
+    fx.node.map_arg(output, given.append)
+    found = [values[node] for node in given]
     tensors = [
         t for one in found for t in (one.tensors if isinstance(one, Pieces) else (one,)) if isinstance(t, Tensor)
     ]
-    if not any(one.shape == (graph.BATCH, classes) for one in tensors):
+    if not any(one.shape == (nodes.BATCH, classes) for one in tensors):
         got = ", ".join(str(one.shape[1:]) for one in tensors) or f"a {type(output).__name__}"
         other = next((one.shape[1] for one in tensors if len(one.shape) == 2), None)
         repair = (
@@ -165,12 +172,12 @@ def _place_gates(operations: graph.Graph, reading: Reading) -> None:
     for node in operations.nodes:
         if node.target not in _PRODUCTS:
             continue
-        factors = [one for one in node.all_input_nodes if graph.shape(one) is not None]
+        factors = [one for one in node.all_input_nodes if nodes.shape(one) is not None]
         scaled = next((one for one in factors if _places(one) > 1), None)
         gates = [one for one in factors if _places(one) == 1]
         if scaled is None or not gates:
             continue
-        shape = graph.shape(scaled) or ()
+        shape = nodes.shape(scaled) or ()
         for layer in _behind_one_place(gates[0]):
             if (record := reading.records.get(layer)) is not None and len(shape) > 2:
                 record.spatial = shape[2:]
@@ -178,7 +185,7 @@ def _place_gates(operations: graph.Graph, reading: Reading) -> None:
 
 def _places(node: fx.Node) -> int:
     """The places of a tensor (N, C, *sizes); a tensor (N, C) has one."""
-    return math.prod((graph.shape(node) or ())[2:])
+    return math.prod((nodes.shape(node) or ())[2:])
 
 
 def _behind_one_place(node: fx.Node) -> set[str]:
@@ -187,7 +194,7 @@ def _behind_one_place(node: fx.Node) -> set[str]:
     left = [node]
     while left:
         one = left.pop()
-        if graph.shape(one) is None or _places(one) > 1 or one.op == "placeholder":
+        if nodes.shape(one) is None or _places(one) > 1 or one.op == "placeholder":
             continue
         if one.op == "call_module":
             found.add(str(one.target))

@@ -16,6 +16,7 @@ from prune_nas.design.sizes import Size
 from prune_nas.design.space import Cost, Space, Widths
 from prune_nas.design.subject import count, width_words
 from prune_nas.errors import MissingError, UsageError, unknown
+from prune_nas.nets.form import set_mode
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import l1_norm
 from prune_nas.pruning.methods import METHODS
@@ -99,7 +100,8 @@ def _run_without_blocks(traced: Traced) -> None:
     """
     space = traced.space
     gone = {slot for branch in space.branches for slot in branch.slots}
-    network = traced.build({name: 0 if name in gone else width for name, width in space.base.items()}, seed=0).eval()
+    network = traced.build({name: 0 if name in gone else width for name, width in space.base.items()}, seed=0)
+    set_mode(network, training=False)
     try:
         with torch.no_grad():
             network(torch.zeros(2, *space.input_shape))

@@ -15,6 +15,8 @@ from prune_nas.design.learning import too_short
 from prune_nas.design.ledger import train_macs
 from prune_nas.design.subject import Subject
 from prune_nas.errors import PruneNasError
+from prune_nas.nets import again
+from prune_nas.nets.models.sources import runs_code
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning.norms import places
 from prune_nas.search.progress import View
@@ -47,9 +49,25 @@ def ready(run: Run, traced: Traced, data: Data, device: torch.device, view: View
     view.say(str(subject))
     for note in (*data.notes, *traced.notes):
         view.say(note)
+    if tries:
+        _see_again(run, traced, view)
     setting = setting_of(run, traced, data, device, view)
     _settle(run, traced, setting, view, tries=tries)
     return setting
+
+
+def _see_again(run: Run, traced: Traced, view: View) -> None:
+    """Once a run: see that another process makes the same network from the user's code.
+
+    Raises:
+        UsageError: it does not.
+    """
+    config, space = run.config, traced.space
+    if not runs_code(config.model) or run.record.get("made_again"):
+        return
+    view.say(f"{config.model}: seeing that another process makes the same network")
+    again.see(config.model, input_shape=space.input_shape, classes=space.classes, base_width=config.base_width)
+    run.note(made_again=True)
 
 
 def _settle(run: Run, traced: Traced, setting: Setting, view: View, *, tries: bool) -> None:

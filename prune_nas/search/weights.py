@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError
+from prune_nas.tensors import on_host
 
 
 def save_weights(path: Path, network: nn.Module) -> None:
     """Write a network's state as safetensors, atomically."""
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    write_bytes(path, save_tensors(state))
+    write_bytes(path, save_tensors(on_host(network.state_dict())))
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:

@@ -8,12 +8,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from prune_nas.config import Config
 from prune_nas.design.kernels import Mask
 from prune_nas.design.records import KEPT
 from prune_nas.design.space import Widths
+from prune_nas.nets.form import set_mode
 from prune_nas.nets.tracing import Traced
 from prune_nas.pruning import magnitude, penalties, sss
 from prune_nas.pruning.penalties import AllDeadError, Pressure, Pull
@@ -26,6 +28,8 @@ from prune_nas.training.loop import DivergedError, Epoch, OutOfMemoryError, Pena
 from prune_nas.training.recipe import Recipe
 
 _FRESH = 50_000  # a masked net's weights are not those that the network it was pruned from once started with
+_FEW = 16  # images on which a network and what is made from its weights are compared
+_AGREED = 1e-3  # of the largest output
 _PATHS = ("checkpoint", "origin", "weights")
 
 
@@ -138,6 +142,10 @@ class Workplace:
             scaling.fold(self.traced.space, network)
         if training.weights is not None:
             save_weights(training.weights, network)
+            if training.tests and (said := self._differs(training, network)):
+                training.weights.unlink(missing_ok=True)
+                spent = sum(epoch.seconds for epoch in epochs)
+                return Result(None, len(epochs), spent, error=said, diverged=True)
         return Result(
             epochs[-1].val_accuracy,
             len(epochs),
@@ -148,6 +156,22 @@ class Workplace:
 
     def close(self) -> None:
         """Nothing is to be let go."""
+
+    @torch.no_grad()
+    def _differs(self, training: Training, network: nn.Module) -> str:
+        """Why the network, made again from its saved weights, gives other outputs; empty where it gives the same."""
+        again = self.traced.build(training.widths, seed=training.seed + 1)
+        again.load_state_dict({name: value.clone() for name, value in network.state_dict().items()})
+        x, _ = next(iter(self.setting.data.val.batches(_FEW, device=self.setting.device)))
+        given = [set_mode(one.to(self.setting.device), training=False)(x).float() for one in (network, again)]
+        gap, scale = float((given[0] - given[1]).abs().max()), max(float(given[0].abs().max()), 1e-6)
+        if gap <= _AGREED * scale:
+            return ""
+        return (
+            f"made again from its weights, the network gives other outputs (they differ by {gap:.2g}, the largest is "
+            f"{scale:.2g}). It keeps numbers that its state_dict does not hold. Keep them with register_buffer, "
+            "persistent"
+        )
 
     def _penalty(self, training: Training, recipe: Recipe) -> Penalty | None:
         """The training's sparsity penalty, if it has one."""

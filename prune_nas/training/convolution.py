@@ -1,4 +1,10 @@
-"""Convolutions over small images as matrix products, in bf16 on a CPU.
+"""Convolutions that PyTorch computes slowly or wrongly on a CPU, done in another way while a network trains.
+
+**Narrow ones with a stride.** For a 1x1 convolution of stride 2 with 2 to 7 input channels in channels_last, PyTorch
+2.14.1 corrupts the heap as it computes the gradient of the weights. The process dies by signal 6 or 11, or hangs (seen
+on AMD EPYC). The places that the stride leaves out are cut out of the input first, so that the stride becomes 1.
+
+**Those over small images**, in bf16, are matrix products.
 
 oneDNN's own kernels for them take up to twelve times as long as a copy of the patches and one product: with AMX most of
 a convolution of 512 channels over 4x4 pixels is spent on rearranging its weights, and the gradient of the weights is
@@ -19,6 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+_NARROW = 8  # input channels from which on PyTorch computes the gradient of a 1x1 convolution with a stride rightly
 _FEWEST = 8192  # pairs of input and output channels from which on,
 _SMALL = 16  # and places of the output up to which a product is faster,
 _LARGEST = 64  # and with AMX one for the gradient of the weights
@@ -26,19 +33,42 @@ _LARGEST = 64  # and with AMX one for the gradient of the weights
 
 @contextlib.contextmanager
 def quick_convolutions(network: nn.Module, device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """A block in which the network's plain convolutions over small images, or their gradients, are matrix products.
+    """A block in which a CPU computes some of the network's convolutions in another way.
 
-    The network is what it was when the block ends; outside of bf16 autocast on a CPU nothing is done.
+    Those over small images, or their gradients, are matrix products in bf16. The input of narrow ones with a stride is
+    cut first. The network is what it was when the block ends.
     """
-    wanted = device.type == "cpu" and dtype == torch.bfloat16
+    on_cpu = device.type == "cpu"
+    narrow = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _is_narrow(m)] if on_cpu else []
+    for module in narrow:
+        module._conv_forward = partial(_cut_forward, module)  # type: ignore[method-assign]
+    wanted = on_cpu and dtype == torch.bfloat16
     quick = [m for m in network.modules() if isinstance(m, nn.Conv2d) and _fits(m)] if wanted else []
     for module in quick:
         module._conv_forward = partial(_forward, module, has_amx())  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for module in quick:
+        for module in (*narrow, *quick):
             module.__dict__.pop("_conv_forward", None)
+
+
+def _is_narrow(module: nn.Conv2d) -> bool:
+    """Whether it is a 1x1 convolution with a stride, without padding, of fewer inputs than PyTorch computes rightly."""
+    return (
+        type(module).forward is nn.Conv2d.forward
+        and module.in_channels < _NARROW
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.padding in ((0, 0), "valid")
+        and "_conv_forward" not in module.__dict__
+    )
+
+
+def _cut_forward(module: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What `nn.Conv2d._conv_forward` does, at the places alone that the stride leaves."""
+    down, across = module.stride
+    return F.conv2d(x[..., ::down, ::across], weight, bias, groups=module.groups)
 
 
 def has_amx() -> bool:

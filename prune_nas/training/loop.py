@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
+from prune_nas.tensors import on_host
 from prune_nas.training.batchnorm import momentum_for, quicken
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
@@ -321,8 +322,7 @@ def _save(
         "scaler": updates.scaler.state_dict(),
         "penalty": of_penalty,
     }
-    on_host = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_bytes(path, save(on_host, {"meta": json.dumps(meta)}))
+    write_bytes(path, save(on_host(tensors), {"meta": json.dumps(meta)}))
 
 
 def _restore(

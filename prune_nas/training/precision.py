@@ -112,7 +112,8 @@ def choose(
             raise unknown("precision", wanted, [*FORMATS, "auto"])
         return Precision(wanted)
     candidates = ["fp32", "bf16"] if device.type == "cpu" or _has_bf16(device) else ["fp32", "fp16"]
-    subject = copy.deepcopy(network).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    subject = copy.deepcopy(network).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    subject.train()
     measured = _measure(subject, batch, device, candidates, seconds)
     reference = measured["fp32"][1]
     checked = tuple((name, spent, _cosine(gradient, reference)) for name, (spent, gradient) in measured.items())

@@ -534,9 +534,8 @@ class Trap(nn.Module):
 
 
 def test_a_size_written_out_in_training_ends_with_its_line():
-    traced = trace(Trap, input_shape=SMALL)
     with pytest.raises(UsageError, match=r"narrowest Trap does not run in training.*test_tracing\.py:\d+: x = x\.view"):
-        traced.check(torch.zeros(3, *SMALL))
+        trace(Trap, input_shape=SMALL)
 
 
 def test_training_needs_logits_alone():

@@ -231,3 +231,22 @@ def test_other_formats_are_left_alone(dtype):
     layer = nn.Conv2d(128, 128, 3)
     with quick_convolutions(layer, CPU, dtype):
         assert "_conv_forward" not in layer.__dict__
+
+
+@pytest.mark.parametrize("channels", [2, 4, 7])
+@pytest.mark.parametrize("stride", [2, (1, 2), 3])
+def test_a_narrow_convolution_with_a_stride_is_cut_first(channels, stride):
+    """PyTorch 2.14.1 corrupts the heap or hangs here in channels_last. The oracle is the contiguous convolution."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(channels, 6, 1, stride, bias=True)
+    x = torch.randn(5, channels, 9, 8)
+    plain = copy.deepcopy(layer)
+    expected = plain(x)
+    expected.square().sum().backward()
+    placed, given = layer.to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+    with quick_convolutions(nn.Sequential(placed), CPU, torch.float32):
+        found = placed(given)
+        found.square().sum().backward()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(placed.weight.grad, plain.weight.grad)
+    assert "_conv_forward" not in placed.__dict__

@@ -23,7 +23,8 @@ from torchvision.ops import stochastic_depth
 
 from prune_nas.design.preprocessing import Preprocessing
 from prune_nas.errors import UsageError
-from prune_nas.nets import graph
+from prune_nas.nets import graph, nodes
+from prune_nas.nets.form import set_mode
 
 _HELPERS = {
     LayerNorm2d: '''
@@ -68,7 +69,7 @@ def to_python(
     Raises:
         UsageError: the network has a step that cannot be written with torch alone; it is named.
     """
-    traced = graph.read(copy.deepcopy(network).cpu().eval(), name, [input_shape])
+    traced = graph.read(set_mode(copy.deepcopy(network).cpu(), training=False), name, [input_shape])
     root = traced.root
     calls = {str(node.target) for node in traced.nodes if node.op == "call_module"}
     tensors = {str(node.target) for node in traced.nodes if node.op == "get_attr"}
@@ -260,7 +261,7 @@ def _function(node: fx.Node) -> str:
         if getattr(place, name, None) is target:
             return f"{short}.{name}"
     raise UsageError(
-        f"the step {graph.place(node)} calls {name}, which a file that imports torch alone cannot name. "
+        f"the step {nodes.place(node)} calls {name}, which a file that imports torch alone cannot name. "
         "Export it as onnx or pt2"
     )
 
@@ -276,6 +277,7 @@ _SPECIAL: Mapping[Any, Written] = {
     **{function: _infix(symbol) for function, symbol in _SYMBOLS.items()},
     operator.neg: lambda node, args, names: f"-{args[0]}",
     operator.getitem: lambda node, args, names: f"{args[0]}[{_key(node.args[1], names)}]",
+    operator.setitem: lambda node, args, names: f"{args[0]}.__setitem__({args[1]}, {args[2]})",
     getattr: lambda node, args, names: f"{args[0]}.{node.args[1]}",
     stochastic_depth: lambda node, args, names: args[0],  # in eval mode every path is taken
     channel_shuffle: lambda node, args, names: f"F.channel_shuffle({', '.join(args)})",

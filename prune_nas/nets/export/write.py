@@ -17,7 +17,9 @@ from prune_nas.design.files import write_bytes, write_json, write_text
 from prune_nas.design.preprocessing import Preprocessing
 from prune_nas.errors import MissingError, PruneNasError, UsageError, unknown
 from prune_nas.nets.export.python import to_python
+from prune_nas.nets.form import set_mode
 from prune_nas.nets.specs import load, read_spec
+from prune_nas.tensors import on_host
 
 TOLERANCE = 1e-4  # of the largest logit: how far a format's outputs may lie from the network's, in float32
 _BATCH = 4
@@ -72,7 +74,7 @@ Written = tuple[list[Path], Callable[[Tensor], Tensor]]
 def _state(network: nn.Module, spec: Mapping[str, Any], out: Path, model: str | None) -> Written:
     files = [out / "state.json", out / "state.safetensors"]
     write_json(files[0], dict(spec))
-    write_bytes(files[1], save_tensors(_state_of(network), _meta(spec)))
+    write_bytes(files[1], save_tensors(on_host(network.state_dict()), _meta(spec)))
     return files, _quietly(load(files[0], model=model))
 
 
@@ -83,8 +85,7 @@ def _python(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | Non
     source, state = to_python(network, name, tuple(spec["input_shape"]), about, preprocessing_of(spec))
     files = [out / "model.py", out / "model.safetensors"]
     write_text(files[0], source)
-    tensors = {key: value.detach().contiguous() for key, value in state.items()}
-    write_bytes(files[1], save_tensors(tensors, _meta(spec)))
+    write_bytes(files[1], save_tensors(on_host(state), _meta(spec)))
     found = importlib.util.spec_from_file_location("_exported_model", files[0])
     if found is None or found.loader is None:
         raise PruneNasError(f"{files[0]} cannot be imported")
@@ -92,7 +93,7 @@ def _python(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | Non
     found.loader.exec_module(module)
     made = module.Model()
     made.load_state_dict(load_file(files[1]))
-    return files, _quietly(made.eval())
+    return files, _quietly(set_mode(made, training=False))
 
 
 def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) -> Written:
@@ -150,10 +151,6 @@ def _quietly(network: nn.Module) -> Callable[[Tensor], Tensor]:
         return logits
 
     return run
-
-
-def _state_of(network: nn.Module) -> dict[str, Tensor]:
-    return {key: value.detach().contiguous() for key, value in network.state_dict().items()}
 
 
 def _meta(spec: Mapping[str, Any]) -> dict[str, str]:

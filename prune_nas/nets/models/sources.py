@@ -7,6 +7,7 @@ names its network, but never has it imported (`runs_code`).
 
 from __future__ import annotations
 
+import copy
 import importlib
 import inspect
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch import nn
 from prune_nas.design.sizes import Size
 from prune_nas.errors import MissingError, UsageError
 from prune_nas.imports import imported, said
+from prune_nas.nets.form import settings_kept
 from prune_nas.nets.models.suggestions import networks_in, suggestions
 
 Make = Callable[[], nn.Module]
@@ -81,7 +83,9 @@ def own_classes(model: str | Callable[..., Any]) -> int | None:
         place, name = _place_of(model)
         if place in LIBRARIES:
             return _IMAGENET
-        model = imported(place, name, "makes a network", names=networks_in)
+        model = _imported(place, name)
+    if isinstance(model, nn.Module):
+        return None
     defaults = {name: one.default for name, one in inspect.signature(model).parameters.items()}
     found = defaults.get("classes", defaults.get("num_classes"))
     return found if isinstance(found, int) else None
@@ -101,7 +105,12 @@ def maker(model: str, classes: int, base_width: float) -> tuple[Make, float]:
         return _torchvision(name, classes), base_width
     if place == "timm":
         return _timm(name, classes), base_width
-    return calling(imported(place, name, "makes a network", names=networks_in), model, classes, base_width)
+    return calling(_imported(place, name), model, classes, base_width)
+
+
+def _imported(place: str, name: str) -> Callable[..., Any]:
+    with settings_kept():
+        return imported(place, name, "makes a network", names=networks_in)
 
 
 def calling(function: Callable[..., Any], name: str, classes: int, base_width: float) -> tuple[Make, float]:
@@ -113,6 +122,8 @@ def calling(function: Callable[..., Any], name: str, classes: int, base_width: f
     Returns:
         The call, and the part of `base_width` that it does not take.
     """
+    if isinstance(function, nn.Module):  # an instance in the place of what makes it
+        return partial(copy.deepcopy, function), base_width
     takes = inspect.signature(function).parameters
     known = {"classes": classes, "num_classes": classes, "base_width": base_width}
     given = {key: value for key, value in known.items() if key in takes}
@@ -122,7 +133,8 @@ def calling(function: Callable[..., Any], name: str, classes: int, base_width: f
 
     def make() -> nn.Module:
         try:
-            network = function(**given)
+            with settings_kept():
+                network = function(**given)
         except (Exception, SystemExit) as error:
             spoken = ", ".join(f"{key}={value}" for key, value in given.items())
             raise UsageError(f"{name}({spoken}) raised {said(error)}") from error
