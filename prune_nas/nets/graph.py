@@ -33,6 +33,7 @@ from prune_nas.nets.layers import rule_of
 from prune_nas.nets.nodes import BATCH, asked, shape, shapes
 
 _TORCH = str(Path(torch.__file__).parent)
+_MOST = 8  # dimensions of a tensor, and more
 _MAKERS = (
     "zeros",
     "ones",
@@ -314,7 +315,7 @@ class _Tracer(fx.Tracer):
     def _run(self, node: fx.Node, args: Any, kwargs: Any) -> Any:
         """What the operation gives; its shape and its macs are noted.
 
-        The macs are those of one example: what does not depend on an input, such as Swin v2's position bias, is
+        The macs are those of one example: what does not depend on the batch, such as Swin v2's position bias, is
         computed once however many examples there are.
         """
         before, self._running = self.counter.total, True
@@ -326,7 +327,7 @@ class _Tracer(fx.Tracer):
         finally:
             self._running = False
         node.meta["macs"] = self.counter.total - before
-        if node.op == "placeholder" or any(one in self._of_batch for one in node.all_input_nodes):
+        if self._depends_on_batch(node):
             self._of_batch.add(node)
             node.meta["macs"] //= BATCH
             node.meta["of_batch"] = True
@@ -335,6 +336,18 @@ class _Tracer(fx.Tracer):
         elif isinstance(value, (tuple, list)) and value and all(isinstance(one, torch.Tensor) for one in value):
             node.meta["shapes"] = tuple(tuple(one.shape) for one in value)
         return value
+
+    def _depends_on_batch(self, node: fx.Node) -> bool:
+        """Whether an operation is done for each example. Height and width of an image do not depend on the batch."""
+        if node.op == "placeholder":
+            return True
+        given = [one for one in node.all_input_nodes if one in self._of_batch]
+        key: Any = node.args[1] if len(node.args) > 1 else None
+        if given and node.target == "size" and isinstance(key, int):
+            return key == 0
+        if given and node.target is operator.getitem and shape(given[0]) is None and shapes(given[0]) is None:
+            return 0 in range(_MOST)[key] if isinstance(key, slice) else key == 0
+        return bool(given)
 
     def _attribute(self, path: str) -> Any:
         """A tensor of the network itself, where tracing would give a stand-in."""

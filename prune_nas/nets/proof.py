@@ -62,7 +62,7 @@ def trains(space: Space, build: Build) -> None:
     Raises:
         UsageError: one does not; the layer that failed is named.
     """
-    for name, widths in (("narrowest", space.narrowest), ("base", space.base)):
+    for name, widths in (("base", space.base), ("narrowest", space.narrowest)):
         network = set_mode(build(widths), training=True)
         with torch.random.fork_rng(devices=[]), _last_layer(network) as entered:
             try:
@@ -95,7 +95,7 @@ def _samples(space: Space) -> list[Widths]:
         {slot.name: dice.randrange(slot.floor, slot.ceiling + 1, slot.multiple) for slot in space.slots}
         for _ in range(_RANDOM)
     )
-    return [space.narrowest, space.base, *map(Widths, drawn)]
+    return [*map(Widths, drawn), space.narrowest, space.base]  # the last two are built once for all that follows
 
 
 def _doubt(space: Space, build: Build, widths: Widths) -> Doubt | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +120,7 @@ class Traced:
                 )
 
 
+@torch.inference_mode(mode=False)
 def trace(
     model: str | nn.Module | Callable[..., nn.Module],
     *,
@@ -188,13 +189,13 @@ def _proven(found: Traced, again: Callable[[Mapping[str, str]], Traced]) -> Trac
         UsageError: a count cannot be explained by single slots, or a network does not run in training.
     """
     doubts: dict[str, str] = {}
-    while wrong := proof.doubts(found.space, partial(found.build, seed=0)):
+    while wrong := proof.doubts(found.space, build := lru_cache(2)(partial(found.build, seed=0))):
         doubts |= wrong
         found = again(doubts)
-    build = partial(found.build, seed=0)
+    probable = proof.gives_probabilities(found.space, build)
     if not found.space.other_inputs:
         proof.trains(found.space, build)
-    if proof.gives_probabilities(found.space, build):
+    if probable:
         note = (
             f"{found.space.model} ends in a softmax: its outputs sum to 1. The loss of a training has a softmax of its "
             "own, so that the network learns slowly. Leave the softmax out of the network"

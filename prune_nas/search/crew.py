@@ -6,7 +6,8 @@ finals have trainings enough. A crew asks its sources for trainings and tells th
 it asked**, however long each took: what a study proposes next depends on the number of workers, never on timing.
 
 A worker is a process of its own that reads orders and writes answers as lines of JSON (`prune_nas.search.worker`). It
-ends as soon as its parent does; one that dies is replaced and its training goes on from its last epoch.
+ends as soon as its parent does; one that dies is replaced and its training goes on from its last epoch. One that dies
+of a fault in compiled code (signals 4, 6, 7, 8, 11) is replaced by one that trains in contiguous memory.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -30,6 +32,8 @@ from prune_nas.training.loop import Epoch
 
 OnEpoch = Callable[[Training, Epoch], None]
 _TRIES = 3  # a training whose worker died this often counts as failed
+_CRASHED = 2  # and so one whose worker crashed this often: a crash comes again, a kill does not
+_CRASHES = {int(one): one.name for one in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)}
 _PATIENCE = 10  # seconds that a worker has to end by itself
 
 
@@ -84,6 +88,8 @@ class _Task:
     tries: int = 1
     epochs: int = 0
     seconds: float = 0.0
+    crashes: int = 0
+    """How often its worker died of a fault in compiled code."""
     result: Result | None = None
 
 
@@ -94,6 +100,8 @@ class Workers:
         """Make a worker for each of `devices` when it is first needed; `briefing` is what each is told first."""
         self._briefing = briefing
         self._inbox: SimpleQueue[tuple[_Worker, dict[str, Any] | None]] = SimpleQueue()
+        self._plain: set[str] = set()
+        """Workers that train in contiguous memory, since one in their place has crashed."""
         self._devices = {str(number + 1): device for number, device in enumerate(devices)}
         self._free = [*reversed(self._devices)]
         self._hired: dict[str, _Worker] = {}
@@ -123,7 +131,8 @@ class Workers:
     def _give(self, name: str, task: _Task) -> None:
         worker = self._hired.get(name)
         if worker is None:
-            worker = self._hired[name] = _Worker(name, {**self._briefing, "device": self._devices[name]}, self._inbox)
+            told = {**self._briefing, "device": self._devices[name], "channels_last": name not in self._plain}
+            worker = self._hired[name] = _Worker(name, told, self._inbox)
         self._busy[name] = task
         worker.order(task.training.to_dict())
 
@@ -149,11 +158,23 @@ class Workers:
         del self._hired[worker.name]
         if task is None:
             return
-        if task.tries < _TRIES:
+        if crashed := -status in _CRASHES:
+            task.crashes += 1
+            self._plain.add(worker.name)
+        if task.crashes < _CRASHED and task.tries < _TRIES:
             task.tries += 1
             self._give(worker.name, task)
             return
-        error = f"its worker process ended {_TRIES} times, last with status {status} (-9: out of memory, or killed)"
+        self._plain.discard(worker.name)
+        if crashed:
+            error = (
+                f"its worker process crashed in compiled code ({_CRASHES[-status]}), in channels_last and in "
+                "contiguous memory. It is a fault of PyTorch or of a library"
+            )
+        else:
+            error = (
+                f"its worker process ended {task.tries} times, last with status {status} (-9: memory full, or killed)"
+            )
         task.result = Result(None, task.epochs, round(task.seconds, 3), error=error, worker=worker.name)
         self._release(worker.name)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from pathlib import Path
 
 import torch
 
@@ -22,6 +23,7 @@ from prune_nas.pruning.norms import places
 from prune_nas.search.progress import View
 from prune_nas.search.rundir import Run
 from prune_nas.search.setup import lengths_of, recipe_of, setting_of
+from prune_nas.search.speed import remembered
 from prune_nas.training.data import Data
 from prune_nas.training.loop import Setting
 from prune_nas.training.probe import probe, steps_for
@@ -66,7 +68,17 @@ def _see_again(run: Run, traced: Traced, view: View) -> None:
     if not runs_code(config.model) or run.record.get("made_again"):
         return
     view.say(f"{config.model}: seeing that another process makes the same network")
-    again.see(config.model, input_shape=space.input_shape, classes=space.classes, base_width=config.base_width)
+
+    def see() -> bool:
+        again.see(config.model, input_shape=space.input_shape, classes=space.classes, base_width=config.base_width)
+        return True
+
+    file, _, name = config.model.rpartition(":")
+    if file.endswith(".py"):
+        of = [Path(file).read_text(encoding="utf-8"), name, list(space.input_shape), space.classes, config.base_width]
+        remembered(["again", torch.__version__, *of], see, bool, bool)
+    else:
+        see()
     run.note(made_again=True)
 
 

@@ -48,7 +48,7 @@ def precision_for(
     """
     if wanted != "auto":
         return choose(wanted, traced.template, batch, device)
-    return _remembered(
+    return remembered(
         ["precision", *_subject(traced, widths, batch[0], device)],
         lambda: choose("auto", traced.build(widths, seed=0), batch, device),
         Precision.to_dict,
@@ -68,7 +68,7 @@ def seconds_per_image(job: Experiment, widths: Widths, threads: int, *, anew: bo
     torch.set_num_threads(threads)
     try:
         batch = next(iter(setting.data.train.batches(job.batch, device=setting.device)))
-        return _remembered(
+        return remembered(
             ["step", setting.precision.name, *_subject(job.traced, widths, batch[0], setting.device)],
             lambda: (
                 _fastest_step(place(job.traced.build(widths, seed=0), setting.device), batch, setting) / len(batch[1])
@@ -108,10 +108,10 @@ def _positive(seconds: Any) -> float:
     return float(seconds)
 
 
-def _remembered(
+def remembered(
     of: list[Any], measure: Callable[[], T], write: Callable[[T], Any], read: Callable[[Any], T], *, anew: bool = False
 ) -> T:
-    """What was measured of the same within an hour, or is now; a file that is damaged is as good as none."""
+    """What was found of the same within an hour, or is now; a file that is damaged is as good as none."""
     name = hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:32]
     path = cache_dir() / "speeds" / f"{name}.json"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):

@@ -41,7 +41,9 @@ def workplace(briefing: dict[str, Any]) -> Workplace:
     if data.fingerprint != briefing["fingerprint"]:
         raise UsageError("the data set changed while the search was running. Restore it and repeat the command")
     device = torch.device(briefing["device"])
-    setting = Setting(on_device(data, device), device, Precision(briefing["precision"]))
+    setting = Setting(
+        on_device(data, device), device, Precision(briefing["precision"]), briefing.get("channels_last", True)
+    )
     return Workplace(config, trace_model(config, data.input_shape, len(data.classes)), setting)
 
 

@@ -75,6 +75,12 @@ class Setting:
     data: Data
     device: torch.device
     precision: Precision
+    channels_last: bool = True
+    """The memory format; contiguous where a process has died in channels_last."""
+
+    def laid_out(self, x: Tensor) -> Tensor:
+        """Images in the memory format of the trainings."""
+        return x if self.channels_last else x.contiguous()
 
 
 def fit(
@@ -89,7 +95,7 @@ def fit(
     """Train `network` in place, yielding after every epoch.
 
     Args:
-        network: moved to the setting's device in channels_last; BatchNorm's momentum is raised in a short training.
+        network: moved to the setting's device and memory format; BatchNorm's momentum is raised in a short training.
         setting: data, device and precision.
         recipe: schedule and optimiser.
         seed: decides batches and augmentation (not the initial weights: those are the builder's).
@@ -103,7 +109,7 @@ def fit(
     """
     device = setting.device
     quicken(network, momentum_for(recipe.steps(len(setting.data.train))))
-    updates = updates_of(place(network, device), setting, recipe)
+    updates = updates_of(place(network, device, channels_last=setting.channels_last), setting, recipe)
     done: list[Epoch] = []
     if checkpoint is not None:
         done = _restore(checkpoint, network, updates, penalty, _identity(recipe, seed))
@@ -173,7 +179,7 @@ def accuracy(network: nn.Module, images: ImageSet, setting: Setting) -> float:
     with quick_convolutions(network, setting.device, FORMATS[setting.precision.name]):
         for x, y in images.batches(_EVALUATION_BATCH, device=setting.device, share=team()):
             with setting.precision.autocast(setting.device):
-                right += (network(x).argmax(1) == y).sum()
+                right += (network(setting.laid_out(x)).argmax(1) == y).sum()
     network.train()
     return total(right).item() / len(images)
 
@@ -223,7 +229,9 @@ def steps(
             for optimiser in updates.optimisers:
                 optimiser.zero_grad(set_to_none=True)
             with setting.precision.autocast(device):
-                loss = F.cross_entropy(runs(x), y, label_smoothing=recipe.label_smoothing) * (len(y) / whole)
+                loss = F.cross_entropy(runs(setting.laid_out(x)), y, label_smoothing=recipe.label_smoothing) * (
+                    len(y) / whole
+                )
             updates.scaler.scale(loss).backward()
             if penalise is not None:
                 for optimiser in updates.optimisers:
@@ -280,8 +288,10 @@ def _epoch(
     return total(losses).item() / (count * team().size)
 
 
-def place(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network on the device, its weights in channels_last, as all training wants it."""
+def place(network: nn.Module, device: torch.device, *, channels_last: bool = True) -> nn.Module:
+    """The network on the device, its weights in channels_last, as all training wants it, or as they were made."""
+    if not channels_last:
+        return network.to(device)
     placed: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return placed
 

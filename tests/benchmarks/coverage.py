@@ -1,6 +1,7 @@
 """How much of a network is free: slots, and the share of its macs that they govern, with every count checked.
 
 usage: python -m tests.benchmarks.coverage OUT.jsonl [NAME...]   One line of JSON for each network, in order.
+       python -m tests.benchmarks.coverage page BEFORE.jsonl NOW.jsonl   The page of both, on stdout.
 
 A layer is governed if a free slot is among its inputs or outputs. For base, narrowest and two random networks macs and
 params are compared with what torch counts (hooks on nothing: `nets.counting`, and the sum of `numel`).
@@ -109,8 +110,38 @@ def governed(space: Space) -> int:
     return total
 
 
+def page(before: Path, now: Path) -> str:
+    """The table of `artifacts/results/coverage.md`."""
+    old, new = (
+        {one["network"]: one for one in map(json.loads, path.read_text().splitlines())} for path in (before, now)
+    )
+    lines = ["| network | input | macs | free widths | governed | wrong counts |", "|:--|:--|--:|--:|--:|--:|"]
+    for name, one in new.items():
+        was = old.get(name, {})
+        size = "x".join(map(str, one.get("input", was.get("input", []))))
+        macs = f"{one['macs'] / 1e6:,.0f}M" if "macs" in one else ""
+        cells = (
+            _change(was.get("slots", "refused"), one.get("slots", "refused")),
+            _change(_percent(was), _percent(one)),
+            _change(was.get("wrong", ""), one.get("wrong", "")),
+        )
+        lines.append(f"| {name} | {size} | {macs} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _percent(one: dict[str, Any]) -> str:
+    return f"{100 * one['governed']:.0f} %" if "governed" in one else ""
+
+
+def _change(before: Any, now: Any) -> str:
+    return str(now) if before == now else f"{before} -> {now}".strip()
+
+
 def main() -> None:
     """Append a row for each network that the file does not hold yet."""
+    if sys.argv[1] == "page":
+        sys.stdout.write(page(Path(sys.argv[2]), Path(sys.argv[3])) + "\n")
+        return
     out, names = Path(sys.argv[1]), sys.argv[2:] or EVERY
     done = {json.loads(line)["network"] for line in out.read_text().splitlines()} if out.exists() else set()
     for name in names:

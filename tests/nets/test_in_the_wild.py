@@ -19,6 +19,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 from prune_nas.design.budget import Budget
 from prune_nas.errors import BudgetError, UsageError
+from prune_nas.nets.export.python import to_python
 from prune_nas.nets.tracing import trace
 
 from .test_tracing import counted, halves
@@ -214,13 +215,23 @@ class KeepsState(Plain):
         return self.head(self.last)
 
 
+class NamedAsAKeyword(Plain):
+    def __init__(self, classes=10):
+        super().__init__(classes)
+        self.add_module("class", nn.Conv2d(3, 3, 1))
+
+    def forward(self, x):
+        return super().forward(getattr(self, "class")(x))
+
+
 def wrapped(wrapper, classes=10):
     return wrapper(Plain(classes))
 
 
 FOLLOWED = [
     InTiles, BatchSecond, hooked, AsksWhatItIs, Gated, Halves, Stacked, NamedTwice, OfSubclasses, Lazily, WithSteps,
-    KeepsStill, KeepsState, replaced, partial(wrapped, nn.DataParallel), partial(wrapped, torch.compile),
+    KeepsStill, KeepsState, NamedAsAKeyword, replaced, partial(wrapped, nn.DataParallel),
+    partial(wrapped, torch.compile),
     partial(wrapped, nn.SyncBatchNorm.convert_sync_batchnorm), partial(wrapped, nn.Module.half),
 ]  # fmt: skip
 
@@ -234,6 +245,28 @@ def test_followed_with_exact_counts(make):
     for widths in (space.base, space.narrowest, halves(space, 0), halves(space, 1)):
         network = traced.build(widths, seed=0)
         assert space.cost(widths)[:2] == counted_here(network)
+
+
+@pytest.mark.parametrize("make", [NamedAsAKeyword, Gated, Halves, Stacked, AsksWhatItIs, NamedTwice, hooked])
+def test_written_as_one_python_file_they_compute_the_same(make, tmp_path):
+    traced = trace(make, input_shape=SHAPE, classes=10)
+    network = traced.build(halves(traced.space), seed=0)
+    source, state = to_python(network, "net", SHAPE, "about")
+    namespace = {}
+    exec(compile(source, "model.py", "exec"), namespace)  # noqa: S102 - written a line above
+    again = namespace["Model"]()
+    again.load_state_dict(state)
+    x = torch.randn(3, *SHAPE)
+    network.train(mode=False)
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_in_inference_mode_a_network_is_read_as_ever():
+    with torch.inference_mode():
+        traced = trace(Plain, input_shape=SHAPE)
+    assert not traced.template.head.weight.is_inference()
+    assert traced.space == trace(Plain, input_shape=SHAPE).space
 
 
 def counted_here(network):

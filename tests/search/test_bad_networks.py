@@ -70,15 +70,6 @@ class Hidden(Small):
         return self.head(self.two(x).mean((2, 3)))
 
 
-class Keyword(Small):
-    def __init__(self, classes=10):
-        super().__init__(classes)
-        self.add_module("class", nn.Linear(16, classes))
-
-    def forward(self, x):
-        return getattr(self, "class")(self.two(self.norm(self.one(x)).relu()).mean((2, 3)))
-
-
 class Classes(Small):
     def __init__(self):
         super().__init__(7)
@@ -95,7 +86,7 @@ def file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("Looks", r"cannot trace .*mine.py:Looks.*mine.py:20: if x.mean() > 0.*move code that depends on values"),
+        ("Looks", r"cannot trace .*mine.py:Looks.*mine.py:20: if x.mean() > 0.*write both sides with torch.where"),
         (
             "Stuck",
             "has no free width (one: meets an operation that the tracer does not follow: roll at roll (mine.py:32)",
@@ -104,7 +95,6 @@ def file(tmp_path):
         ("Flat", "does not run on an input of shape 3x16x16"),
         ("Raises", "raised RuntimeError: no weights at hand"),
         ("Hidden", "mine.py:63: x = x.reshape(len(x), 16, 16, 16)"),
-        ("Keyword", "and class is named as a keyword is. Rename it"),
         ("Classes", "must give a tensor of shape (10,)"),
         ("Smal", "mine.py:Small?"),
     ],

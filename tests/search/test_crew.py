@@ -14,8 +14,11 @@ import pytest
 from safetensors.torch import load_file
 
 from prune_nas.design.records import Curve, Expense, Final, TrialRow, read_table
+from prune_nas.design.space import Widths
+from prune_nas.search import crew
 from prune_nas.search.crew import Alone, Workers
 from prune_nas.search.setup import crew_devices
+from prune_nas.search.work import Training
 from tests.search.test_resume import outcome, waits_for
 from tests.search.tiny import arguments
 
@@ -359,3 +362,57 @@ def test_alone_asks_each_source_until_it_has_no_more():
     assert first.told == [("a", "result of a"), ("b", "result of b")]
     assert second.told == [("c", "result of c")]
     assert epochs == [(t, f"epoch of {t}") for t in "abc"]
+
+
+class Dying:
+    """A worker that ends with each order for a training, by the next of some signals; a result where there is none."""
+
+    statuses, briefings = [], []
+
+    def __init__(self, name, briefing, inbox):
+        self.name, self.inbox = name, inbox
+        self.briefings.append(briefing)
+
+    def order(self, order):
+        if self.statuses:
+            self.inbox.put((self, None))
+        else:
+            self.inbox.put((self, {"kind": "result", "result": {"val_accuracy": 0.5, "epochs": 1, "seconds": 1.0}}))
+
+    def end(self):
+        return self.statuses.pop(0) if self.statuses else 0
+
+
+class One:
+    """A source of a single training."""
+
+    def __init__(self, training):
+        self.left, self.result = [training], None
+
+    def ask(self):
+        return self.left.pop() if self.left else None
+
+    def tell(self, training, result):
+        self.result = result
+
+
+@pytest.mark.parametrize(
+    ("statuses", "formats", "said"),
+    [
+        ([-6], [True, False], None),
+        ([-11, -6], [True, False], "crashed in compiled code (SIGABRT), in channels_last and in contiguous memory"),
+        ([-9, -9], [True, True, True], None),
+        ([-9, -9, -9], [True, True, True], "ended 3 times, last with status -9"),
+    ],
+)
+def test_a_crash_is_told_apart_from_a_kill_and_tried_once_in_another_format(
+    monkeypatch, tmp_path, statuses, formats, said
+):
+    monkeypatch.setattr(crew, "_Worker", Dying)
+    monkeypatch.setattr(Dying, "statuses", list(statuses))
+    monkeypatch.setattr(Dying, "briefings", [])
+    source = One(Training("", "trial 0", "trial 0", Widths({"a": 4}), 0, 1, tmp_path / "x"))
+    with crew.Workers(["cpu"], {}) as workers:
+        workers.run([source], lambda training, epoch: None)
+    assert [briefing["channels_last"] for briefing in Dying.briefings] == formats
+    assert (not source.result.error) if said is None else (said in source.result.error)

@@ -11,6 +11,7 @@ import json
 import operator
 import re
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -315,7 +316,7 @@ def _renamed(path: str) -> str:
 
 def _identifier(name: str) -> str:
     """A name that Python takes: `0` becomes `layer0`, RegNet's `block1-0` becomes `block1_0`."""
-    return re.sub(r"\W", "_", f"layer{name}" if name[:1].isdigit() else name)
+    return re.sub(r"\W", "_", f"layer{name}" if name[:1].isdigit() else f"{name}_" if iskeyword(name) else name)
 
 
 def _parents(path: str) -> list[str]:
