@@ -4,7 +4,7 @@ usage: python -m tests.benchmarks.coverage OUT.jsonl [NAME...]   One line of JSO
        python -m tests.benchmarks.coverage page BEFORE.jsonl NOW.jsonl   The page of both, on stdout.
 
 A layer is governed if a free slot is among its inputs or outputs. For base, narrowest and two random networks macs and
-params are compared with what torch counts (hooks on nothing: `nets.counting`, and the sum of `numel`).
+params are compared with what torch counts (`FlopCounterMode`, and the sum of `numel`).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def exact(traced: Any, widths: Widths) -> bool:
     from torch.utils.flop_counter import FlopCounterMode
 
     network = traced.build(widths, seed=0)
-    network.train(mode=False)
+    network.train(mode=False).requires_grad_(requires_grad=False)  # else the counter asks for gradients
     x = torch.zeros(1, *traced.space.input_shape)
     with (
         torch.no_grad(),
