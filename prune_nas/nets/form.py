@@ -40,6 +40,7 @@ def in_form(network: nn.Module, name: str, shapes: Sequence[tuple[int, ...]]) ->
     Raises:
         UsageError: it cannot be read; the layer or the attribute is named.
     """
+    _see_script(network, name)
     network = _unwrapped(network)
     _see_modes(network, name)
     _see_hooks(network, name)
@@ -97,14 +98,31 @@ def settings_kept() -> Iterator[None]:
 
 
 def _unwrapped(network: nn.Module) -> nn.Module:
-    """The network inside DataParallel and torch.compile."""
+    """The network without DataParallel and torch.compile, around the whole and around its parts."""
+    network = _inner(network)
+    for path, module in list(network.named_modules(remove_duplicate=False)):
+        if path and (inner := _inner(module)) is not module:
+            network.set_submodule(path, inner)
+    return network
+
+
+def _inner(module: nn.Module) -> nn.Module:
     while True:
-        if isinstance(network, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            network = network.module
-        elif isinstance(inner := network.__dict__.get("_modules", {}).get("_orig_mod"), nn.Module):
-            network = inner
+        if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        elif isinstance(inner := dict(module.named_children()).get("_orig_mod"), nn.Module):
+            module = inner
         else:
-            return network
+            return module
+
+
+def _see_script(network: nn.Module, name: str) -> None:
+    for path, module in network.named_modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UsageError(
+                f"{name}{f'.{path}' if path else ''} was compiled by torch.jit, and compiled code cannot be read. Give "
+                "the module from which it was compiled"
+            )
 
 
 def _see_modes(network: nn.Module, name: str) -> None:

@@ -15,12 +15,9 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -29,6 +26,7 @@ from torch.nn.modules.conv import _ConvNd
 from prune_nas.design.parts import Extent
 from prune_nas.design.space import Space
 from prune_nas.errors import UsageError
+from prune_nas.tensors import seeded
 
 PAPER_GAMMA = 0.5
 PAPER_LINEAR_STD = 0.01
@@ -109,21 +107,6 @@ def made_under(make: Make, seed: int) -> nn.Module:
     """What `make` gives where every global random state has this seed; afterwards the states are as they were."""
     with seeded(seed):
         return make()
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global random states for a while."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        np.random.seed(seed % 2**32)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(of_python)
-            np.random.set_state(of_numpy)
 
 
 @torch.no_grad()

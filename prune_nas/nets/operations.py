@@ -192,6 +192,11 @@ def unmoved(call: Call) -> Tensor:
     return replace(x, shape=call.shape)
 
 
+def rolled(call: Call) -> Tensor:
+    """Turned round along dimensions that hold no channels."""
+    return unmoved(replace(call, args=(call.args[0], call.arg(2, "dims", None))))
+
+
 def cat(call: Call) -> Tensor:
     """Along the channels: one after the other. Along another dimension: the channels are the same."""
     tensors, dim = call.tensors, call.arg(1, "dim", call.kwargs.get("axis", 0))
@@ -322,10 +327,46 @@ def index(call: Call) -> Tensor:
     home, source = 0, 0
     for k in keys:
         if source == x.dim and k is not None:
+            if isinstance(k, slice) and k != slice(None) and (half := _half(call, k)) is not None:
+                return Tensor(call.shape, home, half)
             return replace(x, shape=call.shape, dim=home) if k == slice(None) else call.unknown()
         home += not isinstance(k, int)
         source += k is not None
     return replace(x, shape=call.shape, dim=home + x.dim - source)
+
+
+def _half(call: Call, key: slice) -> Parts | None:
+    """The half of the channels that a slice takes whose end is half their number; None for any other slice."""
+    ends = [end for end in (key.start, key.stop) if end is not None]
+    if len(ends) != 1 or key.step is not None:
+        return None
+    (end,) = ends
+    channels = call.reading.channels
+    if not (isinstance(end, Number) and end.divisor == 2 and end.parts and channels.same(end.parts, call.x.parts)):
+        return None
+    first, second = channels.cut(call.x.parts, 2, call.where)
+    return first if key.start is None else second
+
+
+def repeat(call: Call) -> Tensor:
+    """Copies behind each other along dimensions that hold no channels."""
+    x, times = call.x, call.args[1:]
+    if len(times) == 1 and isinstance(times[0], Sequence):
+        times = tuple(times[0])
+    if x.dim is None or len(times) != len(x.shape) or times[x.dim] != 1:
+        return call.unknown()
+    return replace(x, shape=call.shape)
+
+
+def movedim(call: Call) -> Tensor:
+    """One dimension changes its place, the others keep their order."""
+    order = list(range(len(call.x.shape)))
+    source, target = call.arg(1, "source", None), call.arg(2, "destination", None)
+    if not isinstance(source, int) or not isinstance(target, int):
+        return call.unknown()
+    moved = order.pop(source)
+    order.insert(target % len(call.shape), moved)
+    return _moved(call, order)
 
 
 def is_vector(call: Call) -> bool:
@@ -342,7 +383,7 @@ def is_vector(call: Call) -> bool:
 
 def chunk(call: Call) -> Pieces | Number:
     """Equal pieces: of another dimension, with the channels whole; of the channels, which are cut."""
-    return _cut(call, call.arg(1, "chunks", None), call.arg(2, "dim", 0)) or number(call)
+    return _cut(call, call.arg(1, "chunks", call.kwargs.get("sections")), call.arg(2, "dim", 0)) or number(call)
 
 
 def split(call: Call) -> Pieces | Number:
@@ -481,7 +522,7 @@ _METHODS = (
 )
 _HARMLESS = ("dim", "ndimension", "is_floating_point", "is_complex", "is_contiguous")
 """Methods that give a number or a truth that is the same at every width."""
-_REDUCTIONS = "mean sum amax amin var std"
+_REDUCTIONS = "mean sum amax amin var std prod logsumexp"
 
 FUNCTIONS: dict[Any, Rule] = {
     **_table(keep, *(getattr(F, name) for name in [*_ACTIVATIONS.split(), *_DROPOUTS.split(), "softmax", "normalize"])),
@@ -502,6 +543,7 @@ FUNCTIONS: dict[Any, Rule] = {
     **_table(pixel_shuffle, F.pixel_shuffle),
     **_table(pixel_unshuffle, F.pixel_unshuffle),
     **_table(unmoved, torch.flip, torch.cumsum),
+    **_table(rolled, torch.roll),
     **_table(attribute, getattr),
     **_table(cat, torch.cat, torch.concat),
     **_table(shuffle, F.channel_shuffle, torch.channel_shuffle),
@@ -510,7 +552,8 @@ FUNCTIONS: dict[Any, Rule] = {
     **_table(pad, F.pad),
     **_table(reduce, *(getattr(torch, name) for name in _REDUCTIONS.split())),
     **_table(permute, torch.permute),
-    **_table(transpose, torch.transpose),
+    **_table(transpose, torch.transpose, torch.swapaxes, torch.swapdims),
+    **_table(movedim, torch.movedim, torch.moveaxis),
     **_table(index, operator.getitem),
 }
 
@@ -529,11 +572,14 @@ METHODS: dict[str, Rule] = {
     **_table(expand, "expand"),
     **_table(expand_as, "expand_as"),
     **_table(unmoved, "flip", "cumsum"),
+    **_table(rolled, "roll"),
     **_table(flatten, "flatten"),
     **_table(view, "view", "reshape"),
     **_table(reduce, *_REDUCTIONS.split()),
     **_table(permute, "permute"),
-    **_table(transpose, "transpose"),
+    **_table(transpose, "transpose", "swapaxes", "swapdims"),
+    **_table(movedim, "movedim", "moveaxis"),
+    **_table(repeat, "repeat"),
 }
 
 _ACTIVATION_MODULES = (
@@ -565,7 +611,7 @@ MODULES: dict[type[nn.Module], Rule] = {
 
 # What gives several tensors at once.
 PIECES: dict[Any, Callable[[Call], Pieces | Number]] = {
-    **dict.fromkeys((torch.chunk, "chunk"), chunk),
+    **dict.fromkeys((torch.chunk, "chunk", torch.tensor_split, "tensor_split"), chunk),
     **dict.fromkeys((torch.split, "split"), split),
     **dict.fromkeys((torch.unbind, "unbind"), unbind),
     **dict.fromkeys((torch.max, torch.min, torch.median, "max", "min", "median"), extremes),
@@ -575,4 +621,4 @@ PIECES: dict[Any, Callable[[Call], Pieces | Number]] = {
 VECTOR_RULES = (view, index)
 
 # The rules for which a width may come in as a number: as a size that `view` checks, or as a mere factor.
-SIZE_RULES = (binary, view, expand, make)
+SIZE_RULES = (binary, view, expand, make, index)

@@ -21,6 +21,10 @@ from prune_nas.nets.form import set_mode
 from prune_nas.nets.graph import first_line, slow_attention, user_line
 
 Build = Callable[[Widths], nn.Module]
+_REPAIR = (
+    "A decision of `forward` may not be visible to a trace, such as `type(x) is Tensor`: use isinstance. Otherwise "
+    "please report it with the network"
+)
 _RANDOM = 2  # networks of random widths, beside the narrowest and the base
 
 
@@ -46,13 +50,13 @@ def doubts(space: Space, build: Build) -> dict[str, str]:
     if found is None:
         return {}
     if wrong := _doubt(space, build, space.base):
-        raise UsageError(f"{space.model} was misread: {wrong.reason}. Please report it with the network")
+        raise UsageError(f"{space.model} was misread: {wrong.reason}. {_REPAIR}")
     alone = {slot.name: Widths({**space.base, slot.name: slot.floor}) for slot in space.slots}
     wrong_alone = {
         name: doubt.reason for name, widths in alone.items() if (doubt := _doubt(space, build, widths)) is not None
     }
     if not wrong_alone:
-        raise UsageError(f"{space.model} was misread: {found.reason}. Please report it with the network")
+        raise UsageError(f"{space.model} was misread: {found.reason}. {_REPAIR}")
     return wrong_alone
 
 
@@ -79,13 +83,25 @@ def trains(space: Space, build: Build) -> None:
 
 
 def gives_probabilities(space: Space, build: Build) -> bool:
-    """Whether the network ends in a softmax: its outputs for any image are not negative and sum to 1."""
+    """Whether the network ends in a softmax: its outputs for any image are not negative and sum to 1.
+
+    Raises:
+        UsageError: two passes over the same images give different outputs.
+    """
     network = set_mode(build(space.base), training=False)
     with torch.no_grad():
-        given = network(*_inputs(space, 2))
+        given, again = (_tensors(network(*_inputs(space, 2))) for _ in range(2))
+    if any(
+        not torch.allclose(one, other, rtol=1e-3, atol=1e-4, equal_nan=True)
+        for one, other in zip(given, again, strict=True)
+    ):
+        raise UsageError(
+            f"two passes of {space.model} over the same images give different outputs in eval mode: it draws random "
+            "numbers, or keeps what it saw. Do that only in training (`if self.training:`)"
+        )
     return any(
         one.shape == (2, space.classes) and bool((one >= 0).all()) and torch.allclose(one.sum(1), torch.ones(2))
-        for one in _tensors(given)
+        for one in given
     )
 
 

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from prune_nas.design.files import write_bytes
 from prune_nas.errors import PruneNasError, UsageError
-from prune_nas.tensors import on_host
+from prune_nas.tensors import on_host, seeded
 from prune_nas.training.batchnorm import momentum_for, quicken
 from prune_nas.training.convolution import quick_convolutions
 from prune_nas.training.data import Data, ImageSet
@@ -221,8 +221,8 @@ def steps(
         share=share,
     )
     whole = min(recipe.batch, len(data.train)) / share.size
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(stream + share.rank)  # for layers that draw from the global generator, such as dropout
+    # For what draws from the global generators, such as dropout, or a branch that is left out by Python's random.
+    with seeded(stream + share.rank, [device] if device.type == "cuda" else ()):
         for count, (x, y) in enumerate(batches):
             lr = rate(count)
             set_rate(updates.optimisers, lr)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from prune_nas.errors import MissingError, unknown
+from prune_nas.tensors import seeded
 from prune_nas.training.convolution import quick_convolutions
 
 FORMATS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -147,8 +148,10 @@ def _measure(
 
     gradients = {}
     for name in names:
-        step(name)  # the first pass picks kernels
-        gradients[name] = torch.cat([p.grad.flatten().float() for p in network.parameters() if p.grad is not None])
+        with seeded(0, [device] if device.type == "cuda" else ()):  # so that all leave out the same branches
+            step(name)  # the first pass picks kernels
+        parts = (torch.zeros_like(p) if p.grad is None else p.grad for p in network.parameters())
+        gradients[name] = torch.cat([part.flatten().float() for part in parts])
     times: dict[str, list[float]] = {name: [] for name in names}
     start = time.perf_counter()
     while True:

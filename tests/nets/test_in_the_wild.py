@@ -149,6 +149,22 @@ class Stacked(nn.Module):
         return self.head(self.last(F.pixel_unshuffle(x, 2)).mean((2, 3)))
 
 
+class Sliced(nn.Module):
+    """Halves by slices and by `tensor_split`, dimensions that move, maps that are turned round and repeated."""
+
+    def __init__(self, classes=10):
+        super().__init__()
+        self.a, self.b, self.head = unit(3, 24), unit(12, 16), nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.a(x)
+        half = x.shape[1] // 2
+        x = torch.roll(x[:, :half] * x[:, half:].sigmoid(), (1, 1), (2, 3))
+        x = x + x.mean((2, 3), keepdim=True).repeat(1, 1, *x.shape[2:])
+        one, two = self.b(x.movedim(1, -1).swapaxes(1, 2).permute(0, 3, 2, 1)).tensor_split(2, 1)
+        return self.head((one + two).flatten(2).logsumexp(2))
+
+
 class NamedTwice(Plain):
     def __init__(self, classes=10):
         super().__init__(classes)
@@ -224,14 +240,20 @@ class NamedAsAKeyword(Plain):
         return super().forward(getattr(self, "class")(x))
 
 
+class CompiledInside(Plain):
+    def __init__(self, classes=10):
+        super().__init__(classes)
+        self.high = torch.compile(self.high)
+
+
 def wrapped(wrapper, classes=10):
     return wrapper(Plain(classes))
 
 
 FOLLOWED = [
-    InTiles, BatchSecond, hooked, AsksWhatItIs, Gated, Halves, Stacked, NamedTwice, OfSubclasses, Lazily, WithSteps,
-    KeepsStill, KeepsState, NamedAsAKeyword, replaced, partial(wrapped, nn.DataParallel),
-    partial(wrapped, torch.compile),
+    InTiles, BatchSecond, hooked, AsksWhatItIs, Gated, Halves, Sliced, Stacked, NamedTwice, OfSubclasses, Lazily,
+    WithSteps,    KeepsStill, KeepsState, NamedAsAKeyword, replaced, partial(wrapped, nn.DataParallel),
+    partial(wrapped, torch.compile), CompiledInside,
     partial(wrapped, nn.SyncBatchNorm.convert_sync_batchnorm), partial(wrapped, nn.Module.half),
 ]  # fmt: skip
 
@@ -247,7 +269,7 @@ def test_followed_with_exact_counts(make):
         assert space.cost(widths)[:2] == counted_here(network)
 
 
-@pytest.mark.parametrize("make", [NamedAsAKeyword, Gated, Halves, Stacked, AsksWhatItIs, NamedTwice, hooked])
+@pytest.mark.parametrize("make", [NamedAsAKeyword, Gated, Halves, Sliced, Stacked, AsksWhatItIs, NamedTwice, hooked])
 def test_written_as_one_python_file_they_compute_the_same(make, tmp_path):
     traced = trace(make, input_shape=SHAPE, classes=10)
     network = traced.build(halves(traced.space), seed=0)
@@ -359,6 +381,22 @@ class ByNumpy(Plain):
         return super().forward(x * float(np.random.rand()))
 
 
+class ByItsOwn(Plain):
+    """Draws from a generator of its own, whose state no global state shows."""
+
+    def __init__(self, classes=10):
+        super().__init__(classes)
+        self.dice = np.random.default_rng(0)
+
+    def forward(self, x):
+        return super().forward(x * float(self.dice.random()))
+
+
+class LooksAtItsType(Plain):
+    def forward(self, x):
+        return super().forward(F.avg_pool2d(x, 2) if type(x) is torch.Tensor else x)
+
+
 class DropsAlways(Plain):
     def forward(self, x):
         return self.head(F.dropout(self.pooled(x)))
@@ -433,6 +471,9 @@ def with_hook(change, classes=10):
         (ByLot, r"draws random numbers \(Python\) in eval mode"),
         (ByNumpy, r"draws random numbers \(numpy\) in eval mode"),
         (DropsAlways, r"draws random numbers \(torch\) in eval mode"),
+        (ByItsOwn, r"two passes .* give different outputs in eval mode"),
+        (LooksAtItsType, r"was misread: .* were counted, .* such as `type\(x\) is Tensor`"),
+        (partial(wrapped, torch.jit.script), "was compiled by torch.jit, and compiled code cannot be read"),
         (HelpedInTraining, "does not run in training in the layer helper, which only training uses"),
         (Compiled, r"doubled was compiled by torch\.jit\.script.*Leave out @torch\.jit\.script"),
         (LooksAtValues, r"a decision depends on the values of a tensor .*test_in_the_wild\.py"),

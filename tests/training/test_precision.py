@@ -1,3 +1,5 @@
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -86,3 +88,19 @@ def test_a_device_that_is_not_there_is_missing(monkeypatch):
     with pytest.raises(UsageError, match="there is no device"):
         choose_device("gpu")
     assert choose_device("cpu").type == "cpu"
+
+
+def test_a_branch_that_a_step_leaves_out_by_lot_is_left_out_in_every_format():
+    class Skips(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.branch, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, padding=1), nn.Linear(8, 4)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return self.head((x + self.branch(x) if random.random() < 0.5 else x).mean((2, 3)))
+
+    batch = torch.randn(8, 3, 10, 10), torch.arange(8) % 4
+    for _ in range(4):
+        found = choose("auto", Skips(), batch, torch.device("cpu"), seconds=0.1)
+        assert {name: cosine for name, _, cosine in found.checked}["bf16"] > 0.95
