@@ -11,6 +11,7 @@ import torch
 from torch import fx, nn
 
 from prune_nas.errors import MissingError, UsageError
+from prune_nas.nets.export import write
 from prune_nas.nets.export.python import to_python
 from prune_nas.nets.export.write import FORMATS, TOLERANCE, export
 from prune_nas.nets.specs import load, read_spec
@@ -200,3 +201,19 @@ def test_a_spec_without_its_costs_is_written_as_python_too(searched, tmp_path):
     (searched / "best.json").write_text(json.dumps({k: v for k, v in spec.items() if k not in ("macs", "params")}))
     export(searched / "best.json", tmp_path, ["python"])
     assert "with found widths: 10 classes." in (tmp_path / "model.py").read_text()
+
+
+def test_what_torch_cannot_export_is_one_message_and_leaves_no_file(tmp_path):
+    class TakesAll(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 4)
+
+        def forward(self, *images):
+            return self.head(self.conv(images[0]).mean((2, 3)))
+
+    with pytest.raises(
+        UsageError, match=r"torch cannot export TakesAll as pt2: .* Export it as state or python instead"
+    ):
+        write._pt2(TakesAll().eval(), {"model": "TakesAll", "input_shape": [3, 8, 8]}, tmp_path, None)
+    assert list(tmp_path.iterdir()) == []

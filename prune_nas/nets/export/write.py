@@ -104,15 +104,18 @@ def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None)
         raise MissingError(f"{error.name} is not installed. Install it: pip install 'prune-nas[onnx]'") from None
     file = out / "model.onnx"
     example = torch.zeros(2, *spec["input_shape"])
-    program = torch.onnx.export(
-        network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["images"],
-        output_names=["logits"],
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=["images"],
+            output_names=["logits"],
+            verbose=False,
+        )
+    except Exception as error:
+        raise _refused("onnx", spec, error) from error
     if program is None:
         raise PruneNasError("torch.onnx.export gave no program")
     program.model.metadata_props.update(_meta(spec))
@@ -124,9 +127,19 @@ def _onnx(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None)
 def _pt2(network: nn.Module, spec: Mapping[str, Any], out: Path, _: str | None) -> Written:
     file = out / "model.pt2"
     example = torch.zeros(2, *spec["input_shape"])
-    program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, file)
-    return [file], _quietly(torch.export.load(file).module())
+    try:
+        program = torch.export.export(network, (example,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, file)
+        again = torch.export.load(file).module()
+    except Exception as error:
+        file.unlink(missing_ok=True)
+        raise _refused("pt2", spec, error) from error
+    return [file], _quietly(again)
+
+
+def _refused(form: str, spec: Mapping[str, Any], error: Exception) -> UsageError:
+    line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__).rstrip(".")
+    return UsageError(f"torch cannot export {spec['model']} as {form}: {line}. Export it as state or python instead")
 
 
 def preprocessing_of(spec: Mapping[str, Any]) -> Preprocessing | None:
