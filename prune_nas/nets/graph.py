@@ -202,28 +202,23 @@ class StandIn(fx.Proxy):
         return len(self.value)
 
     def __bool__(self) -> bool:
-        if isinstance(self.value, torch.Tensor):
-            raise _DependsOnValuesError
-        self._ask()
-        return bool(self.value)
+        return bool(self._known())
 
     def __index__(self) -> int:
-        if isinstance(self.value, torch.Tensor):
-            raise _DependsOnValuesError
-        self._ask()
-        return operator.index(self.value)
+        return operator.index(self._known())
 
     def __int__(self) -> int:
-        if isinstance(self.value, torch.Tensor):
-            raise _DependsOnValuesError
-        self._ask()
-        return int(self.value)
+        return int(self._known())
 
     def __float__(self) -> float:
+        return float(self._known())
+
+    def _known(self) -> Any:
+        """A number or a truth that Python code asks for; the value of a tensor is none that holds for all images."""
         if isinstance(self.value, torch.Tensor):
             raise _DependsOnValuesError
         self._ask()
-        return float(self.value)
+        return self.value
 
     def __contains__(self, item: Any) -> bool:
         self._ask()

@@ -405,7 +405,7 @@ class One:
         ([-9, -9, -9], [True, True, True], "ended 3 times, last with status -9"),
     ],
 )
-def test_a_crash_is_told_apart_from_a_kill_and_tried_once_in_another_format(
+def test_a_crash_is_not_taken_for_a_kill_and_is_tried_once_in_another_format(
     monkeypatch, tmp_path, statuses, formats, said
 ):
     monkeypatch.setattr(crew, "_Worker", Dying)

@@ -197,7 +197,7 @@ def test_once_something_learnt_no_other_training_ends_the_run(cli, tmp_path, mon
     assert cli(*arguments(run, **{**asked, "seeds": 2}))[0] == 0
 
 
-@pytest.mark.parametrize("guesses", [1, 2])
+@pytest.mark.parametrize("guesses", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_supernet_that_guesses_at_its_end_is_trained_again_too(cli, tmp_path, monkeypatch, guesses):
     """Some of its channels may live, and its training loss may have fallen."""
     begun, real = [], Workplace.perform

@@ -30,7 +30,8 @@ class CutOffError(BaseException):
     """What a crash looks like from inside: nothing after it runs but `finally`."""
 
 
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 5])
+@pytest.mark.slow
+@pytest.mark.parametrize("every", [1, 5])
 def test_cut_off_after_any_epoch_it_ends_the_same_and_trains_nothing_twice(searched, tmp_path, monkeypatch, cli, every):
     run, done = tmp_path / "run", []
     real = loop._epoch

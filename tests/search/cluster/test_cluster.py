@@ -131,7 +131,7 @@ def trained(run):
 @pytest.mark.parametrize("trials", [16, pytest.param(60, marks=pytest.mark.slow)])
 def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, postgres, trials):
     run, watch = tmp_path / "many", Watch(postgres, "many")
-    asked = {**QUICK, "trial_epochs": 10, "search_cost": 1000}  # longer than a look into the database takes
+    asked = {**QUICK, "trial_epochs": 7, "search_cost": 1000}  # longer than a look into the database takes
     search = start_search(postgres, run, trials=trials, workers=0, **asked)
 
     def another():
