@@ -101,6 +101,10 @@ class Watch:
     def finished(self):
         return sum("result" in trial.user_attrs for trial in self.trials())
 
+    def has_met(self, pid):
+        """Whether a worker has had a trial."""
+        return any(trial.user_attrs.get("worker", {}).get("pid") == pid for trial in self.trials())
+
     def in_hand_of(self, pid):
         """The running trial of a worker."""
         for trial in self.trials():
@@ -154,11 +158,12 @@ def test_trials_survive_a_kill_a_pause_and_a_restart_of_the_database(tmp_path, p
     killed.kill()
     paused = another()
     held = stopped_in_a_training(paused)  # past the grace period
-    another()
-    another()
+    others = another(), another()
     until(lambda: watch.trials()[held.number].state.name == "FAIL", search)
     paused.send_signal(signal.SIGCONT)
     until(lambda: watch.finished() >= trials // 2, search)
+    for worker in others:  # who has not reached the database yet would give up
+        until(lambda worker=worker: watch.has_met(worker.pid), search)
     postgres.stop()
     time.sleep(2)
     postgres.start()
