@@ -85,11 +85,25 @@ def run(arguments: Sequence[str] | None = None) -> int:
             f"{where}{error.strerror or error}. Free some space or name another place, then repeat the command.", 1
         )
     except Exception as error:
-        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's on a CPU
-            return _fail("The memory is full. Take a smaller --base-width, --batch or --image-size.", 1)
-        traceback.print_exc()
-        return _fail("This is a fault in prune-nas. Please report it with the lines above.", 1)
+        return _unforeseen(error)
     return 0
+
+
+def _unforeseen(error: Exception) -> int:
+    """What an error that no other branch knows ends in: an interruption, a full memory, or a fault of ours."""
+    if _was_interrupted(error):  # and what then cleaned up raised an error of its own
+        return _fail(_RESUMABLE, INTERRUPTED)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):  # torch's on a CPU
+        return _fail("The memory is full. Take a smaller --base-width, --batch or --image-size.", 1)
+    traceback.print_exception(error)
+    return _fail("This is a fault in prune-nas. Please report it with the lines above.", 1)
+
+
+def _was_interrupted(error: BaseException | None) -> bool:
+    """Whether an error was raised while an interruption was handled."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
 
 
 def _loose_budget(arguments: Sequence[str]) -> bool:

@@ -193,9 +193,14 @@ def test_a_study_whose_every_trial_fails_says_so(tmp_path, cli):
     assert "diverged" in err
 
 
-def test_interrupting_leaves_with_130_and_a_word_on_what_to_do(tmp_path, cli, monkeypatch):
+@pytest.mark.parametrize("cleaning", ["clean", "failing"])
+def test_interrupting_leaves_with_130_and_a_word_on_what_to_do(tmp_path, cli, monkeypatch, cleaning):
     def interrupt(*_):
-        raise KeyboardInterrupt
+        try:
+            raise KeyboardInterrupt
+        finally:
+            if cleaning == "failing":
+                raise RuntimeError("a lock was not held")
 
     monkeypatch.setattr(loop, "_epoch", interrupt)
     code, _, err = cli(*arguments(tmp_path / "run"))

@@ -73,23 +73,31 @@ def test_killed_in_each_phase_it_ends_as_if_it_had_not_been(searched, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "prune_nas", *resuming(run, arms="found,uniform,inherited")]
     for phase in ("supernet", "study", "finals"):
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         while not waits_for(run, phase):
             assert process.poll() is None, f"it ended before it could be killed in {phase}"
             time.sleep(0.02)
-        if phase == "study":
-            process.terminate()
-            _, err = process.communicate()
-            assert process.returncode == 130
-            assert err.endswith("Interrupted. Repeat the command to continue: finished trainings stay finished.\n")
-        else:
-            process.kill()
-            process.communicate()
+        process.kill()
+        process.wait()
     subprocess.run(command, check=True, capture_output=True)
     assert outcome(run) == outcome(searched)
     epochs = [(r.budget, r.trial, r.epoch) for r in read_table(run / "curves.csv", Curve)]
     assert len(epochs) == len(set(epochs))
     assert list((run / "checkpoints").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_told_to_terminate_it_ends_as_by_ctrl_c(tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "prune_nas", *resuming(run, arms="found,uniform,inherited")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not waits_for(run, "study"):
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.terminate()
+    _, err = process.communicate()
+    assert process.returncode == 130, err
+    assert err.endswith("Interrupted. Repeat the command to continue: finished trainings stay finished.\n")
 
 
 def test_running_a_finished_search_again_trains_nothing(searched, monkeypatch, cli):
