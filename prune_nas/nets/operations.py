@@ -130,11 +130,6 @@ def _stays(size: Any) -> bool:
     return not isinstance(size, Number) and size == -1
 
 
-def expand_as(call: Call) -> Tensor:
-    """The first tensor, repeated to the shape of the second one."""
-    return binary(call)
-
-
 def make(call: Call) -> Tensor:
     """A tensor of sizes, of which one may be that of a dimension of channels."""
     leaves = [leaf for one in call.args for leaf in (one if isinstance(one, (tuple, list)) else (one,))]
@@ -565,12 +560,11 @@ NAMED_FUNCTIONS: dict[str, Rule] = {
 
 METHODS: dict[str, Rule] = {
     **_table(keep, *_METHODS.split(), *_UNARIES.split()),
-    **_table(binary, *_BINARIES.split(), *(f"{name}_" for name in _BINARIES.split())),
+    **_table(binary, "expand_as", *_BINARIES.split(), *(f"{name}_" for name in _BINARIES.split())),
     **_table(extreme, "max", "min"),
     **_table(unsqueeze, "unsqueeze"),
     **_table(squeeze, "squeeze"),
     **_table(expand, "expand"),
-    **_table(expand_as, "expand_as"),
     **_table(unmoved, "flip", "cumsum"),
     **_table(rolled, "roll"),
     **_table(flatten, "flatten"),
