@@ -249,3 +249,24 @@ def test_rules_of_a_supernet_that_did_not_learn_are_refused_everywhere(cli, tmp_
     code, _, err = cli("transfer", tmp_path / "rule.json", "-m", "vgg13", "-d", "digits", "-b", "macs=0.3")
     assert (code, "--allow-untrained" in err) == (2, True)  # the warning goes with the rule
     assert read_table(run / "finals.csv", Final)
+
+
+@pytest.mark.parametrize(("best", "doubted"), [(0.12, True), (0.6, False)])
+def test_trials_that_all_guess_are_said_to_be_in_no_order(monkeypatch, best, doubted):
+    from types import SimpleNamespace
+
+    from prune_nas.search import pipeline
+
+    trials = [SimpleNamespace(value=value) for value in (0.09, best, None)]
+    monkeypatch.setattr(pipeline.study, "trained", lambda _: trials)
+    said = []
+    job = SimpleNamespace(
+        setting=SimpleNamespace(data=SimpleNamespace(chance=Chance(0.1, 250))),
+        config=SimpleNamespace(trial_epochs=2),
+        view=SimpleNamespace(say=said.append),
+    )
+    pipeline.Search._doubt_ranking(job, "macs=0.4", None)
+    assert bool(said) is doubted
+    if doubted:
+        assert "no trial learnt anything (the best has 12.0 % on validation, guessing gives 10.0 %)" in said[0]
+        assert said[0].endswith("Use --trial-epochs 8 or more")
